@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The exceptions of this project: one root, so that a caller can tell our errors from a library's."""
+
+from __future__ import annotations
+
+
+class HiPERError(Exception):
+    """Root of every error raised on purpose by this project."""
+
+
+class ConfigError(HiPERError):
+    """The configuration cannot be run. The message names the key, its value, the reason and the override that mends it."""
+
+
+class TaskError(HiPERError):
+    """A task (an ALFWorld game file, a shop goal) is missing, corrupt or not playable. The message names the file."""
+
+
+class EnvironmentFault(HiPERError):
+    """An environment engine broke in the middle of an episode. Playing the same task again is safe."""
