@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One episode as a coroutine: prompt, generate, parse once, step, until the environment stops.
+
+verl runs one coroutine per episode, without lockstep: an episode that ends stops costing generations at once. Each turn
+becomes one training sample (row). verl registers the class through `agent_loops.yaml`.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from omegaconf import DictConfig
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
+from verl.utils.profiler import simple_timer
+
+from agent_system.environments.base import StopReason, TaskSpec
+from agent_system.environments.pool import EnvPool
+from agent_system.errors import EnvironmentFault
+from agent_system.plan_execute.memory import EpisodeMemory
+from agent_system.plan_execute.prompts import FittedPrompt, PromptStyle, fit_prompt
+from agent_system.plan_execute.protocol import Decision, Reply, carry_out, parse_flat, parse_reply, token_spans
+from agent_system.rollout.agents import agent_kind
+from agent_system.rollout.failures import FailureLog
+from agent_system.rollout.lockstep import FreeRunning, Lockstep
+from agent_system.rollout.records import TurnRecord
+from agent_system.rollout.tokens import PromptEncoder, reply_pieces
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EpisodeSettings:
+    """What an episode needs to know of the configuration.
+
+    Attributes:
+        style: prompt style, and with it the reply format.
+        environment: names the environment in the prompt.
+        max_steps: turns after which an episode is truncated (`env.max_steps`).
+        history_length: earlier turns a prompt may show (`env.history_length`).
+        prompt_budget: tokens of a prompt at most (`data.max_prompt_length`).
+        fault_retries: how often an episode is played again on the same task after its environment broke.
+        pool: name under which the environment workers are found.
+        failure_log: file that takes the episodes that could not be played.
+        bootstrap_row: add a row for the state after a truncated episode, for the critic to value.
+        lockstep: play all episodes turn by turn together, as the peers do. For comparison only: finished episodes go
+            on costing generations until the slowest one ends.
+    """
+
+    style: PromptStyle
+    environment: str
+    max_steps: int
+    history_length: int
+    prompt_budget: int
+    fault_retries: int
+    pool: str
+    failure_log: str
+    bootstrap_row: bool
+    lockstep: bool
+
+    @classmethod
+    def from_config(cls, config: DictConfig) -> EpisodeSettings:
+        """Read the sections `env`, `data` and `algorithm` of the trainer's configuration."""
+        env = config.env
+        kind = agent_kind(env.env_name)
+        return cls(
+            style=kind.style(env.prompt_style),
+            environment=kind.environment,
+            max_steps=env.max_steps,
+            history_length=env.history_length,
+            prompt_budget=config.data.max_prompt_length,
+            fault_retries=env.fault_retries,
+            pool=env.pool_name,
+            failure_log=env.failure_log,
+            bootstrap_row=config.algorithm.adv_estimator == "hae" and config.algorithm.hae.bootstrap_truncated,
+            lockstep=env.lockstep,
+        )
+
+
+class EpisodeAgentLoop(AgentLoopBase):
+    """Plays one episode and returns one `AgentLoopOutput` per turn, first turn first."""
+
+    _lockstep = Lockstep()
+    _pools: dict[str, EnvPool] = {}
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.settings = EpisodeSettings.from_config(self.config)
+        self.encoder = PromptEncoder(self.tokenizer, self.apply_chat_template_kwargs)
+
+    @property
+    def pool(self) -> EnvPool:
+        """The environment workers; attached to once per process."""
+        name = self.settings.pool
+        if name not in self._pools:
+            self._pools[name] = EnvPool.attach(name)
+        return self._pools[name]
+
+    async def run(self, sampling_params: dict[str, Any], **kwargs) -> list[AgentLoopOutput]:
+        """Play the task of this row of the data set; again, on the same task and seed, when its environment breaks.
+
+        Retrying never changes which task is trained on: a crash does not depend on the reward, so the episodes that
+        remain are drawn as the ones that were lost.
+
+        Whatever the episode fails with is written to `env.failure_log`, where the trainer finds it.
+
+        Raises:
+            EnvironmentFault: the environment broke on every attempt.
+            TaskError: the task cannot be played.
+            PromptOverBudget: a prompt cannot be made short enough.
+        """
+        task = TaskSpec(**kwargs["task"])
+        try:
+            return await self._play_with_retries(task, kwargs["split"], sampling_params)
+        except Exception as error:
+            FailureLog(self.settings.failure_log).record(task.task_id, error)
+            raise
+
+    async def _play_with_retries(
+        self, task: TaskSpec, split: str, sampling_params: dict[str, Any]
+    ) -> list[AgentLoopOutput]:
+        for attempt in range(self.settings.fault_retries + 1):
+            try:
+                async with self._lockstep.episode(enabled=self.settings.lockstep) as wave:
+                    return await self._play(task, split, sampling_params, wave)
+            except EnvironmentFault as fault:
+                logger.warning("task %s, attempt %d: the environment broke: %s", task.task_id, attempt + 1, fault)
+                last = fault
+        raise EnvironmentFault(
+            f"task {task.task_id}: the environment broke on each of {self.settings.fault_retries + 1} attempts; "
+            f"the last error was: {last}"
+        ) from last
+
+    async def _play(self, task: TaskSpec, split: str, sampling_params: dict[str, Any], wave: FreeRunning) -> list[AgentLoopOutput]:
+        settings = self.settings
+        memory = EpisodeMemory(settings.history_length)
+        rows: list[AgentLoopOutput] = []
+        turns: list[TurnRecord] = []
+        session = await self.pool.open(task, settings.max_steps)
+        try:
+            observation, info = session.observation, session.info
+            while True:
+                fitted, prompt_ids = self._prompt(memory, observation, info)
+                generated, seconds = await self._generate(prompt_ids, sampling_params)
+                pieces = reply_pieces(self.tokenizer, generated.token_ids)
+                text = "".join(pieces)
+                reply, decision = self._read(text, memory)
+                spans = token_spans(reply, pieces)
+                step = await session.step(reply.action)
+                ended = step.terminated or step.truncated
+                turn = TurnRecord(
+                    task_id=task.task_id,
+                    kind=task.kind,
+                    split=split,
+                    turn=memory.turn,
+                    prompt=fitted.text,
+                    reply=text,
+                    observation=observation,
+                    switch=reply.switch,
+                    subgoal=reply.subgoal,
+                    action=reply.action,
+                    problems=tuple(problem.value for problem in reply.problems),
+                    boundary=decision.boundary if decision else True,
+                    subgoal_in_force=decision.subgoal if decision else "",
+                    copied_exactly=decision.copied_exactly if decision else False,
+                    comparable=decision.comparable if decision else False,
+                    admissible=reply.action.strip().lower() in info["admissible_actions"],
+                    reward=float(step.reward),
+                    terminated=step.terminated,
+                    truncated=step.truncated,
+                    stop=_stop_reason(step).value if ended else "",
+                    won=bool(step.info.get("won", False)),
+                    score=float(step.info.get("score", 0.0)),
+                    spans=(spans.switch, spans.subgoal, spans.action),
+                    value_low=spans.value_low,
+                    dropped_turns=fitted.dropped_turns,
+                    observation_cut=fitted.observation_cut,
+                )
+                turns.append(turn)
+                rows.append(self._row(prompt_ids, generated, turn, seconds))
+                memory.record(decision, observation, reply.action)
+                observation, info = step.observation, step.info
+                if ended:
+                    break
+                await wave.turn_done()
+            if settings.bootstrap_row and split == "train" and not step.terminated:
+                rows.append(self._bootstrap_row(memory, observation, info, rows[-1], turn))
+        finally:
+            await session.close()
+        after_end = await wave.finish(lambda: self._generate(prompt_ids, sampling_params))
+        return _with_return(rows, turns, after_end)
+
+    def _prompt(self, memory: EpisodeMemory, observation: str, info: dict) -> tuple[FittedPrompt, list[int]]:
+        parts = memory.parts(observation, info["admissible_actions"], info["task"])
+        settings = self.settings
+        fitted = fit_prompt(
+            settings.style, parts, self.encoder.count, settings.prompt_budget, environment=settings.environment
+        )
+        return fitted, self.encoder.encode(fitted.text)
+
+    async def _generate(self, prompt_ids: list[int], sampling_params: dict[str, Any]):
+        timing: dict[str, float] = {}
+        with simple_timer("generate_sequences", timing):
+            # A request id of its own per turn: turns share no growing prefix, so there is no replica to stick to.
+            generated = await self.server_manager.generate(
+                request_id=uuid4().hex, prompt_ids=prompt_ids, sampling_params=dict(sampling_params)
+            )
+        if not generated.token_ids:
+            raise EnvironmentFault("the rollout engine returned no token (request aborted)")
+        return generated, timing["generate_sequences"]
+
+    def _read(self, text: str, memory: EpisodeMemory) -> tuple[Reply, Decision | None]:
+        style = self.settings.style
+        if style.has_subgoal:
+            reply = parse_reply(text)
+            return reply, carry_out(reply, memory.turn, memory.subgoal)
+        return parse_flat(text, require_think=style.asks_for_thoughts), None
+
+    def _row(self, prompt_ids: list[int], generated, turn: TurnRecord, seconds: float) -> AgentLoopOutput:
+        response_ids = list(generated.token_ids)
+        return AgentLoopOutput(
+            prompt_ids=prompt_ids,
+            response_ids=response_ids,
+            response_mask=[1] * len(response_ids),
+            response_logprobs=list(generated.log_probs) if generated.log_probs else None,
+            metrics=AgentLoopMetrics(generate_sequences=seconds),
+            extra_fields={**generated.extra_fields, **turn.to_fields()},
+        )
+
+    def _bootstrap_row(
+        self, memory: EpisodeMemory, observation: str, info: dict, last: AgentLoopOutput, turn: TurnRecord
+    ) -> AgentLoopOutput:
+        """The state an episode was cut in, as a row with one made-up token that no loss ever sees."""
+        fitted, prompt_ids = self._prompt(memory, observation, info)
+        record = TurnRecord(
+            **{
+                **turn.to_fields()["turn_record"],
+                "turn": memory.turn,
+                "prompt": fitted.text,
+                "reply": "",
+                "observation": observation,
+                "reward": 0.0,
+                "spans": ((0, 0), (0, 0), (0, 0)),
+                "value_low": 0,
+                "bootstrap": True,
+            }
+        )
+        return AgentLoopOutput(
+            prompt_ids=prompt_ids,
+            response_ids=[self.tokenizer.eos_token_id],
+            response_mask=[0],
+            response_logprobs=[0.0] if last.response_logprobs is not None else None,
+            metrics=AgentLoopMetrics(),
+            extra_fields={**last.extra_fields, **record.to_fields()},
+        )
+
+
+def _stop_reason(step) -> StopReason:
+    if step.truncated and not step.terminated:
+        return StopReason.STEP_LIMIT
+    return StopReason.WON if step.info.get("won") else StopReason.FAILED
+
+
+def _with_return(rows: list[AgentLoopOutput], turns: list[TurnRecord], after_end: int) -> list[AgentLoopOutput]:
+    """Give every row the episode's return and length, the only form in which verl itself asks for them."""
+    total = sum(turn.reward for turn in turns)
+    for row in rows:
+        row.reward_score = total
+        row.num_turns = len(turns)
+        row.extra_fields["reward_extra_info"] = {}
+        row.extra_fields["generations_after_end"] = after_end
+    return rows

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between token ids and text, without ever tokenising a reply again."""
+
+from __future__ import annotations
+
+from tokenizers.decoders import DecodeStream
+
+
+def reply_pieces(tokenizer, token_ids: list[int]) -> list[str]:
+    """The text each generated token adds to the reply, in order.
+
+    A token that completes no character adds "", and the token that completes it adds the whole character. Special
+    tokens (end of sequence) add "". The pieces joined are the reply's text, so character positions found in the text
+    are positions in the tokens that were really sampled.
+
+    Args:
+        tokenizer: a fast Hugging Face tokenizer.
+        token_ids: as the rollout engine returned them.
+    """
+    stream = DecodeStream(skip_special_tokens=True)
+    backend = tokenizer.backend_tokenizer
+    return [stream.step(backend, token_id) or "" for token_id in token_ids]
+
+
+class PromptEncoder:
+    """Turns the text of one user message into the token ids of a prompt.
+
+    Args:
+        tokenizer: a fast Hugging Face tokenizer with a chat template.
+        template_kwargs: passed to the template (`data.apply_chat_template_kwargs`).
+    """
+
+    def __init__(self, tokenizer, template_kwargs: dict | None = None) -> None:
+        self._tokenizer = tokenizer
+        self._template_kwargs = dict(template_kwargs or {})
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a conversation that holds this message and asks for the reply."""
+        prompt = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False, **self._template_kwargs
+        )
+        return self._tokenizer(prompt, add_special_tokens=False).input_ids
+
+    def count(self, text: str) -> int:
+        """Number of those tokens."""
+        return len(self.encode(text))

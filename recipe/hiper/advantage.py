@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the rows of a training batch to what the updates need: the one place where the pure functions are put together.
+
+    rows -> [episodes, turns] grid -> shaped rewards -> HAE -> whitening -> token advantages, loss mask, value targets
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import transfer_queue as tq
+from torch import Tensor
+from transfer_queue import KVBatchMeta
+
+from agent_system.rollout.records import TurnRecord
+from recipe.hiper.credit import EpisodeGrid, Head, episode_grid, token_credit, whiten
+from recipe.hiper.hae import HierarchicalAdvantages, hierarchical_advantages
+from recipe.hiper.settings import HiPERSettings
+from recipe.hiper.shaping import ShapedRewards, shaped_rewards
+
+
+@dataclass(frozen=True)
+class BatchTurns:
+    """The turns of a batch. Attributes that are tensors have one entry per row, in the order of the batch.
+
+    Attributes:
+        records: the record of each row; rows that only fill up the batch hold a copy of a real one.
+        episode: name of the episode ("{uid}_{session}") of each row.
+        is_padding, is_bootstrap: rows that are no turns.
+        value_low: where the low value is read, long.
+        spans: token ranges of the three blocks, long `[rows, 3, 2]`.
+        grid: the turns ordered as episodes.
+        generations_after_end: generations each episode cost after its end, one entry per episode.
+    """
+
+    records: list[TurnRecord]
+    episode: list[str]
+    is_padding: Tensor
+    is_bootstrap: Tensor
+    value_low: Tensor
+    spans: Tensor
+    grid: EpisodeGrid
+    generations_after_end: list[int]
+
+    @classmethod
+    def read(cls, batch: KVBatchMeta) -> BatchTurns:
+        """Fetch the records of a batch from TransferQueue."""
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
+        padding = [bool(tag.get("is_padding", False)) for tag in batch.tags]
+        return cls.from_fields(batch.keys, padding, list(data["extra_fields"]))
+
+    @classmethod
+    def from_fields(cls, keys: list[str], padding: list[bool], extra_fields: list[dict]) -> BatchTurns:
+        """Build from row keys "{uid}_{session}_{index}", padding marks and the rows' `extra_fields`."""
+        records = [TurnRecord.from_fields(fields) for fields in extra_fields]
+        episode = [key.rsplit("_", 1)[0] for key in keys]
+        is_padding = torch.tensor(padding)
+        is_bootstrap = torch.tensor([record.bootstrap for record in records]) & ~is_padding
+        number = {name: index for index, name in enumerate(dict.fromkeys(episode))}
+        value_low = torch.tensor([record.value_low for record in records])
+        spans = torch.tensor([record.spans for record in records])
+        # A padding row has one response token; positions copied from a real row would lie outside it.
+        value_low[is_padding] = 0
+        spans[is_padding] = 0
+        grid = episode_grid(
+            torch.tensor([number[name] for name in episode]),
+            torch.tensor([record.turn for record in records]),
+            is_padding | is_bootstrap,
+        )
+        first_rows = grid.row_ET[:, 0].tolist() if grid.valid.numel() else []
+        after_end = [int(extra_fields[row].get("generations_after_end", 0)) for row in first_rows]
+        return cls(records, episode, is_padding, is_bootstrap, value_low, spans, grid, after_end)
+
+    def column(self, name: str, dtype: torch.dtype = torch.bool) -> Tensor:
+        """One attribute of the records as a tensor, `[rows]`."""
+        return torch.tensor([getattr(record, name) for record in self.records], dtype=dtype)
+
+    def on_grid(self, name: str, dtype: torch.dtype = torch.bool) -> Tensor:
+        """One attribute of the records, `[episodes, turns]`."""
+        return self.grid.to_grid(self.column(name, dtype))
+
+    @property
+    def is_turn(self) -> Tensor:
+        """Rows that are turns of an episode."""
+        return ~(self.is_padding | self.is_bootstrap)
+
+    @property
+    def malformed(self) -> Tensor:
+        """Turns whose reply breaks the format, `[rows]`."""
+        return ~self.column("well_formed") & self.is_turn
+
+    def episodes(self) -> list[list[int]]:
+        """Row indices of each episode's turns, in order."""
+        return [row[valid].tolist() for row, valid in zip(self.grid.row_ET, self.grid.valid, strict=True)]
+
+
+@dataclass(frozen=True)
+class TurnCredit:
+    """Everything HAE decides about a batch.
+
+    Attributes:
+        shaped: shaped rewards and their parts, `[episodes, turns]`.
+        raw: advantages and value targets before whitening, `[episodes, turns]`.
+        values: the values used, `[rows, 3]` by `credit.Head`.
+        token_advantages, token_mask: `[rows, tokens]`.
+        value_targets, value_mask: `[rows, 3]` by `credit.Head`.
+        switch_probability: P(SWITCH) of each turn under the policy that sampled it, `[rows]`.
+    """
+
+    shaped: ShapedRewards
+    raw: HierarchicalAdvantages
+    values: Tensor
+    token_advantages: Tensor
+    token_mask: Tensor
+    value_targets: Tensor
+    value_mask: Tensor
+    switch_probability: Tensor
+
+
+def switch_probability(log_probs_RL: Tensor, turns: BatchTurns) -> Tensor:
+    """P(SWITCH | s_t, o_{t-1}) of each turn, read off the tokens of its switch block.
+
+    The probability of the block that was written is the product over its tokens; the block of the other word has the
+    rest, up to replies that break the format. A reply without a switch block gets 0.
+
+    Args:
+        log_probs_RL: log-probabilities of the response tokens, `[rows, tokens]`.
+    """
+    position = torch.arange(log_probs_RL.shape[1])
+    inside = (position >= turns.spans[:, 0, :1]) & (position < turns.spans[:, 0, 1:])
+    written = (log_probs_RL * inside).sum(dim=1).exp()
+    wrote_switch = torch.tensor([record.switch == "SWITCH" for record in turns.records])
+    probability = torch.where(wrote_switch, written, 1.0 - written)
+    return torch.where(inside.any(dim=1), probability, torch.zeros_like(probability))
+
+
+def hae_credit(turns: BatchTurns, values: Tensor, log_probs: Tensor, settings: HiPERSettings) -> TurnCredit:
+    """Shape the rewards, estimate the three advantages, whiten them and hand them to tokens.
+
+    Args:
+        turns: the batch.
+        values: `[rows, 3]` by `credit.Head`, read by `critic.read_slots`.
+        log_probs: of the response tokens under the sampling policy, `[rows, tokens]`.
+        settings: HiPER's settings.
+    """
+    grid, config = turns.grid, settings.hae
+    boundary = turns.on_grid("boundary")
+    shaped = shaped_rewards(
+        rewards=turns.on_grid("reward", torch.float32),
+        boundary=boundary,
+        valid=grid.valid,
+        well_formed=turns.on_grid("well_formed"),
+        copied_exactly=turns.on_grid("copied_exactly"),
+        comparable=turns.on_grid("comparable"),
+        config=settings.shaping,
+    )
+    beta = switch_probability(log_probs, turns)
+    high, low, before_switch = (grid.to_grid(values[:, slot]) for slot in Head)
+    bootstrap = _bootstrap_values(turns, values)
+    # On turn 0 there is no sub-goal to keep: with the planner's own value in its place the advantage is zero.
+    low_before = before_switch.clone()
+    low_before[:, 0] = high[:, 0]
+    raw = hierarchical_advantages(
+        shaped.rewards,
+        low,
+        high,
+        before_switch,
+        boundary,
+        grid.valid,
+        turns.on_grid("terminated"),
+        config,
+        bootstrap_low=bootstrap[:, Head.TERM] if config.bootstrap_truncated else None,
+        bootstrap_high=bootstrap[:, Head.HIGH] if config.bootstrap_truncated else None,
+        switch_prob=grid.to_grid(beta),
+        values_low_prev=low_before,
+    )
+    opens = boundary & grid.valid
+    advantages = {
+        "switch": (raw.adv_switch, grid.valid),
+        "high": (raw.adv_high, opens),
+        "low": (raw.adv_low, grid.valid),
+    }
+    rows = {
+        name: grid.to_rows(whiten(advantage, mask) if settings.whiten else advantage)
+        for name, (advantage, mask) in advantages.items()
+    }
+    boundary_R = grid.to_rows(opens)
+    credit = token_credit(
+        rows["switch"], rows["high"], rows["low"], boundary_R, turns.spans, log_probs.shape[1], ~turns.is_turn
+    )
+    targets, mask = _value_targets(turns, raw, opens, config.switch_advantage)
+    return TurnCredit(
+        shaped=shaped,
+        raw=raw,
+        values=values,
+        token_advantages=credit.advantages,
+        token_mask=credit.loss_mask,
+        value_targets=targets,
+        value_mask=mask,
+        switch_probability=beta,
+    )
+
+
+def _value_targets(
+    turns: BatchTurns, raw: HierarchicalAdvantages, opens: Tensor, switch_advantage: str
+) -> tuple[Tensor, Tensor]:
+    """Targets and mask of the three values, `[rows, 3]` by `credit.Head`.
+
+    The value before the switch decision learns the return within the segment ("segment_return"). For "termination" it
+    stands for V_lo(s_t, o_{t-1}), and turns on which o_{t-1} was kept say what that is worth.
+    """
+    grid = turns.grid
+    if switch_advantage == "segment_return":
+        term_target, term_mask = raw.target_term, grid.valid
+    else:
+        term_target, term_mask = raw.target_low, grid.valid & ~opens
+    pairs = {
+        Head.HIGH: (raw.target_high, opens),
+        Head.LOW: (raw.target_low, grid.valid),
+        Head.TERM: (term_target, term_mask),
+    }
+    targets = torch.stack([grid.to_rows(pairs[slot][0] * pairs[slot][1]) for slot in Head], dim=1)
+    mask = torch.stack([grid.to_rows(pairs[slot][1]) for slot in Head], dim=1)
+    return targets, mask.float()
+
+
+def _bootstrap_values(turns: BatchTurns, values: Tensor) -> Tensor:
+    """Values of the state after each episode's last turn, `[episodes, 3]`; zero where the episode has no such row."""
+    by_episode = {turns.episode[row]: values[row] for row in turns.is_bootstrap.nonzero().squeeze(1).tolist()}
+    first_rows = turns.grid.row_ET[:, 0].tolist()
+    nothing = torch.zeros(len(Head), dtype=values.dtype)
+    return torch.stack([by_episode.get(turns.episode[row], nothing) for row in first_rows])

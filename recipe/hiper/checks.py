@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that can be known to be wrong before anything starts, found together and reported together."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from agent_system.errors import ConfigError
+from agent_system.rollout.agents import AGENTS, agent_kind
+from recipe.hiper.settings import ESTIMATORS, HiPERSettings
+
+OPEN_SECTIONS = (
+    "ray_kwargs.ray_init",
+    "override_config",
+    "engine_kwargs",
+    "apply_chat_template_kwargs",
+    "mm_processor_kwargs",
+    "mixed_precision",
+    "override_optimizer_config",
+    "wrap_policy",
+    "sampler_kwargs",
+    "runtime_env",
+)
+"""Sections that take any key, because a library behind verl reads them."""
+
+
+def flat_keys(config: Any, prefix: str = "") -> Iterator[str]:
+    """Every leaf of a configuration as a dotted key."""
+    if isinstance(config, dict) and config:
+        for name, value in config.items():
+            yield from flat_keys(value, f"{prefix}.{name}" if prefix else str(name))
+    else:
+        yield prefix
+
+
+def unknown_keys(config: DictConfig, reference: DictConfig) -> list[str]:
+    """A message for every key that was added with `+` although nothing reads it."""
+    known = set(flat_keys(OmegaConf.to_container(reference, resolve=False)))
+    problems = []
+    for key in flat_keys(OmegaConf.to_container(config, resolve=False)):
+        parents = key.split(".")
+        is_open = any(section in key and section.split(".")[-1] in parents for section in OPEN_SECTIONS)
+        is_filled = any(other.startswith(key + ".") for other in known) or any(key.startswith(o + ".") for o in known)
+        if key not in known and not is_open and not is_filled:
+            problems.append(f"{key}: no such key, nothing would read it.{suggestion(key, known)}")
+    return problems
+
+
+def suggestion(key: str, known: Iterable[str]) -> str:
+    """ " Did you mean ...?" with the most similar known keys, or nothing."""
+    known = list(known)
+    close = difflib.get_close_matches(key, known, n=2, cutoff=0.75)
+    close += [other for other in known if other.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:2]
+    names = list(dict.fromkeys(close))[:3]
+    return f" Did you mean {' or '.join(names)}?" if names else ""
+
+
+def check_config(config: DictConfig, reference: DictConfig) -> None:
+    """Check the whole configuration.
+
+    Args:
+        config: what is to be run.
+        reference: the same profile without the user's overrides, for the set of known keys.
+
+    Raises:
+        ConfigError: one message with every problem, each with the override that mends it.
+    """
+    problems = unknown_keys(config, reference)
+    problems += _environment(config)
+    problems += _estimator(config)
+    problems += _batches(config)
+    problems += _checkpoints(config)
+    raise_all(problems)
+
+
+def raise_all(problems: list[str]) -> None:
+    """Raise one ConfigError for all problems, if there are any."""
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ConfigError(f"The configuration cannot be run ({count}):\n" + "\n".join(f"  - {p}" for p in problems))
+
+
+def _environment(config: DictConfig) -> Iterator[str]:
+    env = config.env
+    if env.env_name not in AGENTS:
+        yield f"env.env_name={env.env_name} is not known. Known: {', '.join(AGENTS)}"
+    elif config.algorithm.adv_estimator == "hae" and not agent_kind(env.env_name).full.has_subgoal:
+        yield (
+            f"algorithm.adv_estimator=hae needs replies with sub-goals, but env.env_name={env.env_name} is flat. "
+            "env.env_name=alfworld/AlfredTWEnvOptions, or algorithm.adv_estimator=gae"
+        )
+    if env.prompt_style not in ("full", "compact"):
+        yield f"env.prompt_style={env.prompt_style} is not full or compact. env.prompt_style=full"
+    for name, least in (("max_steps", 1), ("history_length", 0), ("val_tasks", 1), ("fault_retries", 0)):
+        if env[name] < least:
+            yield f"env.{name}={env[name]}: at least {least} is needed. env.{name}={max(least, 1)}"
+    if env.rollout.n < 1:
+        yield f"env.rollout.n={env.rollout.n}: at least one episode per task is needed. env.rollout.n=1"
+    if env.alfworld.games not in ("auto", "published", "generated"):
+        yield f"env.alfworld.games={env.alfworld.games} is not auto, published or generated. env.alfworld.games=auto"
+
+
+def _estimator(config: DictConfig) -> Iterator[str]:
+    algorithm, critic = config.algorithm, config.critic
+    estimator = algorithm.adv_estimator
+    if estimator not in ESTIMATORS:
+        yield f"algorithm.adv_estimator={estimator} is not one of {', '.join(ESTIMATORS)}. algorithm.adv_estimator=hae"
+        return
+    try:
+        HiPERSettings.from_config(config)
+    except ValueError as error:
+        yield str(error)
+    if critic.enable is False:
+        yield f"critic.enable=False: {estimator} estimates advantages from values. Remove it, or critic.enable=True"
+    if algorithm.use_kl_in_reward and estimator == "hae":
+        yield (
+            "algorithm.use_kl_in_reward=True has no meaning for turn-level rewards under hae. "
+            "algorithm.use_kl_in_reward=False actor_rollout_ref.actor.use_kl_loss=True"
+        )
+    correction = algorithm.get("rollout_correction") or {}
+    if estimator == "hae" and (correction.get("rollout_is") or correction.get("rollout_rs")):
+        yield (
+            "algorithm.rollout_correction is not applied under hae (vLLM's policy is the trainer's policy). "
+            "algorithm.rollout_correction.rollout_is=null algorithm.rollout_correction.rollout_rs=null"
+        )
+    for key in ("filter_groups.enable", "use_pf_ppo"):
+        if OmegaConf.select(config, f"algorithm.{key}"):
+            yield f"algorithm.{key}=True needs groups with scores, which {estimator} does not use. algorithm.{key}=False"
+    heads = (critic.use_three_heads_critic, critic.use_two_heads_critic)
+    if estimator == "hae" and sum(map(bool, heads)) != 1:
+        yield (
+            f"hae needs either three or two value heads, got critic.use_three_heads_critic={heads[0]} and "
+            f"critic.use_two_heads_critic={heads[1]}. critic.use_three_heads_critic=True critic.use_two_heads_critic=False"
+        )
+    for key in ("actor_rollout_ref.actor.strategy", "critic.strategy"):
+        if OmegaConf.select(config, key) != "fsdp2":
+            yield f"{key}={OmegaConf.select(config, key)} is not supported here. {key}=fsdp2"
+    if config.trainer.v1.trainer_mode != "sync" or not config.trainer.use_v1:
+        yield "only verl's synchronous V1 trainer is supported. trainer.use_v1=True trainer.v1.trainer_mode=sync"
+
+
+def _batches(config: DictConfig) -> Iterator[str]:
+    actor, data, trainer = config.actor_rollout_ref.actor, config.data, config.trainer
+    processes = trainer.n_gpus_per_node * trainer.nnodes
+    episodes = data.train_batch_size * config.env.rollout.n
+    if data.train_batch_size < 1:
+        yield f"data.train_batch_size={data.train_batch_size}: at least one task per step is needed. data.train_batch_size=64"
+    elif episodes % processes:
+        yield (
+            f"data.train_batch_size * env.rollout.n = {episodes} episodes cannot be shared out to {processes} training "
+            f"processes. data.train_batch_size={max(1, data.train_batch_size // processes) * processes}"
+        )
+    updates = config.algorithm.updates_per_step
+    if updates is not None and updates < 1:
+        yield f"algorithm.updates_per_step={updates}: at least 1, or null. algorithm.updates_per_step=4"
+    if updates is None:
+        for key in ("actor_rollout_ref.actor.ppo_mini_batch_size", "critic.ppo_mini_batch_size"):
+            size = OmegaConf.select(config, key)
+            if (size * config.env.rollout.n) % processes:
+                yield (
+                    f"{key}={size} rows cannot be shared out to {processes} training processes. "
+                    f"{key}={max(1, size // processes) * processes}"
+                )
+    longest = data.max_prompt_length + data.max_response_length
+    for key, dynamic in (
+        ("actor_rollout_ref.actor.ppo_max_token_len_per_gpu", actor.use_dynamic_bsz),
+        ("critic.ppo_max_token_len_per_gpu", config.critic.use_dynamic_bsz),
+    ):
+        if dynamic and OmegaConf.select(config, key) < longest:
+            yield (
+                f"{key}={OmegaConf.select(config, key)} is less than one row may need (data.max_prompt_length + "
+                f"data.max_response_length = {longest}). {key}={longest}"
+            )
+    if trainer.total_training_steps is None or trainer.total_training_steps < 1:
+        yield (
+            f"trainer.total_training_steps={trainer.total_training_steps}: say how long to train. "
+            "trainer.total_training_steps=150"
+        )
+
+
+def _checkpoints(config: DictConfig) -> Iterator[str]:
+    for key in ("actor_rollout_ref.actor.checkpoint.async_save", "critic.checkpoint.async_save"):
+        if OmegaConf.select(config, key):
+            yield (
+                f"{key}=True: with FSDP verl then never records which step it saved, and resume_mode=auto silently starts "
+                f"again at step 0 (verl#7952). {key}=False"
+            )
+    if config.trainer.resume_mode == "resume_path" and not config.trainer.resume_from_path:
+        yield (
+            "trainer.resume_mode=resume_path needs trainer.resume_from_path=<.../global_step_N>; or trainer.resume_mode=auto"
+        )
+
+
+def check_model(config: DictConfig) -> None:
+    """Check the model folder against its tokenizer and the lengths of the run.
+
+    Raises:
+        ConfigError: the vocabulary and the tokenizer do not fit, or the model cannot hold prompt and reply.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    path = config.actor_rollout_ref.model.path
+    model, tokenizer = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    problems = []
+    if len(tokenizer) > model.vocab_size:
+        problems.append(
+            f"actor_rollout_ref.model.path={path}: the tokenizer has {len(tokenizer)} tokens but the model knows "
+            f"{model.vocab_size}; the model does not belong to this tokenizer."
+        )
+    elif len(tokenizer) < model.vocab_size and not config.trainer.allow_padded_vocabulary:
+        problems.append(
+            f"actor_rollout_ref.model.path={path}: the model's vocabulary ({model.vocab_size}) is longer than the "
+            f"tokenizer ({len(tokenizer)}); vLLM never samples the surplus tokens but the trainer counts them, so the two "
+            "policies differ. Shrink the embedding, or accept it: trainer.allow_padded_vocabulary=True"
+        )
+    if not tokenizer.is_fast:
+        problems.append(f"actor_rollout_ref.model.path={path}: a fast tokenizer (tokenizer.json) is needed.")
+    if not tokenizer.chat_template:
+        problems.append(f"actor_rollout_ref.model.path={path}: the tokenizer has no chat template.")
+    longest = config.data.max_prompt_length + config.data.max_response_length
+    if longest > model.max_position_embeddings:
+        problems.append(
+            f"data.max_prompt_length + data.max_response_length = {longest} exceeds the model's "
+            f"{model.max_position_embeddings} positions. data.max_prompt_length="
+            f"{model.max_position_embeddings - config.data.max_response_length}"
+        )
+    raise_all(problems)
+
+
+def checkpoint_bytes(model_path: str) -> int:
+    """Estimated size of one checkpoint: policy and critic, each with float32 weights and AdamW's two moments."""
+    parameters = 0
+    for file in Path(model_path).glob("*.safetensors"):
+        with open(file, "rb") as opened:
+            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                count = 1
+                for size in tensor["shape"]:
+                    count *= size
+                parameters += count
+    return parameters * 4 * 3 * 2

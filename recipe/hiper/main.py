@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train: `python -m recipe.hiper.main [hydra overrides]`.
+
+Without `profile=...` the profile is gpu where a GPU is found and cpu elsewhere; `--cfg job` prints the configuration,
+`trainer.val_only=True` only evaluates the latest checkpoint (or the untrained model).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PROFILES = ("cpu", "gpu")
+
+CPU_ENVIRONMENT = {
+    "VERL_PLATFORM": "cpu",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "OMP_NUM_THREADS": "1",
+    "TORCHDYNAMO_DISABLE": "1",
+}
+"""What every process of a CPU run needs; a value already set in the environment wins."""
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA or AMD GPU answers on this machine. Does not import torch."""
+    for command in (["nvidia-smi", "-L"], ["rocm-smi", "-i"]):
+        if shutil.which(command[0]) and subprocess.run(command, capture_output=True).returncode == 0:
+            return True
+    return False
+
+
+def choose_profile(arguments: list[str]) -> list[str]:
+    """Append `profile=...` where the user did not say, and set the environment it needs.
+
+    The environment must be right before the first import of verl, which settles its platform for good.
+    """
+    given = [argument.split("=", 1)[1] for argument in arguments if argument.startswith("profile=")]
+    profile = given[-1] if given else ("gpu" if has_gpu() else "cpu")
+    if profile == "cpu":
+        for name, value in CPU_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+    return arguments if given else [*arguments, f"profile={profile}"]
+
+
+def fill_in_machine(config) -> None:
+    """Values that depend on the machine: the number of GPUs, and the environment of every Ray process."""
+    import torch
+    from omegaconf import open_dict
+
+    from agent_system.errors import ConfigError
+
+    trainer = config.trainer
+    if trainer.device != "cpu":
+        found = torch.cuda.device_count()
+        if trainer.n_gpus_per_node is None:
+            trainer.n_gpus_per_node = found
+        if trainer.nnodes == 1 and not 1 <= trainer.n_gpus_per_node <= found:
+            raise ConfigError(
+                f"trainer.n_gpus_per_node={trainer.n_gpus_per_node}, but this machine has {found} GPUs. "
+                f"trainer.n_gpus_per_node={found}, or profile=cpu"
+            )
+    names = ("HIPER_CACHE", "ALFWORLD_DATA", "VERL_LOGGING_LEVEL", *CPU_ENVIRONMENT)
+    forwarded = {name: os.environ[name] for name in names if name in os.environ}
+    forwarded["TENSORBOARD_DIR"] = str(Path(config.run_dir).absolute() / "tensorboard")
+    with open_dict(config):
+        config.run_dir = str(Path(config.run_dir).absolute())
+        config.ray_kwargs.ray_init.runtime_env.env_vars = forwarded
+
+
+def reference_config(profile: str):
+    """The configuration of a profile without overrides: the set of keys that exist."""
+    from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with initialize_config_module("recipe.hiper.config", version_base=None):
+        return compose("hiper_trainer", overrides=[f"profile={profile}"])
+
+
+def train(config) -> None:
+    """Check, prepare, train.
+
+    Raises:
+        HiPERError: something is wrong with the configuration, the tasks or the disk; the message says what mends it.
+    """
+    from omegaconf import OmegaConf
+
+    from recipe.hiper.checks import check_config, check_model, checkpoint_bytes
+    from recipe.hiper.console import ProgressBar, quiet_terminal
+    from recipe.hiper.prepare import prepare
+    from recipe.hiper.recorder import RunRecorder
+
+    started = time.time()
+    fill_in_machine(config)
+    check_config(config, reference_config("cpu" if config.trainer.device == "cpu" else "gpu"))
+    prepare(config, progress=True)
+    check_model(config)
+    folder = Path(config.run_dir)
+    recorder_arguments = dict(
+        folder=str(folder),
+        total_steps=config.trainer.total_training_steps,
+        checkpoint_bytes=checkpoint_bytes(config.actor_rollout_ref.model.path),
+        episodes_every=config.trainer.episodes_every,
+    )
+    if config.trainer.save_freq > 0:
+        RunRecorder(**recorder_arguments).require_disk_space(config.trainer.default_local_dir)
+    OmegaConf.save(config, folder / "config.yaml")
+    log_file = folder / "logs" / f"train-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    print(f"run: {folder}\nlog: {log_file}", file=sys.stderr)
+    with quiet_terminal(log_file) as terminal, ProgressBar(folder, terminal):
+        from recipe.hiper.runner import run
+
+        run(config, recorder_arguments)
+    print(f"finished after {(time.time() - started) / 60:.1f} min", file=sys.stderr)
+
+
+def main() -> None:
+    """Command line."""
+    sys.argv[1:] = choose_profile(sys.argv[1:])
+    import hydra
+
+    from agent_system.errors import HiPERError
+
+    @hydra.main(config_path="pkg://recipe.hiper.config", config_name="hiper_trainer", version_base=None)
+    def job(config) -> None:
+        try:
+            train(config)
+        except HiPERError as error:
+            print(f"\n{error}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    job()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every run logs about its episodes, its credit and its hierarchy. Pure functions of a batch."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from agent_system.environments.base import StopReason
+from recipe.hiper.credit import Head, explained_variance
+
+if TYPE_CHECKING:
+    from recipe.hiper.advantage import BatchTurns, TurnCredit
+
+SEGMENT_BINS = (1, 2, 3, 5, 9)
+"""Lower edges of the segment-length histogram; the last bin is open."""
+
+
+def _mean(values) -> float:
+    values = list(values)
+    return float(sum(values) / len(values)) if values else float("nan")
+
+
+def episode_metrics(turns: BatchTurns) -> dict[str, float]:
+    """Success, length, decisions and format over the episodes of a batch; names without prefix.
+
+    Shares are over turns unless the name says otherwise. `success_rate/<kind>` splits by the kind of task.
+    """
+    episodes = [[turns.records[row] for row in rows] for rows in turns.episodes()]
+    last = [episode[-1] for episode in episodes]
+    played = [turn for episode in episodes for turn in episode]
+    later = [turn for episode in episodes for turn in episode[1:]]
+    keeps = [turn for turn in later if not turn.boundary]
+    by_kind = defaultdict(list)
+    for turn in last:
+        by_kind[turn.kind].append(turn.won)
+    generations = len(played) + sum(turns.generations_after_end)
+    result = {
+        "success_rate": _mean(turn.won for turn in last),
+        "score": _mean(turn.score for turn in last),
+        "return": _mean(sum(turn.reward for turn in episode) for episode in episodes),
+        "episodes": float(len(episodes)),
+        "turns": float(len(played)),
+        "episode_length": _mean(len(episode) for episode in episodes),
+        "admissible_share": _mean(turn.admissible for turn in played),
+        "well_formed_share": _mean(turn.well_formed for turn in played),
+        "observation_cut_share": _mean(turn.observation_cut for turn in played),
+        "generations_after_end_share": sum(turns.generations_after_end) / generations,
+        "switch_rate": _mean(turn.boundary for turn in later),
+        "keep_copied_share": _mean(turn.copied_exactly for turn in keeps),
+        **{f"success_rate/{kind}": _mean(won) for kind, won in sorted(by_kind.items())},
+    }
+    stops = Counter(turn.stop for turn in last)
+    result.update({f"stop/{reason.value}": stops[reason.value] / len(last) for reason in StopReason})
+    problems = Counter(problem for turn in played for problem in turn.problems)
+    result.update({f"problem/{name}": count / len(played) for name, count in sorted(problems.items())})
+    return result
+
+
+def hierarchy_metrics(turns: BatchTurns) -> dict[str, float]:
+    """Does the hierarchy live: segment lengths and the novelty of sub-goals."""
+    lengths: list[int] = []
+    novel: list[bool] = []
+    for rows in turns.episodes():
+        seen: set[str] = set()
+        for row in rows:
+            record = turns.records[row]
+            if record.boundary:
+                lengths.append(0)
+                novel.append(record.subgoal_in_force not in seen)
+                seen.add(record.subgoal_in_force)
+            lengths[-1] += 1
+    result = {"segment_length": _mean(lengths), "novel_subgoal_share": _mean(novel)}
+    edges = (*SEGMENT_BINS, float("inf"))
+    for start, end in zip(edges, edges[1:], strict=False):
+        share = _mean(start <= length < end for length in lengths)
+        name = f"{start}" if end == start + 1 else f"{start}+" if end == float("inf") else f"{start}-{end - 1}"
+        result[f"segment_length_share/{name}"] = share
+    return result
+
+
+def batch_metrics(turns: BatchTurns) -> dict[str, float]:
+    """What a training batch shows, under `rollout/` and `hierarchy/`."""
+    return {f"rollout/{name}": value for name, value in episode_metrics(turns).items()} | {
+        f"hierarchy/{name}": value for name, value in hierarchy_metrics(turns).items()
+    }
+
+
+def validation_metrics(turns: BatchTurns) -> dict[str, float]:
+    """What a held-out panel shows, under `val/`."""
+    return {f"val/{name}": value for name, value in (episode_metrics(turns) | hierarchy_metrics(turns)).items()}
+
+
+def _statistics(name: str, values: Tensor) -> dict[str, float]:
+    if not len(values):
+        return {}
+    return {
+        f"{name}/mean": float(values.mean()),
+        f"{name}/std": float(values.std(unbiased=False)),
+        f"{name}/abs_mean": float(values.abs().mean()),
+        f"{name}/max": float(values.max()),
+        f"{name}/min": float(values.min()),
+    }
+
+
+def credit_metrics(turns: BatchTurns, credit: TurnCredit) -> dict[str, float]:
+    """Advantages by type of decision (before whitening), explained variance of each value on its own positions,
+    the parts of the shaped reward and the probability of SWITCH."""
+    grid = turns.grid
+    opens = turns.on_grid("boundary") & grid.valid
+    raw = credit.raw
+    result: dict[str, float] = {}
+    for name, advantage, mask in (
+        ("switch", raw.adv_switch, grid.valid),
+        ("subgoal", raw.adv_high, opens),
+        ("action", raw.adv_low, grid.valid),
+    ):
+        result.update(_statistics(f"advantage/{name}", advantage[mask]))
+    for slot in Head:
+        mask = credit.value_mask[:, slot].bool()
+        name = slot.name.lower()
+        result[f"critic/explained_variance_{name}"] = explained_variance(
+            credit.values[:, slot], credit.value_targets[:, slot], mask
+        )
+        if mask.any():
+            result[f"critic/value_{name}/mean"] = float(credit.values[mask, slot].mean())
+            result[f"critic/target_{name}/mean"] = float(credit.value_targets[mask, slot].mean())
+    episodes = len(grid.valid)
+    shaped = credit.shaped
+    result["shaping/format_penalty"] = float(shaped.format_penalty.sum() / episodes)
+    result["shaping/keep_penalty"] = float(shaped.keep_penalty.sum() / episodes)
+    result["shaping/consistency_penalty"] = float(shaped.consistency_penalty.sum() / episodes)
+    later = grid.to_rows(grid.valid & (torch.arange(grid.valid.shape[1]) > 0))
+    if later.any():
+        result["hierarchy/switch_probability"] = float(credit.switch_probability[later].mean())
+    tokens = credit.token_mask.sum(dim=1)[turns.is_turn].float()
+    result["actor/trained_tokens_per_turn"] = float(tokens.mean())
+    return result

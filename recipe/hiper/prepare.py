@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must exist before training: the games, the task files, the model. Made once, kept in the cache."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from uuid import uuid4
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from agent_system.environments.alfworld.game_spec import GameSpec
+from agent_system.environments.alfworld.games import DATA_FOLDER, alfworld_panel
+from agent_system.environments.alfworld.generate import generate_games
+from agent_system.environments.alfworld.rooms import TaskKind
+from agent_system.environments.tasks import TaskPanel, held_out_subset
+from agent_system.errors import ConfigError
+from recipe.hiper.task_data import write_task_file
+
+EVAL_SPLITS = {
+    "valid_seen": "valid_seen",
+    "valid_unseen": "valid_unseen",
+    "eval_in_distribution": "valid_seen",
+    "eval_out_of_distribution": "valid_unseen",
+}
+"""Values of `env.alfworld.eval_dataset`; the long ones are the released code's."""
+
+
+def cache_folder() -> Path:
+    """Where generated games and models are kept: `HIPER_CACHE`, or hiper in the user's cache folder."""
+    if chosen := os.environ.get("HIPER_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser().absolute() / "hiper"
+
+
+def game_spec(config: DictConfig) -> GameSpec:
+    """The generated games that `env.alfworld.generated` describes.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    knobs = config.env.alfworld.generated
+    kinds = tuple(TaskKind) if knobs.task_types is None else tuple(TaskKind(name) for name in knobs.task_types)
+    return GameSpec(
+        receptacles=None if knobs.receptacles is None else tuple(knobs.receptacles),
+        same_kind=knobs.same_kind,
+        objects_per_receptacle=knobs.objects_per_receptacle,
+        max_instances=knobs.max_instances,
+        task_types=kinds,
+        train=knobs.train,
+        valid_seen=knobs.valid_seen,
+        valid_unseen=knobs.valid_unseen,
+        seed=knobs.seed,
+    )
+
+
+def _short_digest(spec: GameSpec) -> str:
+    return sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def prepare_games(config: DictConfig, progress: bool) -> Path:
+    """The folder that holds json_2.1.1: the published games, or generated ones (made here when they are missing).
+
+    Raises:
+        ConfigError: `env.alfworld.games=published` and there are none.
+    """
+    alfworld = config.env.alfworld
+    published = alfworld.data_dir or os.environ.get("ALFWORLD_DATA")
+    has_published = bool(published) and (Path(published).expanduser() / DATA_FOLDER).is_dir()
+    if alfworld.games == "published" or (alfworld.games == "auto" and has_published):
+        if not has_published:
+            looked = published or "nowhere: neither env.alfworld.data_dir nor ALFWORLD_DATA is set"
+            raise ConfigError(
+                f"env.alfworld.games=published, but no {DATA_FOLDER} folder was found (looked in {looked}). "
+                "env.alfworld.data_dir=<folder that holds json_2.1.1>, or env.alfworld.games=generated"
+            )
+        return Path(published).expanduser().absolute()
+    if alfworld.data_dir and alfworld.games == "auto":
+        raise ConfigError(
+            f"env.alfworld.data_dir={alfworld.data_dir} holds no {DATA_FOLDER} folder. Correct the path, or "
+            "env.alfworld.data_dir=null for generated games"
+        )
+    spec = game_spec(config)
+    chosen = alfworld.generated.dir
+    folder = Path(chosen).absolute() if chosen else cache_folder() / "games" / f"alfworld-{_short_digest(spec)}"
+    generate_games(folder, spec, workers=os.cpu_count() or 1, progress=progress)
+    return folder
+
+
+def prepare_panels(config: DictConfig, data_dir: Path) -> dict[str, TaskPanel]:
+    """The training and held-out tasks.
+
+    Raises:
+        ConfigError: unknown split, no games, or fewer held-out games than asked for.
+    """
+    name = config.env.alfworld.eval_dataset
+    if name not in EVAL_SPLITS:
+        raise ConfigError(f"env.alfworld.eval_dataset={name} is not one of {', '.join(EVAL_SPLITS)}")
+    held_out = alfworld_panel(data_dir, EVAL_SPLITS[name])
+    wanted = config.env.val_tasks
+    if wanted > len(held_out):
+        raise ConfigError(
+            f"env.val_tasks={wanted}, but {EVAL_SPLITS[name]} has {len(held_out)} games. env.val_tasks={len(held_out)}"
+        )
+    return {"train": alfworld_panel(data_dir, "train"), "val": held_out_subset(held_out, wanted, config.env.seed)}
+
+
+def prepare_model(config: DictConfig, data_dir: Path, progress: bool) -> str:
+    """The model to train: the configured one, or the warm-started small model (made here when it is missing)."""
+    if config.actor_rollout_ref.model.path:
+        return config.actor_rollout_ref.model.path
+    if not config.warm_start.enable:
+        raise ConfigError("actor_rollout_ref.model.path=null and warm_start.enable=False: there is no model to train")
+    from recipe.hiper.warm_start import warm_start_model
+
+    return str(warm_start_model(config, data_dir, cache_folder() / "models", progress=progress))
+
+
+def prepare(config: DictConfig, progress: bool) -> DictConfig:
+    """Make what is missing and fill in what depends on it. Changes `config` in place and returns it."""
+    data_dir = prepare_games(config, progress)
+    panels = prepare_panels(config, data_dir)
+    trainer = config.trainer
+    write_task_file(
+        Path(config.data.train_files),
+        panels["train"],
+        "train",
+        rows=config.data.train_batch_size * trainer.total_training_steps,
+        order_seed=config.env.seed,
+    )
+    write_task_file(Path(config.data.val_files), panels["val"], "val", rows=len(panels["val"]), order_seed=None)
+    model = prepare_model(config, data_dir, progress)
+    with open_dict(config):
+        config.actor_rollout_ref.model.path = model
+        config.env.alfworld.data_dir = str(data_dir)
+        config.env.pool_name = f"hiper-env-{uuid4().hex[:8]}"
+        rollout = config.actor_rollout_ref.rollout
+        if rollout.max_model_len is None:
+            rollout.max_model_len = config.data.max_prompt_length + config.data.max_response_length
+        if rollout.agent.agent_loop_config_path is None:
+            rollout.agent.agent_loop_config_path = str(files("agent_system.rollout") / "agent_loops.yaml")
+    OmegaConf.resolve(config)
+    return config

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run leaves in its folder, written while it runs.
+
+    config.yaml          the resolved configuration
+    metrics.jsonl        one line per step, {"step": n, ...metrics}
+    curve.png            success, episode length, switch rate, value losses over steps
+    episodes/            one file per step and split, one JSON line per episode
+    failures.jsonl       one line per episode that could not be played
+    status.json          what the run is doing now; the progress bar reads it
+    tensorboard/  checkpoints/  logs/
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from agent_system.errors import HiPERError
+from agent_system.rollout.failures import FailureLog
+from agent_system.rollout.records import episode_json
+from recipe.hiper.curve import draw_curve
+
+if TYPE_CHECKING:
+    from recipe.hiper.advantage import BatchTurns, TurnCredit
+
+STATUS_FILE = "status.json"
+METRICS_FILE = "metrics.jsonl"
+CURVE_FILE = "curve.png"
+FAILURES_FILE = "failures.jsonl"
+
+
+class NoSpaceLeft(HiPERError):
+    """A checkpoint would not fit on the disk. Nothing was written."""
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value; numbers that JSON does not know (NaN, infinity) become null."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+class RunRecorder:
+    """One backend of verl's Tracking, and the writer of everything else in the run's folder.
+
+    Args:
+        folder: the run's folder.
+        total_steps: for the progress bar; known to the trainer later, see `log`.
+        checkpoint_bytes: estimated size of one checkpoint.
+        episodes_every: write the episodes of every n-th training step; 0 writes none. Validation is always written.
+    """
+
+    def __init__(self, folder: str | Path, *, total_steps: int, checkpoint_bytes: int, episodes_every: int):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "episodes").mkdir(exist_ok=True)
+        self._total_steps = total_steps
+        self._checkpoint_bytes = checkpoint_bytes
+        self._episodes_every = episodes_every
+        self._failures = FailureLog(self.folder / FAILURES_FILE)
+        self._failures.clear()
+        self._step = 0
+        self._stage = "starting"
+        self._latest: dict[str, Any] = {}
+        self._history: list[dict[str, Any]] = []
+        self._write_status()
+
+    # ---------------------------------------------------------------- progress
+
+    def stage(self, what: str) -> None:
+        """Say what the run is doing now."""
+        self._stage = what
+        self._write_status()
+
+    def resumed_from(self, step: int) -> None:
+        """Keep the metrics up to `step` (0: a fresh start) and drop what an interrupted run wrote after it."""
+        path = self.folder / METRICS_FILE
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() and step > 0 else []
+        rows = [json.loads(line) for line in lines if line.endswith("}")]  # a killed run may leave half a line
+        self._history = [row for row in rows if row["step"] <= step]
+        _write_atomically(path, "".join(json.dumps(row) + "\n" for row in self._history))
+        self._step = step
+        self.stage(f"resuming from the checkpoint of step {step}" if step else "starting from step 0")
+
+    def _write_status(self) -> None:
+        status = {
+            "stage": self._stage,
+            "step": self._step,
+            "total_steps": self._total_steps,
+            "metrics": self._latest,
+            "time": time.time(),
+        }
+        _write_atomically(self.folder / STATUS_FILE, json.dumps(status))
+
+    # ---------------------------------------------------------------- Tracking backend
+
+    def log(self, data: Mapping[str, Any], step: int) -> None:
+        """Append the metrics of a step and redraw the curve."""
+        row = {"step": step, **{name: _plain(value) for name, value in data.items()}}
+        if self._history and self._history[-1]["step"] == step:
+            # Validation before training and the step itself may share a number after a resume.
+            self._history[-1].update(row)
+        else:
+            self._history.append(row)
+        with open(self.folder / METRICS_FILE, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self._step = step
+        self._latest.update({name: value for name, value in row.items() if isinstance(value, int | float)})
+        self._write_status()
+        draw_curve(self._history, self.folder / CURVE_FILE)
+
+    def finish(self, exit_code: int = 0) -> None:
+        """The run has ended."""
+        self.stage("finished" if exit_code == 0 else "failed")
+
+    # ---------------------------------------------------------------- episodes and failures
+
+    def write_episodes(self, split: str, step: int, turns: BatchTurns, credit: TurnCredit | None) -> None:
+        """One JSON line per episode; with credit, every turn has its values, advantages and shaped reward."""
+        if split == "train" and (self._episodes_every == 0 or step % self._episodes_every):
+            return
+        lines = []
+        for episode, rows in enumerate(turns.episodes()):
+            per_turn = [_turn_credit(credit, episode, turn, row) for turn, row in enumerate(rows)] if credit else None
+            record = episode_json(
+                [turns.records[row] for row in rows], per_turn, step=step, session=turns.episode[rows[0]]
+            )
+            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+        _write_atomically(self.folder / "episodes" / f"{split}_{step:06d}.jsonl", "".join(lines))
+
+    def first_failure(self) -> str:
+        """The first error an episode ended with in this run, in words."""
+        return self._failures.first()
+
+    # ---------------------------------------------------------------- disk
+
+    def require_disk_space(self, checkpoint_folder: str) -> None:
+        """Refuse to save where a checkpoint would not fit.
+
+        Raises:
+            NoSpaceLeft: with what is needed, what is free and the overrides that mend it.
+        """
+        folder = Path(checkpoint_folder).absolute()
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        if free < self._checkpoint_bytes:
+            raise NoSpaceLeft(
+                f"A checkpoint needs about {self._checkpoint_bytes / 1e6:,.0f} MB but {existing} has "
+                f"{free / 1e6:,.0f} MB free. Make room, choose another disk (run_dir=<folder>), or save less often "
+                "(trainer.save_freq=...)."
+            )
+
+
+def _turn_credit(credit: TurnCredit, episode: int, turn: int, row: int) -> dict[str, Any]:
+    raw, values = credit.raw, credit.values[row].tolist()
+    at = (episode, turn)
+    return {
+        "shaped_reward": _plain(float(credit.shaped.rewards[at])),
+        "values": dict(zip(("high", "low", "term"), map(_plain, values), strict=True)),
+        "advantages": {
+            "switch": _plain(float(raw.adv_switch[at])),
+            "subgoal": _plain(float(raw.adv_high[at])),
+            "action": _plain(float(raw.adv_low[at])),
+        },
+        "switch_probability": _plain(float(credit.switch_probability[row])),
+    }

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Ray side of a run: the process that holds the trainer, the environment workers and the agent loops."""
+
+from __future__ import annotations
+
+import ray
+from omegaconf import DictConfig, open_dict
+from verl.trainer.main_ppo import run_ppo
+from verl.trainer.ppo.utils import need_reference_policy
+from verl.utils.config import validate_config
+
+from agent_system.errors import HiPERError
+from recipe.hiper.settings import HiPERSettings, verl_config
+
+
+@ray.remote(num_cpus=1)
+class HiPERTaskRunner:
+    """Runs one training in a process of its own, as verl's TaskRunner does."""
+
+    def run(self, config: DictConfig) -> None:
+        """Start everything, train, and stop everything again, whatever happens. `config` is `_with_job`'s."""
+        import transfer_queue as tq
+        from verl.trainer.ppo.v1 import AgentLoopManagerTQ
+        from verl.utils.logging_utils import configure_verl_logging
+
+        from agent_system.environments.pool import PoolConfig, start_pool
+        from recipe.hiper.recorder import RunRecorder
+        from recipe.hiper.trainer import HiPERTrainer
+
+        configure_verl_logging()
+        if config.trainer.device == "cpu":
+            from verl_plugins.cpu.plugin import require_plugin
+
+            require_plugin()
+        with open_dict(config):
+            job = config.pop("hiper_job")
+        settings = HiPERSettings.from_config(job.config)
+        recorder = RunRecorder(**job.recorder)
+        config.transfer_queue.enable = True
+        env = config.env
+        episodes = max(config.data.train_batch_size * env.rollout.n, env.val_tasks)
+        tq.init(config.transfer_queue)
+        trainer = pool = None
+        succeeded = False
+        try:
+            pool = start_pool(
+                PoolConfig(
+                    episodes_in_flight=episodes,
+                    num_workers=env.pool.num_workers,
+                    envs_per_worker=env.pool.envs_per_worker,
+                    num_cpus_per_worker=env.resources_per_worker.num_cpus,
+                    timeout_s=env.pool.timeout_s,
+                ),
+                env.pool_name,
+            )
+            trainer = HiPERTrainer(config, settings, recorder)
+            trainer.init()
+            manager = AgentLoopManagerTQ.create(
+                config=trainer.config,
+                llm_client=trainer.get_llm_client(),
+                teacher_client=trainer.get_teacher_client(),
+                reward_loop_worker_handles=trainer.get_reward_handles(),
+            )
+            trainer.fit(manager)
+            succeeded = True
+        finally:
+            exit_code = 0 if succeeded else 1
+            tracking = getattr(trainer, "_tracking", None)
+            if tracking is not None:
+                tracking.finish(exit_code=exit_code)
+            else:
+                recorder.finish(exit_code)
+            if pool is not None:
+                pool.close()
+            tq.close()
+
+
+def _with_job(config: DictConfig, recorder: dict) -> DictConfig:
+    """verl's configuration, with what our runner needs besides in a section of its own."""
+    checked = verl_config(config)
+    with open_dict(checked):
+        checked.hiper_job = {"config": config, "recorder": recorder}
+    return checked
+
+
+def run(config: DictConfig, recorder: dict) -> None:
+    """Start Ray and train.
+
+    Args:
+        config: checked and prepared.
+        recorder: arguments of `RunRecorder`.
+
+    Raises:
+        HiPERError: raised inside the run; unwrapped from Ray's exception.
+    """
+    checked = _with_job(config, recorder)
+    validate_config(config=checked, use_reference_policy=need_reference_policy(checked), use_critic=True)
+    try:
+        run_ppo(checked, task_runner_class=HiPERTaskRunner)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, HiPERError):
+            raise error.cause from None
+        raise
+    finally:
+        ray.shutdown()

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HiPER's own configuration keys: where they are read, and the configuration that is left for verl.
+
+Some keys of the released HiPER live inside sections that verl turns into dataclasses of its own
+(`actor_rollout_ref.actor.use_invalid_action_penalty`, `critic.use_three_heads_critic`, ...). verl would refuse them, so
+they are read here, once, and taken out of the configuration that verl sees.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from recipe.hiper.hae import HAEConfig
+from recipe.hiper.shaping import ShapingConfig
+
+ESTIMATORS = ("hae", "gae")
+
+OWN_KEYS = (
+    "actor_rollout_ref.actor.use_invalid_action_penalty",
+    "actor_rollout_ref.actor.invalid_action_penalty_coef",
+    "critic.use_three_heads_critic",
+    "critic.use_two_heads_critic",
+    "critic.high_value_coef",
+    "critic.term_value_coef",
+)
+"""Keys inside sections that verl converts to dataclasses which do not know them."""
+
+
+@dataclass(frozen=True)
+class HiPERSettings:
+    """What the trainer needs of HiPER's own keys.
+
+    Attributes:
+        estimator: `algorithm.adv_estimator`.
+        hae: the estimator's settings.
+        shaping: penalties added to the environment's rewards.
+        whiten: `algorithm.hae.norm_adv`.
+        num_heads: value heads of the critic (three, two, or one for the flat baselines).
+        value_coefficients: weights of the high, low and term value losses.
+        updates_per_step: number of equal mini-batches a step's rows are cut into; None for mini-batches of
+            `ppo_mini_batch_size` rows, whose number grows with the length of the episodes.
+        poll_interval: seconds between two looks at the finished episodes.
+    """
+
+    estimator: str
+    hae: HAEConfig
+    shaping: ShapingConfig
+    whiten: bool
+    num_heads: int
+    value_coefficients: tuple[float, float, float]
+    updates_per_step: int | None
+    poll_interval: float
+
+    @classmethod
+    def from_config(cls, config: DictConfig) -> HiPERSettings:
+        """Read the keys. Values out of range raise ValueError; `recipe.hiper.checks` reports them all together."""
+        algorithm, actor, critic = config.algorithm, config.actor_rollout_ref.actor, config.critic
+        hae = algorithm.hae
+        penalised = actor.use_invalid_action_penalty
+        return cls(
+            estimator=algorithm.adv_estimator,
+            hae=HAEConfig(
+                gamma=algorithm.gamma,
+                lam_turn=algorithm.lam,
+                lam_seg=hae.lam_seg,
+                switch_advantage=hae.switch_advantage,
+                bootstrap_truncated=hae.bootstrap_truncated,
+            ),
+            shaping=ShapingConfig(
+                invalid_action_penalty_coef=actor.invalid_action_penalty_coef if penalised else 0.0,
+                keep_penalty=hae.keep_penalty,
+                keep_penalty_mode=hae.keep_penalty_mode,
+                keep_consistency_penalty=hae.keep_consistency_penalty,
+                keep_consistency_requires_both=hae.keep_consistency_requires_both,
+            ),
+            whiten=hae.norm_adv,
+            num_heads=number_of_heads(config),
+            value_coefficients=(critic.high_value_coef, 1.0, critic.term_value_coef),
+            updates_per_step=algorithm.updates_per_step,
+            poll_interval=config.trainer.poll_interval,
+        )
+
+
+def number_of_heads(config: DictConfig) -> int:
+    """Value heads the configuration asks for: 3, 2, or 1 for estimators without hierarchy."""
+    if config.algorithm.adv_estimator != "hae":
+        return 1
+    if config.critic.use_three_heads_critic:
+        return 3
+    return 2 if config.critic.use_two_heads_critic else 1
+
+
+def verl_config(config: DictConfig) -> DictConfig:
+    """A copy of the configuration as verl may see it: own keys taken out, what they imply filled in."""
+    heads = number_of_heads(config)
+    config = deepcopy(config)
+    OmegaConf.resolve(config)
+    with open_dict(config):
+        for key in OWN_KEYS:
+            section, name = key.rsplit(".", 1)
+            OmegaConf.select(config, section).pop(name)
+        config.critic.enable = True
+        config.critic.model.override_config.num_value_heads = heads
+    return config

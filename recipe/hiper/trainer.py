@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HiPER's trainer: verl's synchronous V1 trainer with the advantage, the critic and the loss mask replaced.
+
+Every method here overrides one of verl's and is called where verl calls it. Rows (turns) live in TransferQueue; what
+this file moves between them and the pure functions of `hae`, `shaping` and `credit` is the whole of its work.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import ray
+import torch
+import transfer_queue as tq
+from omegaconf import DictConfig, open_dict
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.device import get_device_name
+from verl.workers.utils.padding import response_from_nested, response_to_nested
+
+from recipe.hiper.advantage import BatchTurns, TurnCredit, hae_credit
+from recipe.hiper.critic import (
+    CPUMultiHeadCriticWorker,
+    MultiHeadCriticWorker,
+    head_field,
+    hierarchical_value_loss,
+    read_slots,
+    stacked,
+)
+from recipe.hiper.metrics import batch_metrics, credit_metrics, validation_metrics
+from recipe.hiper.recorder import RunRecorder
+from recipe.hiper.rollout_watch import WatchedReplayBuffer
+from recipe.hiper.settings import HiPERSettings
+from verl_plugins.cpu.trainer import cpu_role_workers
+
+FLAT_CRITIC_METRICS = ("critic/values/", "critic/returns/", "critic/vf_explained_var", "critic/advantages/")
+"""verl's statistics of one scalar value per token. Positions with and without a target are mixed in them."""
+
+
+class HiPERTrainer(PPOTrainerSync):
+    """Trains one plan-execute model with HAE (`adv_estimator=hae`), or a flat baseline with verl's own `gae`.
+
+    Args:
+        config: verl's configuration, without HiPER's own keys (`settings.verl_config`).
+        settings: HiPER's own keys.
+        recorder: writes what the run leaves on disk.
+    """
+
+    def __init__(self, config: DictConfig, settings: HiPERSettings, recorder: RunRecorder):
+        self.settings = settings
+        self.recorder = recorder
+        self._turns: BatchTurns | None = None
+        self._credit: TurnCredit | None = None
+        self._validation: dict[str, float] = {}
+        super().__init__(config)
+
+    # ------------------------------------------------------------------ set-up
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        on_cpu = get_device_name() == "cpu"
+        if on_cpu:
+            self.role_worker_mapping = cpu_role_workers(self.role_worker_mapping)
+        critic = CPUMultiHeadCriticWorker if on_cpu else MultiHeadCriticWorker
+        self.role_worker_mapping[Role.Critic] = ray.remote(critic)
+
+    def _build_replay_buffer(self) -> WatchedReplayBuffer:
+        replay_buffer = super()._build_replay_buffer()
+        replay_buffer.poll_interval = self.settings.poll_interval
+        rollout = self.config.actor_rollout_ref.rollout
+        return WatchedReplayBuffer(
+            replay_buffer,
+            group_size={"train": rollout.n, "val": rollout.val_kwargs.n},
+            observer=self._on_episodes,
+            first_failure=self.recorder.first_failure,
+        )
+
+    def _setup(self) -> None:
+        self.recorder.stage("starting the policy, the critic and vLLM")
+        super()._setup()
+        if self.settings.estimator == "hae":
+            self.critic_wg.set_loss_fn(
+                partial(
+                    hierarchical_value_loss,
+                    config=omega_conf_to_dataclass(self.config.critic),
+                    num_heads=self.settings.num_heads,
+                    coefficients=self.settings.value_coefficients,
+                )
+            )
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        self.recorder.resumed_from(self.global_steps)
+
+    @property
+    def logger(self):
+        """verl's Tracking. `fit` creates it; our recorder is one more backend of it."""
+        return self._tracking
+
+    @logger.setter
+    def logger(self, tracking) -> None:
+        tracking.logger["recorder"] = self.recorder
+        self._tracking = tracking
+
+    # ------------------------------------------------------------------ rollout
+
+    def on_validate_begin(self) -> None:
+        self.recorder.stage(f"evaluating on {len(self.val_dataset)} held-out tasks")
+
+    def on_step_begin(self) -> None:
+        self.recorder.stage(f"step {self.global_steps}/{self.total_training_steps}")
+
+    def _on_episodes(self, batch: KVBatchMeta, partition_id: str) -> None:
+        """Called with every complete set of episodes, before verl touches it."""
+        if partition_id == "val":
+            turns = BatchTurns.read(batch)
+            self._validation = validation_metrics(turns)
+            self.recorder.write_episodes("val", self.global_steps, turns, credit=None)
+
+    def _val_metrics_update(self, *args, **kwargs) -> dict[str, float]:
+        return super()._val_metrics_update(*args, **kwargs) | self._validation
+
+    # ------------------------------------------------------------------ values and advantages
+
+    def _get_required_batch_multiple(self, dp_size: int) -> int:
+        """Rows are padded to a multiple of this. See `HiPERSettings.updates_per_step`."""
+        if self.settings.updates_per_step is None:
+            return super()._get_required_batch_multiple(dp_size)
+        return dp_size * self.settings.updates_per_step * self.config.actor_rollout_ref.rollout.n
+
+    def _compute_values(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self.settings.estimator != "hae":
+            return super()._compute_values(batch, metrics)
+        batch.extra_info.update(
+            {"compute_loss": False, "temperature": self.config.actor_rollout_ref.rollout.temperature}
+        )
+        ray.get(self.critic_wg.infer_batch(batch).futures)
+        names = [head_field(head) for head in range(self.settings.num_heads)]
+        data = tq.kv_batch_get(
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=[*names, "response_mask"]
+        )
+        values_RL = [
+            response_from_nested(data[name], data["response_mask"]).to_padded_tensor(0.0).float() for name in names
+        ]
+        self._turns = BatchTurns.read(batch)
+        values = read_slots(values_RL, self._turns.value_low)
+        return tq.kv_batch_put(
+            keys=batch.keys,
+            partition_id=batch.partition_id,
+            fields=TensorDict({"old_values": values, "value_low": self._turns.value_low}, batch_size=len(batch)),
+        )
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self.settings.estimator != "hae":
+            return self._compute_flat_advantage(batch, metrics)
+        turns = self._turns
+        data = tq.kv_batch_get(
+            keys=batch.keys,
+            partition_id=batch.partition_id,
+            select_fields=["old_values", "old_log_probs", "response_mask"],
+        )
+        response_mask = data["response_mask"]
+        log_probs = data["old_log_probs"].to_padded_tensor(0.0).float()
+        credit = hae_credit(turns, stacked(data["old_values"]).float(), log_probs, self.settings)
+        self._credit = credit
+        metrics.update(batch_metrics(turns))
+        metrics.update(credit_metrics(turns, credit))
+        self.recorder.write_episodes("train", self.global_steps, turns, credit)
+        return tq.kv_batch_put(
+            keys=batch.keys,
+            partition_id=batch.partition_id,
+            fields=TensorDict(
+                {
+                    "advantages": response_to_nested(credit.token_advantages, response_mask),
+                    "credit_mask": response_to_nested(credit.token_mask.to(torch.int64), response_mask),
+                    "value_targets": credit.value_targets,
+                    "value_mask": credit.value_mask,
+                    # verl's own statistics want one value and one return per token; they are dropped again below.
+                    "values": response_to_nested(torch.zeros_like(credit.token_advantages), response_mask),
+                    "returns": response_to_nested(torch.zeros_like(credit.token_advantages), response_mask),
+                },
+                batch_size=len(batch),
+            ),
+        )
+
+    def _compute_flat_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        """verl's own estimator; only the penalty for malformed replies is added to the rewards before it."""
+        turns = BatchTurns.read(batch)
+        metrics.update(batch_metrics(turns))
+        coefficient = self.settings.shaping.invalid_action_penalty_coef
+        if coefficient:
+            data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["rm_scores"])
+            scores = list(data["rm_scores"].unbind())
+            for row, (score, malformed) in enumerate(zip(scores, turns.malformed.tolist(), strict=True)):
+                if malformed:
+                    scores[row] = score.clone()
+                    scores[row][-1] -= coefficient
+            rewritten = torch.nested.as_nested_tensor(scores, layout=torch.jagged)
+            batch = tq.kv_batch_put(
+                keys=batch.keys,
+                partition_id=batch.partition_id,
+                fields=TensorDict({"rm_scores": rewritten}, batch_size=len(batch)),
+            )
+        self.recorder.write_episodes("train", self.global_steps, turns, credit=None)
+        return super()._compute_advantage(batch, metrics)
+
+    # ------------------------------------------------------------------ updates
+
+    def _update_critic(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        return self._in_equal_mini_batches(self.config.critic, super()._update_critic, batch, metrics)
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self.settings.estimator == "hae":
+            # The loss averages over `response_mask` and its normaliser counts `loss_mask`: both must be the credit mask.
+            data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["credit_mask"])
+            mask = data["credit_mask"]
+            batch = tq.kv_batch_put(
+                keys=batch.keys,
+                partition_id=batch.partition_id,
+                fields=TensorDict({"response_mask": mask, "loss_mask": mask.clone()}, batch_size=len(batch)),
+            )
+        return self._in_equal_mini_batches(
+            self.config.actor_rollout_ref.actor, super()._update_actor, batch, metrics
+        )
+
+    def _in_equal_mini_batches(self, section: DictConfig, update, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        """Run verl's update with the mini-batch size that makes `updates_per_step` of them.
+
+        verl multiplies the configured size by `rollout.n` and reads it in two places, so it is set in the
+        configuration for the length of the call.
+        """
+        if self.settings.updates_per_step is None:
+            return update(batch, metrics)
+        before = section.ppo_mini_batch_size
+        with open_dict(section):
+            group = self.config.actor_rollout_ref.rollout.n
+            section.ppo_mini_batch_size = len(batch) // (self.settings.updates_per_step * group)
+        try:
+            return update(batch, metrics)
+        finally:
+            section.ppo_mini_batch_size = before
+
+    # ------------------------------------------------------------------ what is logged
+
+    def _compute_metrics(self, batch: KVBatchMeta, metrics, timing_raw, global_steps, epoch) -> None:
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+        if self.settings.estimator == "hae":
+            for name in [name for name in metrics if name.startswith(FLAT_CRITIC_METRICS)]:
+                metrics.pop(name)
+
+    def _save_checkpoint(self) -> None:
+        self.recorder.stage(f"saving step {self.global_steps}")
+        self.recorder.require_disk_space(self.config.trainer.default_local_dir)
+        super()._save_checkpoint()
