@@ -279,7 +279,7 @@ class TokenSpans:
     """Half-open ranges of response tokens that write each block, disjoint; (0, 0) when a block has no token.
 
     Attributes:
-        switch, subgoal, action: the ranges, tags included.
+        switch, subgoal, action: the ranges, tags included; see `token_spans` for replies without an action block.
         value_low: index of the first token after the sub-goal block; the executor's value is read before it is written.
     """
 
@@ -294,8 +294,13 @@ def token_spans(reply: Reply, pieces: Sequence[str]) -> TokenSpans:
 
     A token that overlaps two blocks belongs to the earlier one; a token that holds the whitespace before a block and
     the block's beginning belongs to that block. Empty pieces that end the reply directly after the action block (the
-    end-of-sequence token) belong to it: stopping is the executor's decision. Without a sub-goal block, `value_low` is
-    the first token of the action block, or 0 without one; it is always an index into `pieces` (0 when there are none).
+    end-of-sequence token) belong to it: stopping is the executor's decision.
+
+    Without a closed action block, all tokens after the other blocks stand for it: they are what the executor wrote in
+    its place, and only with a gradient on them can the penalty for a malformed reply teach anything.
+
+    Without a sub-goal block, `value_low` is the first token of the action range. It is always an index into `pieces` (0
+    when there are none).
 
     Args:
         reply: from `parse_reply` or `parse_flat`.
@@ -334,6 +339,8 @@ def token_spans(reply: Reply, pieces: Sequence[str]) -> TokenSpans:
         # Only empty pieces are left. The action may have no token of its own when one token wrote several blocks.
         start, end = ranges["action"]
         ranges["action"] = (start if end > start else taken, len(pieces))
+    elif action is None and taken < len(pieces):
+        ranges["action"] = (taken, len(pieces))
 
     if reply.blocks.subgoal is not None:
         value_low = sum(begin < reply.blocks.subgoal.end for begin in starts)

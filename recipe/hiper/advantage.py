@@ -13,11 +13,14 @@ import transfer_queue as tq
 from torch import Tensor
 from transfer_queue import KVBatchMeta
 
+from agent_system.plan_execute.protocol import Problem
 from agent_system.rollout.records import TurnRecord
 from recipe.hiper.credit import EpisodeGrid, Head, episode_grid, token_credit, whiten
 from recipe.hiper.hae import HierarchicalAdvantages, hierarchical_advantages
 from recipe.hiper.settings import HiPERSettings
 from recipe.hiper.shaping import ShapedRewards, shaped_rewards
+
+UNREADABLE_SWITCH = {Problem.MISSING_SWITCH.value, Problem.UNKNOWN_SWITCH.value}
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,8 @@ def switch_probability(log_probs_RL: Tensor, turns: BatchTurns) -> Tensor:
     """P(SWITCH | s_t, o_{t-1}) of each turn, read off the tokens of its switch block.
 
     The probability of the block that was written is the product over its tokens; the block of the other word has the
-    rest, up to replies that break the format. A reply without a switch block gets 0.
+    rest, up to replies that break the format. Without a readable switch block there is no decision to speak of: 0, which
+    with "termination" gives the turn no switch advantage (it is carried out as KEEP).
 
     Args:
         log_probs_RL: log-probabilities of the response tokens, `[rows, tokens]`.
@@ -131,8 +135,9 @@ def switch_probability(log_probs_RL: Tensor, turns: BatchTurns) -> Tensor:
     inside = (position >= turns.spans[:, 0, :1]) & (position < turns.spans[:, 0, 1:])
     written = (log_probs_RL * inside).sum(dim=1).exp()
     wrote_switch = torch.tensor([record.switch == "SWITCH" for record in turns.records])
+    readable = torch.tensor([UNREADABLE_SWITCH.isdisjoint(record.problems) for record in turns.records])
     probability = torch.where(wrote_switch, written, 1.0 - written)
-    return torch.where(inside.any(dim=1), probability, torch.zeros_like(probability))
+    return torch.where(inside.any(dim=1) & readable, probability, torch.zeros_like(probability))
 
 
 def hae_credit(turns: BatchTurns, values: Tensor, log_probs: Tensor, settings: HiPERSettings) -> TurnCredit:
@@ -157,7 +162,7 @@ def hae_credit(turns: BatchTurns, values: Tensor, log_probs: Tensor, settings: H
     )
     beta = switch_probability(log_probs, turns)
     high, low, before_switch = (grid.to_grid(values[:, slot]) for slot in Head)
-    bootstrap = _bootstrap_values(turns, values)
+    bootstrap = _bootstrap_values(turns, values) if config.bootstrap_truncated else None
     # On turn 0 there is no sub-goal to keep: with the planner's own value in its place the advantage is zero.
     low_before = before_switch.clone()
     low_before[:, 0] = high[:, 0]
@@ -170,8 +175,10 @@ def hae_credit(turns: BatchTurns, values: Tensor, log_probs: Tensor, settings: H
         grid.valid,
         turns.on_grid("terminated"),
         config,
-        bootstrap_low=bootstrap[:, Head.TERM] if config.bootstrap_truncated else None,
-        bootstrap_high=bootstrap[:, Head.HIGH] if config.bootstrap_truncated else None,
+        # The prompt after the last turn shows the sub-goal in force, and nothing is written yet: the value before the
+        # switch decision is the executor's there.
+        bootstrap_low=None if bootstrap is None else bootstrap[:, Head.TERM],
+        bootstrap_high=None if bootstrap is None else bootstrap[:, Head.HIGH],
         switch_prob=grid.to_grid(beta),
         values_low_prev=low_before,
     )
@@ -220,14 +227,24 @@ def _value_targets(
         Head.LOW: (raw.target_low, grid.valid),
         Head.TERM: (term_target, term_mask),
     }
-    targets = torch.stack([grid.to_rows(pairs[slot][0] * pairs[slot][1]) for slot in Head], dim=1)
+    targets = torch.stack([grid.to_rows(pairs[slot][0].masked_fill(~pairs[slot][1], 0.0)) for slot in Head], dim=1)
     mask = torch.stack([grid.to_rows(pairs[slot][1]) for slot in Head], dim=1)
     return targets, mask.float()
 
 
 def _bootstrap_values(turns: BatchTurns, values: Tensor) -> Tensor:
-    """Values of the state after each episode's last turn, `[episodes, 3]`; zero where the episode has no such row."""
+    """Values of the state after each episode's last turn, `[episodes, 3]`; zero where the episode terminated.
+
+    Raises:
+        ValueError: an episode that the step limit cut has no row for that state. Counting it as 0 would treat cut
+            episodes as lost ones.
+    """
     by_episode = {turns.episode[row]: values[row] for row in turns.is_bootstrap.nonzero().squeeze(1).tolist()}
-    first_rows = turns.grid.row_ET[:, 0].tolist()
-    nothing = torch.zeros(len(Head), dtype=values.dtype)
-    return torch.stack([by_episode.get(turns.episode[row], nothing) for row in first_rows])
+    result = torch.zeros(len(turns.grid.valid), len(Head), dtype=values.dtype)
+    for index, rows in enumerate(turns.episodes()):
+        name = turns.episode[rows[0]]
+        if name in by_episode:
+            result[index] = by_episode[name]
+        elif not turns.records[rows[-1]].terminated:
+            raise ValueError(f"episode {name} was cut by the step limit but has no row to bootstrap from")
+    return result

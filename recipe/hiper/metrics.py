@@ -33,7 +33,7 @@ def episode_metrics(turns: BatchTurns) -> dict[str, float]:
     last = [episode[-1] for episode in episodes]
     played = [turn for episode in episodes for turn in episode]
     later = [turn for episode in episodes for turn in episode[1:]]
-    keeps = [turn for turn in later if not turn.boundary]
+    keeps = [turn for turn in later if not turn.boundary and turn.comparable]
     by_kind = defaultdict(list)
     for turn in last:
         by_kind[turn.kind].append(turn.won)

@@ -94,9 +94,12 @@ class RunRecorder:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() and step > 0 else []
         rows = [json.loads(line) for line in lines if line.endswith("}")]  # a killed run may leave half a line
         self._history = [row for row in rows if row["step"] <= step]
-        _write_atomically(path, "".join(json.dumps(row) + "\n" for row in self._history))
+        self._rewrite_metrics()
         self._step = step
         self.stage(f"resuming from the checkpoint of step {step}" if step else "starting from step 0")
+
+    def _rewrite_metrics(self) -> None:
+        _write_atomically(self.folder / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in self._history))
 
     def _write_status(self) -> None:
         status = {
@@ -114,12 +117,13 @@ class RunRecorder:
         """Append the metrics of a step and redraw the curve."""
         row = {"step": step, **{name: _plain(value) for name, value in data.items()}}
         if self._history and self._history[-1]["step"] == step:
-            # Validation before training and the step itself may share a number after a resume.
+            # A resumed run validates once more at the step it resumed from.
             self._history[-1].update(row)
+            self._rewrite_metrics()
         else:
             self._history.append(row)
-        with open(self.folder / METRICS_FILE, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            with open(self.folder / METRICS_FILE, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
         self._step = step
         self._latest.update({name: value for name, value in row.items() if isinstance(value, int | float)})
         self._write_status()

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+# Sourced by the other scripts. `ensure_environment [cpu|gpu]` sets PYTHON to an interpreter with the pinned packages:
+# the active one if it has them, else the one in .venv of this repository, which is made on first use.
+
+HIPER_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+_say() { printf '%s\n' "$*" >&2; }
+
+# Prints cpu or gpu: what profile=... among the arguments says, else what this machine has.
+hiper_profile() {
+    local argument chosen=""
+    for argument in "$@"; do
+        case "$argument" in profile=*) chosen="${argument#profile=}" ;; esac
+    done
+    if [ -z "$chosen" ]; then
+        chosen=cpu
+        if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then chosen=gpu; fi
+    fi
+    printf '%s' "$chosen"
+}
+
+_suitable() { "$1" "$HIPER_ROOT/example_scripts/check_environment.py" "$2" >/dev/null 2>&1; }
+
+_base_python() {
+    local candidate
+    for candidate in "${HIPER_PYTHON:-}" python3.11 python3.12 python3; do
+        if [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 &&
+            "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+            printf '%s' "$candidate"
+            return
+        fi
+    done
+    _say "No Python 3.11 or 3.12 was found. Install one, or name it: HIPER_PYTHON=/path/to/python3.11 bash $0"
+    return 1
+}
+
+_install() {
+    local profile="$1" venv="$2" log="$2/install.log" base
+    base="$(_base_python)"
+    _say "Setting up the environment in $venv: pinned packages (about 1.5 GB for cpu, 10 GB for gpu)."
+    _say "This happens once and takes 3 to 10 minutes. Details: $log"
+    "$base" -m venv "$venv"
+    if ! _install_packages "$profile" "$venv" >"$log" 2>&1; then
+        _say "Setting up failed. The last lines of $log:"
+        tail -n 12 "$log" >&2
+        if grep -q 'torch==2.13.0+cpu' "$log"; then
+            _say "torch==2.13.0+cpu is published on PyTorch's CPU wheel index (see \"Start locally\" on pytorch.org)."
+            _say "Point pip to it: PIP_EXTRA_INDEX_URL=<that index> bash $0"
+        fi
+        return 1
+    fi
+}
+
+_install_packages() {
+    local profile="$1" pip="$2/bin/pip"
+    export PIP_DISABLE_PIP_VERSION_CHECK=1
+    "$pip" install --upgrade 'setuptools==77.0.3' wheel || return 1
+    if [ "$profile" = gpu ]; then
+        "$pip" install -r "$HIPER_ROOT/requirements/gpu.txt" || return 1
+    else
+        "$pip" install --no-deps -r "$HIPER_ROOT/requirements/cpu.txt" || return 1
+        # Built from a copy: setuptools leaves its build folders beside the sources.
+        local copy
+        copy="$(mktemp -d)"
+        cp "$HIPER_ROOT/verl_plugins/cpu/vllm_distribution/pyproject.toml" "$copy/"
+        "$pip" install --no-deps --no-build-isolation "$copy" || return 1
+        rm -r "$copy"
+    fi
+    "$pip" install --no-deps --no-build-isolation -e "$HIPER_ROOT" || return 1
+}
+
+ensure_environment() {
+    local profile="$1" venv="${HIPER_VENV:-$HIPER_ROOT/.venv}"
+    export PYTHONPATH="$HIPER_ROOT${PYTHONPATH:+:$PYTHONPATH}"
+    if command -v python >/dev/null 2>&1 && _suitable python "$profile"; then
+        PYTHON=python
+        return
+    fi
+    PYTHON="$venv/bin/python"
+    if [ -x "$PYTHON" ] && _suitable "$PYTHON" "$profile"; then return; fi
+    _install "$profile" "$venv"
+    if ! _suitable "$PYTHON" "$profile"; then
+        _say "The environment in $venv is not what requirements/ asks for:"
+        "$PYTHON" "$HIPER_ROOT/example_scripts/check_environment.py" "$profile" >&2 || true
+        _say "Remove $venv and start again."
+        return 1
+    fi
+}

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What prompts show, what they give up over budget, and what they never give up."""
+
+from __future__ import annotations
+
+import pickle
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_system.plan_execute.memory import EpisodeMemory
+from agent_system.plan_execute.prompts import (
+    CUT_MARK,
+    PromptOverBudget,
+    PromptParts,
+    PromptStyle,
+    fit_prompt,
+    render_prompt,
+)
+from agent_system.plan_execute.protocol import carry_out, parse_flat, parse_reply
+
+PARTS = PromptParts(
+    task="put a clean mug in coffeemachine.",
+    history=(("You arrive at shelf 1.\nYou see nothing.", "go to shelf 1"), ("You open drawer 2.", "open drawer 2")),
+    turn=5,
+    observation="On the countertop 1,\nyou see a mug 1.",
+    subgoal="find mug",
+    admissible_actions=("take mug 1 from countertop 1", "look"),
+)
+FIRST = PromptParts(PARTS.task, (), 0, PARTS.observation, "", PARTS.admissible_actions)
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+def test_compact_prompt():
+    assert render_prompt("plan_execute_compact", PARTS) == (
+        "task: put a clean mug in coffeemachine.\n"
+        "history: You arrive at shelf 1. You see nothing. > go to shelf 1\n"
+        "You open drawer 2. > open drawer 2\n"
+        "obs: On the countertop 1, you see a mug 1.\n"
+        "subgoal: find mug\n"
+        "actions: take mug 1 from countertop 1 | look\n"
+    )
+
+
+def test_compact_prompt_of_the_first_turn():
+    assert render_prompt("plan_execute_compact", FIRST) == (
+        "task: put a clean mug in coffeemachine.\n"
+        "history: none\n"
+        "obs: On the countertop 1, you see a mug 1.\n"
+        "subgoal: none\n"
+        "actions: take mug 1 from countertop 1 | look\n"
+    )
+
+
+def test_flat_compact_is_the_compact_prompt_without_the_subgoal():
+    expected = render_prompt("plan_execute_compact", PARTS).replace("subgoal: find mug\n", "")
+    assert render_prompt("flat_compact", PARTS) == expected
+
+
+def test_full_prompt_shows_everything_with_turn_numbers_from_one():
+    prompt = render_prompt("plan_execute", PARTS)
+    for shown in (
+        "You act in the ALFRED household environment.",
+        "Your task: put a clean mug in coffeemachine.",
+        "You have taken 5 turns so far.",
+        "Turn 4. Observation: 'You arrive at shelf 1.\nYou see nothing.' Action: 'go to shelf 1'",
+        "Turn 5. Observation: 'You open drawer 2.' Action: 'open drawer 2'",
+        "on turn 6:\nOn the countertop 1,\nyou see a mug 1.",
+        "Your current sub-goal: find mug",
+        "'take mug 1 from countertop 1'\n'look'\n",
+        "Write KEEP while",
+    ):
+        assert shown in prompt
+
+
+def test_full_prompt_of_the_first_turn_has_no_history_and_asks_to_switch():
+    prompt = render_prompt("plan_execute", FIRST)
+    assert "so far" not in prompt
+    assert "Your current sub-goal: none yet" in prompt
+    assert "write SWITCH and set your first sub-goal" in prompt
+    assert "Write KEEP while" not in prompt
+
+
+@pytest.mark.parametrize("style", ["flat", "flat_nothink"])
+def test_flat_prompts_know_no_subgoals(style):
+    prompt = render_prompt(style, PARTS)
+    assert "sub-goal" not in prompt and "find mug" not in prompt and "<switch>" not in prompt
+    assert ("<think>" in prompt) == PromptStyle(style).asks_for_thoughts
+
+
+def test_each_style_shows_an_example_in_the_format_its_parser_wants():
+    example = r"<switch>KEEP or SWITCH</switch>\n<subgoal>.*</subgoal>\n<action>.*</action>"
+    shown = re.search(example, render_prompt("plan_execute", PARTS)).group()
+    assert parse_reply(shown.replace("KEEP or SWITCH", "KEEP")).valid
+    shown = re.search(r"<think>your.*</think>\n<action>.*</action>", render_prompt("flat", PARTS)).group()
+    assert parse_flat(shown, PromptStyle.FLAT.asks_for_thoughts).valid
+    shown = re.search(r"<action>.*</action>", render_prompt("flat_nothink", PARTS)).group()
+    assert parse_flat(shown, PromptStyle.FLAT_NOTHINK.asks_for_thoughts).valid
+
+
+def test_the_environment_is_named_and_open_actions_are_explained():
+    shop = PromptParts("buy a mug", (), 0, "WebShop", "", ("search[<your query>]", "click[search]"))
+    prompt = render_prompt("plan_execute", shop, environment="the WebShop online shop")
+    assert "You act in the WebShop online shop." in prompt
+    assert "'search[<your query>]'\n'click[search]'" in prompt
+    assert "your own words in place of what stands between < and >" in prompt
+    assert "your own words" not in render_prompt("plan_execute", PARTS)
+
+
+def test_unknown_style():
+    with pytest.raises(ValueError, match="'verbose' is not a valid PromptStyle"):
+        render_prompt("verbose", PARTS)
+
+
+def test_history_longer_than_the_episode_is_refused():
+    with pytest.raises(ValueError, match="turn 1 cannot have 2 earlier turns"):
+        PromptParts("t", (("o", "a"), ("o", "a")), 1, "o", "", ())
+
+
+LINE = st.lists(st.sampled_from(["mug", "1", "drawer", "12", "é", "put"]), min_size=1, max_size=6).map(" ".join)
+OBSERVATION = st.lists(st.sampled_from(["mug ", "1, ", "drawer\n", "12. ", "\n\n"]), max_size=40).map("".join)
+
+
+@st.composite
+def any_parts(draw: st.DrawFn) -> PromptParts:
+    history = tuple(draw(st.lists(st.tuples(OBSERVATION, LINE), max_size=6)))
+    return PromptParts(
+        task="TASK " + draw(LINE),
+        history=history,
+        turn=len(history) + draw(st.integers(0, 2)),
+        observation=draw(OBSERVATION),
+        subgoal=draw(st.sampled_from(["", "SUBGOAL find mug"])),
+        admissible_actions=tuple(draw(st.lists(LINE, min_size=1, max_size=5))),
+    )
+
+
+STYLES = st.sampled_from(list(PromptStyle))
+
+
+@given(STYLES, any_parts(), st.integers(1, 400), st.sampled_from([words, len]))
+def test_a_fitted_prompt_keeps_the_budget_and_all_that_matters(style, parts, budget, count):
+    try:
+        fitted = fit_prompt(style, parts, count, budget)
+    except PromptOverBudget as error:
+        assert error.needed > budget and error.budget == budget
+        return
+    assert fitted.tokens == count(fitted.text) <= budget
+    assert parts.task in fitted.text
+    assert all(action in fitted.text for action in parts.admissible_actions)
+    if style.has_subgoal:
+        assert parts.subgoal in fitted.text
+    if not style.is_compact:
+        assert fitted.text.endswith(render_prompt(style, parts).rpartition("\n\n")[2])
+    if not fitted.observation_cut and not fitted.dropped_turns:
+        assert fitted.text == render_prompt(style, parts)
+
+
+@given(STYLES, any_parts(), st.data())
+def test_no_more_is_given_up_than_needed(style, parts, data):
+    full = words(render_prompt(style, parts))
+    budget = data.draw(st.integers(full // 3, full), label="budget")
+    try:
+        fitted = fit_prompt(style, parts, words, budget)
+    except PromptOverBudget:
+        return
+    if fitted.dropped_turns and not fitted.observation_cut:
+        kept = parts.history[fitted.dropped_turns - 1 :]
+        one_more_turn = PromptParts(
+            parts.task, kept, parts.turn, parts.observation, parts.subgoal, parts.admissible_actions
+        )
+        assert words(render_prompt(style, one_more_turn)) > budget
+    if fitted.observation_cut:
+        assert fitted.dropped_turns == len(parts.history)
+        # In words, one word of the observation is one unit of the budget.
+        assert fitted.tokens == budget
+
+
+def test_turns_go_before_the_observation_and_words_stay_whole():
+    counted = []
+
+    def count(text: str) -> int:
+        counted.append(text)
+        return len(text)
+
+    observation = "drawer 12 " * 500
+    parts = PromptParts("t", (("o", "a"),) * 40, 40, observation.strip(), "s", ("look",))
+    whole = render_prompt("plan_execute_compact", PromptParts("t", (), 40, observation.strip(), "s", ("look",)))
+
+    fitted = fit_prompt("plan_execute_compact", parts, count, len(whole) + 30)
+    assert 0 < fitted.dropped_turns < 40 and not fitted.observation_cut
+
+    counted.clear()
+    fitted = fit_prompt("plan_execute_compact", parts, count, 200)
+    assert fitted.dropped_turns == 40 and fitted.observation_cut
+    shown = re.search(r"obs: (.*)\n", fitted.text).group(1)
+    assert shown.endswith(CUT_MARK) and set(shown[: -len(CUT_MARK)].split()) == {"drawer", "12"}
+    assert len(counted) < 20
+
+    # The turn numbers that are left stay right.
+    fitted = fit_prompt("plan_execute", parts, words, words(render_prompt("plan_execute", parts)) - 1)
+    assert fitted.dropped_turns == 1 and "Turn 2. " in fitted.text and "Turn 1. " not in fitted.text
+
+
+def test_a_prompt_that_cannot_fit_is_an_error_that_names_the_override():
+    with pytest.raises(PromptOverBudget, match=r"data\.max_prompt_length=\d+$") as caught:
+        fit_prompt("plan_execute", PARTS, words, 50)
+    assert caught.value.budget == 50 < caught.value.needed < caught.value.full
+    assert fit_prompt("plan_execute", PARTS, words, caught.value.needed).tokens == caught.value.needed
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.needed) == (str(caught.value), caught.value.needed)
+
+
+def test_memory_keeps_the_last_turns_and_the_subgoal_in_force():
+    memory = EpisodeMemory(history_length=2)
+    replies = [("SWITCH", "find mug"), ("KEEP", "find cup"), ("SWITCH", "clean mug")]
+    for turn, (switch, subgoal) in enumerate(replies):
+        assert memory.turn == turn
+        text = f"<switch>{switch}</switch><subgoal>{subgoal}</subgoal><action>act {turn}</action>"
+        decision = carry_out(parse_reply(text), memory.turn, memory.subgoal)
+        memory.record(decision, f"observation {turn}", f"act {turn}")
+    assert memory.parts("now", ["look"], "task") == PromptParts(
+        task="task",
+        history=(("observation 1", "act 1"), ("observation 2", "act 2")),
+        turn=3,
+        observation="now",
+        subgoal="clean mug",
+        admissible_actions=("look",),
+    )
+
+
+def test_memory_carries_a_kept_subgoal_unchanged():
+    memory = EpisodeMemory(history_length=1)
+    for switch, subgoal in (("SWITCH", "find mug"), ("KEEP", "find cup"), ("SWITCH", "")):
+        text = f"<switch>{switch}</switch><subgoal>{subgoal}</subgoal><action>look</action>"
+        memory.record(carry_out(parse_reply(text), memory.turn, memory.subgoal), "o", "look")
+        assert memory.subgoal == "find mug"
+
+
+def test_memory_without_history_and_of_a_flat_agent():
+    memory = EpisodeMemory(history_length=0)
+    memory.record(None, "o", "look")
+    parts = memory.parts("now", [], "task")
+    assert (parts.history, parts.turn, parts.subgoal) == ((), 1, "")
+    with pytest.raises(ValueError, match=r"env\.history_length=-1 is negative"):
+        EpisodeMemory(history_length=-1)
