@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import transfer_queue as tq
 from torch import Tensor
-from transfer_queue import KVBatchMeta
 
 from agent_system.plan_execute.protocol import Problem
 from agent_system.rollout.records import TurnRecord
@@ -45,13 +43,6 @@ class BatchTurns:
     spans: Tensor
     grid: EpisodeGrid
     generations_after_end: list[int]
-
-    @classmethod
-    def read(cls, batch: KVBatchMeta) -> BatchTurns:
-        """Fetch the records of a batch from TransferQueue."""
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
-        padding = [bool(tag.get("is_padding", False)) for tag in batch.tags]
-        return cls.from_fields(batch.keys, padding, list(data["extra_fields"]))
 
     @classmethod
     def from_fields(cls, keys: list[str], padding: list[bool], extra_fields: list[dict]) -> BatchTurns:
@@ -145,7 +136,7 @@ def hae_credit(turns: BatchTurns, values: Tensor, log_probs: Tensor, settings: H
 
     Args:
         turns: the batch.
-        values: `[rows, 3]` by `credit.Head`, read by `critic.read_slots`.
+        values: `[rows, 3]` by `credit.Head`, read by `credit.read_slots`.
         log_probs: of the response tokens under the sampling policy, `[rows, tokens]`.
         settings: HiPER's settings.
     """

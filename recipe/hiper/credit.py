@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class Head(IntEnum):
-    """Index of a value head in the last dimension of `[rows, tokens, 3]` values."""
+    """The three values of a turn, as indices into the last dimension of `[rows, 3]` tensors."""
 
     HIGH = 0
     """V_hi(s_t), read at the first response token of a boundary turn."""
@@ -174,94 +174,42 @@ def token_credit(
     return TokenCredit(advantages=advantages, loss_mask=loss_mask)
 
 
-@dataclass(frozen=True)
-class ValueTargets:
-    """What the critic loss needs: `targets` and bool `mask`, both `[rows, tokens, 3]`, last dimension by `Head`."""
-
-    targets: Tensor
-    mask: Tensor
+HEAD_OF_SLOT = {3: (0, 1, 2), 2: (0, 1, 1)}
+"""For each number of value heads: which head the high, low and term values of a turn are read from."""
 
 
-def value_targets(
-    target_high_R: Tensor,
-    target_low_R: Tensor,
-    target_term_R: Tensor | None,
-    boundary_R: Tensor,
-    value_low_R: Tensor,
-    response_length: int,
-    is_padding_R: Tensor | None = None,
-) -> ValueTargets:
-    """Put each turn's targets where the heads read their values; the mask marks the positions that carry one.
+def stacked(column: Tensor) -> Tensor:
+    """A column of equally long rows as one ordinary tensor. TransferQueue hands such columns back as nested tensors."""
+    return torch.stack(list(column.unbind())) if column.is_nested else column
 
-    High: token 0 of boundary turns. Low: token `value_low` of every turn. Term: token 0 of every turn, or nowhere when
-    `target_term_R` is None (the switch advantage "termination" has no such target).
+
+def read_slots(values_RL: list[Tensor], value_low_R: Tensor) -> Tensor:
+    """Read the three values of each turn from the heads' values at all response tokens.
+
+    High and term at the first token, before anything is written; low at `value_low`, after the sub-goal is written.
 
     Args:
-        target_high_R, target_low_R, target_term_R: `[rows]`, one dtype.
-        boundary_R: whether the turn opens a segment, `[rows]`.
+        values_RL: one `[rows, tokens]` tensor per head, the value before each response token is written.
         value_low_R: `protocol.TokenSpans.value_low`, integer `[rows]`.
-        response_length: number of response tokens of the padded batch, at least 1.
-        is_padding_R: rows that only fill up the batch, `[rows]`.
+
+    Returns:
+        `[rows, 3]`, last dimension by `Head`.
 
     Raises:
         ValueError: shapes differ, or `value_low_R` leaves the response.
     """
-    rows = len(boundary_R)
-    _check_rows(
-        rows,
-        target_high=target_high_R,
-        target_low=target_low_R,
-        target_term=target_term_R,
-        value_low=value_low_R,
-        is_padding=is_padding_R,
-    )
-    _check_positions(value_low_R, response_length)
-    real_R = _real_rows(boundary_R, is_padding_R)
-    targets = torch.zeros(rows, response_length, len(Head), dtype=target_low_R.dtype, device=target_low_R.device)
-    mask = torch.zeros(targets.shape, dtype=torch.bool, device=targets.device)
-    row = torch.arange(rows, device=targets.device)
-
-    opens_R = real_R & boundary_R.bool()
-    mask[:, 0, Head.HIGH] = opens_R
-    mask[row, value_low_R, Head.LOW] = real_R
-    # Selecting instead of multiplying keeps a NaN of a padding row out.
-    targets[:, 0, Head.HIGH] = torch.where(opens_R, target_high_R, 0.0)
-    targets[row, value_low_R, Head.LOW] = torch.where(real_R, target_low_R, 0.0)
-    if target_term_R is not None:
-        mask[:, 0, Head.TERM] = real_R
-        targets[:, 0, Head.TERM] = torch.where(real_R, target_term_R, 0.0)
-    return ValueTargets(targets=targets, mask=mask)
-
-
-@dataclass(frozen=True)
-class RowValues:
-    """The three values of each turn, `[rows]`."""
-
-    high: Tensor
-    low: Tensor
-    term: Tensor
-
-
-def gather_values(values: Tensor, value_low_R: Tensor) -> RowValues:
-    """Read each head at its own position.
-
-    Args:
-        values: `[rows, tokens, 3]`, the value before each response token is written, last dimension by `Head`.
-        value_low_R: `protocol.TokenSpans.value_low`, integer `[rows]`.
-
-    Raises:
-        ValueError: shapes differ, or `value_low_R` leaves the response.
-    """
-    if values.dim() != 3 or values.shape[2] != len(Head):
-        raise ValueError(f"values must be [rows, tokens, {len(Head)}], got {tuple(values.shape)}")
-    _check_rows(len(values), value_low=value_low_R)
-    _check_positions(value_low_R, values.shape[1])
-    row = torch.arange(len(values), device=values.device)
-    return RowValues(
-        high=values[:, 0, Head.HIGH],
-        low=values[row, value_low_R, Head.LOW],
-        term=values[:, 0, Head.TERM],
-    )
+    rows, tokens = values_RL[0].shape
+    _check_rows(rows, value_low=value_low_R)
+    if rows and not (int(value_low_R.min()) >= 0 and int(value_low_R.max()) < tokens):
+        raise ValueError(
+            f"value_low reaches from {int(value_low_R.min())} to {int(value_low_R.max())}, "
+            f"outside a response of {tokens} tokens"
+        )
+    slots = HEAD_OF_SLOT[len(values_RL)]
+    first = torch.zeros_like(value_low_R)
+    positions = {Head.HIGH: first, Head.LOW: value_low_R, Head.TERM: first}
+    row = torch.arange(rows, device=value_low_R.device)
+    return torch.stack([values_RL[slots[slot]][row, positions[slot]] for slot in Head], dim=1)
 
 
 def explained_variance(prediction: Tensor, target: Tensor, mask: Tensor) -> float:
@@ -293,11 +241,3 @@ def _check_rows(rows: int, **columns: Tensor | None) -> None:
     for name, column in columns.items():
         if column is not None and column.shape != (rows,):
             raise ValueError(f"{name} must hold one entry for each of {rows} rows, got shape {tuple(column.shape)}")
-
-
-def _check_positions(value_low_R: Tensor, response_length: int) -> None:
-    if len(value_low_R) and not (int(value_low_R.min()) >= 0 and int(value_low_R.max()) < response_length):
-        raise ValueError(
-            f"value_low reaches from {int(value_low_R.min())} to {int(value_low_R.max())}, "
-            f"outside a response of {response_length} tokens"
-        )

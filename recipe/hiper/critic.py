@@ -7,7 +7,7 @@ One backbone, `num_heads` linear heads of its last hidden state:
     two heads     high, low                  (the paper's text)
     one head      a scalar critic            (flat baselines)
 
-Per turn three values are used, in the order of `credit.Head`; `HEAD_OF_SLOT` says which head each of them is read from.
+Per turn three values are used, in the order of `credit.Head`; `credit.HEAD_OF_SLOT` says which head each of them is read from.
 With two heads the value before the switch decision, V(s_t, o_{t-1}), is the low head read at the first response token:
 the prompt shows o_{t-1}, so the head sees the sub-goal that would be kept.
 """
@@ -31,13 +31,11 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithValueHead
 from verl.workers.engine_workers import TrainingWorker
 from verl.workers.utils.padding import no_padding_2_padding
 
-from recipe.hiper.credit import Head
+from recipe.hiper.credit import Head, read_slots, stacked
 from verl_plugins.cpu.engines import CPUEngineMixin, build_value_module
 from verl_plugins.cpu.workers import CPUProcessGroupMixin
 
 MODEL_TYPE = "multi_head_value_model"
-HEAD_OF_SLOT = {3: (0, 1, 2), 2: (0, 1, 1)}
-"""For each number of heads: which head the high, low and term values are read from."""
 
 
 def head_field(head: int) -> str:
@@ -160,28 +158,6 @@ class MultiHeadCriticWorker(TrainingWorker):
 
 class CPUMultiHeadCriticWorker(CPUProcessGroupMixin, MultiHeadCriticWorker):
     """On CPU."""
-
-
-def stacked(column: Tensor) -> Tensor:
-    """A column of equally long rows as one ordinary tensor. TransferQueue hands such columns back as nested tensors."""
-    return torch.stack(list(column.unbind())) if column.is_nested else column
-
-
-def read_slots(values_RL: list[Tensor], value_low_R: Tensor) -> Tensor:
-    """Read the three values of each turn from the heads' values at all response tokens.
-
-    Args:
-        values_RL: one `[rows, tokens]` tensor per head, the value before each response token is written.
-        value_low_R: where the low value is read, integer `[rows]`.
-
-    Returns:
-        `[rows, 3]`, last dimension by `credit.Head`.
-    """
-    slots = HEAD_OF_SLOT[len(values_RL)]
-    first = torch.zeros_like(value_low_R)
-    positions = {Head.HIGH: first, Head.LOW: value_low_R, Head.TERM: first}
-    row = torch.arange(len(value_low_R), device=value_low_R.device)
-    return torch.stack([values_RL[slots[slot]][row, positions[slot]] for slot in Head], dim=1)
 
 
 def hierarchical_value_loss(

@@ -19,6 +19,7 @@ PROFILES = ("cpu", "gpu")
 CPU_ENVIRONMENT = {
     "VERL_PLATFORM": "cpu",
     "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "OMP_NUM_THREADS": "1",
     "TORCHDYNAMO_DISABLE": "1",
 }
@@ -81,24 +82,62 @@ def reference_config(profile: str):
         return compose("hiper_trainer", overrides=[f"profile={profile}"])
 
 
-def train(config) -> None:
-    """Check, prepare, train.
+def check_overrides(arguments: list[str]) -> None:
+    """Check that every override names a key that exists. Hydra stops at the first one, and suggests nothing.
 
     Raises:
-        HiPERError: something is wrong with the configuration, the tasks or the disk; the message says what mends it.
+        ConfigError: naming every unknown key, with the most similar known ones.
     """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
-    from recipe.hiper.checks import check_config, check_model, checkpoint_bytes
-    from recipe.hiper.console import ProgressBar, quiet_terminal
-    from recipe.hiper.prepare import prepare
-    from recipe.hiper.recorder import RunRecorder
+    from recipe.hiper.checks import flat_keys, raise_all, suggestion
 
-    started = time.time()
+    given = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    profile = next(argument for argument in reversed(given) if argument.startswith("profile=")).split("=", 1)[1]
+    if profile not in PROFILES:
+        raise_all([f"profile={profile} is not one of {', '.join(PROFILES)}. profile=cpu"])
+    leaves = set(flat_keys(OmegaConf.to_container(reference_config(profile), resolve=False)))
+    problems = []
+    for override in OverridesParser.create().parse_overrides(given):
+        key = override.key_or_group
+        exists = key in leaves or any(leaf.startswith(key + ".") for leaf in leaves)
+        is_group = key in ("profile", "env") or "/" in key or "@" in key or key.startswith("hydra")
+        if not override.is_add() and not override.is_force_add() and not exists and not is_group:
+            problems.append(f"{override.input_line}: there is no key {key}.{suggestion(key, leaves)}")
+    raise_all(problems)
+
+
+def checked_and_prepared(config):
+    """Fill in what depends on the machine, check everything that can be checked, make what is missing.
+
+    Raises:
+        HiPERError: something is wrong with the configuration, the tasks or the model; the message says what mends it.
+    """
+    from recipe.hiper.checks import check_config, check_model
+    from recipe.hiper.prepare import prepare
+
     fill_in_machine(config)
     check_config(config, reference_config("cpu" if config.trainer.device == "cpu" else "gpu"))
     prepare(config, progress=True)
     check_model(config)
+    return config
+
+
+def train(config) -> None:
+    """Check, prepare, train.
+
+    Raises:
+        HiPERError: something is wrong; the message says what mends it.
+    """
+    from omegaconf import OmegaConf
+
+    from recipe.hiper.checks import checkpoint_bytes
+    from recipe.hiper.console import ProgressBar, quiet_terminal
+    from recipe.hiper.recorder import RunRecorder
+
+    started = time.time()
+    config = checked_and_prepared(config)
     folder = Path(config.run_dir)
     recorder_arguments = dict(
         folder=str(folder),
@@ -118,8 +157,8 @@ def train(config) -> None:
     print(f"finished after {(time.time() - started) / 60:.1f} min", file=sys.stderr)
 
 
-def main() -> None:
-    """Command line."""
+def command_line(action) -> None:
+    """Compose the configuration from the command line and do `action` with it. Our own errors end without traceback."""
     sys.argv[1:] = choose_profile(sys.argv[1:])
     import hydra
 
@@ -128,13 +167,18 @@ def main() -> None:
     @hydra.main(config_path="pkg://recipe.hiper.config", config_name="hiper_trainer", version_base=None)
     def job(config) -> None:
         try:
-            train(config)
+            action(config)
         except HiPERError as error:
             print(f"\n{error}", file=sys.stderr)
             raise SystemExit(1) from None
 
+    try:
+        check_overrides(sys.argv[1:])
+    except HiPERError as error:
+        print(f"\n{error}", file=sys.stderr)
+        raise SystemExit(1) from None
     job()
 
 
 if __name__ == "__main__":
-    main()
+    command_line(train)

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must exist before training: the games, the task files, the model. Made once, kept in the cache."""
+"""What must exist before training: the games, the task files, the model. Made once, kept in the cache.
+
+`python -m recipe.hiper.prepare [hydra overrides]` does only this, for a machine that trains later.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -15,9 +18,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agent_system.environments.alfworld.game_spec import GameSpec
 from agent_system.environments.alfworld.games import DATA_FOLDER, alfworld_panel
-from agent_system.environments.alfworld.generate import generate_games
+from agent_system.environments.alfworld.generate import MANIFEST, generate_games
 from agent_system.environments.alfworld.rooms import TaskKind
-from agent_system.environments.tasks import TaskPanel, held_out_subset
+from agent_system.environments.tasks import HELD_OUT_SEED, TaskPanel, held_out_subset
 from agent_system.errors import ConfigError
 from recipe.hiper.task_data import write_task_file
 
@@ -106,18 +109,53 @@ def prepare_panels(config: DictConfig, data_dir: Path) -> dict[str, TaskPanel]:
         raise ConfigError(
             f"env.val_tasks={wanted}, but {EVAL_SPLITS[name]} has {len(held_out)} games. env.val_tasks={len(held_out)}"
         )
-    return {"train": alfworld_panel(data_dir, "train"), "val": held_out_subset(held_out, wanted, config.env.seed)}
+    return {"train": alfworld_panel(data_dir, "train"), "val": held_out_subset(held_out, wanted, HELD_OUT_SEED)}
 
 
 def prepare_model(config: DictConfig, data_dir: Path, progress: bool) -> str:
-    """The model to train: the configured one, or the warm-started small model (made here when it is missing)."""
+    """The model to train: the configured one, or the warm-started small model (made here when it is missing).
+
+    Raises:
+        ConfigError: no model is configured, or the small model is asked for on games it cannot be taught on.
+    """
     if config.actor_rollout_ref.model.path:
         return config.actor_rollout_ref.model.path
-    if not config.warm_start.enable:
-        raise ConfigError("actor_rollout_ref.model.path=null and warm_start.enable=False: there is no model to train")
-    from recipe.hiper.warm_start import warm_start_model
+    settings = config.warm_start
+    if not settings.enable:
+        raise ConfigError(
+            "actor_rollout_ref.model.path=null and warm_start.enable=False: there is no model to train. "
+            "actor_rollout_ref.model.path=<folder or name>, or warm_start.enable=True"
+        )
+    if not (data_dir / MANIFEST).exists():
+        raise ConfigError(
+            "the warm-started model is taught on generated games, but the games are published ones. "
+            "env.alfworld.games=generated, or actor_rollout_ref.model.path=<folder or name>"
+        )
+    # torch and transformers are only needed to make or load the model
+    from recipe.hiper.warm_start.build import WarmStartSpec, make_warm_start
 
-    return str(warm_start_model(config, data_dir, cache_folder() / "models", progress=progress))
+    default = WarmStartSpec()
+    spec = replace(
+        default,
+        games=game_spec(config),
+        demonstrations=_with(
+            default.demonstrations,
+            episodes=settings.episodes,
+            seed=settings.seed,
+            max_turns=config.env.max_steps,
+            history_length=config.env.history_length,
+        ),
+        train=_with(default.train, steps=settings.steps, seed=settings.seed),
+        model=_with(default.model, **settings.model),
+    )
+    folder = cache_folder() / "models" / f"warm-start-{spec.digest[:12]}"
+    make_warm_start(folder, data_dir, spec, workers=os.cpu_count() or 1, progress=progress)
+    return str(folder)
+
+
+def _with(spec, **values):
+    """A copy of a dataclass with the values that are not None."""
+    return replace(spec, **{name: value for name, value in values.items() if value is not None})
 
 
 def prepare(config: DictConfig, progress: bool) -> DictConfig:
@@ -145,3 +183,9 @@ def prepare(config: DictConfig, progress: bool) -> DictConfig:
             rollout.agent.agent_loop_config_path = str(files("agent_system.rollout") / "agent_loops.yaml")
     OmegaConf.resolve(config)
     return config
+
+
+if __name__ == "__main__":
+    from recipe.hiper.main import checked_and_prepared, command_line
+
+    command_line(checked_and_prepared)

@@ -86,6 +86,7 @@ class RunRecorder:
     def stage(self, what: str) -> None:
         """Say what the run is doing now."""
         self._stage = what
+        print(f"{time.strftime('%H:%M:%S')} {what}", flush=True)  # into the log, beside what the libraries say
         self._write_status()
 
     def resumed_from(self, step: int) -> None:

@@ -22,13 +22,12 @@ from verl.utils.device import get_device_name
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
 from recipe.hiper.advantage import BatchTurns, TurnCredit, hae_credit
+from recipe.hiper.credit import read_slots, stacked
 from recipe.hiper.critic import (
     CPUMultiHeadCriticWorker,
     MultiHeadCriticWorker,
     head_field,
     hierarchical_value_loss,
-    read_slots,
-    stacked,
 )
 from recipe.hiper.metrics import batch_metrics, credit_metrics, validation_metrics
 from recipe.hiper.recorder import RunRecorder
@@ -38,6 +37,13 @@ from verl_plugins.cpu.trainer import cpu_role_workers
 
 FLAT_CRITIC_METRICS = ("critic/values/", "critic/returns/", "critic/vf_explained_var", "critic/advantages/")
 """verl's statistics of one scalar value per token. Positions with and without a target are mixed in them."""
+
+
+def read_turns(batch: KVBatchMeta) -> BatchTurns:
+    """Fetch the turns of a batch from TransferQueue."""
+    data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
+    padding = [bool(tag.get("is_padding", False)) for tag in batch.tags]
+    return BatchTurns.from_fields(batch.keys, padding, list(data["extra_fields"]))
 
 
 class HiPERTrainer(PPOTrainerSync):
@@ -116,7 +122,7 @@ class HiPERTrainer(PPOTrainerSync):
     def _on_episodes(self, batch: KVBatchMeta, partition_id: str) -> None:
         """Called with every complete set of episodes, before verl touches it."""
         if partition_id == "val":
-            turns = BatchTurns.read(batch)
+            turns = read_turns(batch)
             self._validation = validation_metrics(turns)
             self.recorder.write_episodes("val", self.global_steps, turns, credit=None)
 
@@ -145,7 +151,7 @@ class HiPERTrainer(PPOTrainerSync):
         values_RL = [
             response_from_nested(data[name], data["response_mask"]).to_padded_tensor(0.0).float() for name in names
         ]
-        self._turns = BatchTurns.read(batch)
+        self._turns = read_turns(batch)
         values = read_slots(values_RL, self._turns.value_low)
         return tq.kv_batch_put(
             keys=batch.keys,
@@ -188,7 +194,7 @@ class HiPERTrainer(PPOTrainerSync):
 
     def _compute_flat_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         """verl's own estimator; only the penalty for malformed replies is added to the rewards before it."""
-        turns = BatchTurns.read(batch)
+        turns = read_turns(batch)
         metrics.update(batch_metrics(turns))
         coefficient = self.settings.shaping.invalid_action_penalty_coef
         if coefficient:

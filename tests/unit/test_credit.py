@@ -13,12 +13,13 @@ from torch import Tensor
 
 from agent_system.plan_execute.protocol import carry_out, parse_reply, token_spans
 from recipe.hiper.credit import (
+    HEAD_OF_SLOT,
     Head,
     episode_grid,
     explained_variance,
-    gather_values,
+    read_slots,
+    stacked,
     token_credit,
-    value_targets,
     whiten,
 )
 
@@ -150,46 +151,34 @@ def test_which_token_gets_what():
     assert credit.loss_mask.int().tolist() == [[1, 1, 1, 1, 1, 1, 0], [1, 0, 0, 0, 1, 0, 0], [0] * 7]
 
 
-def test_where_the_value_targets_stand():
-    targets = value_targets(
-        torch.tensor([1.0, math.nan, math.nan]),
-        torch.tensor([2.0, 5.0, math.nan]),
-        torch.tensor([3.0, 6.0, math.nan]),
-        BOUNDARY,
-        torch.tensor([1, 2, 0]),
-        3,
-        PADDING,
-    )
-    none = [0.0, 0.0, 0.0]
-    assert targets.targets.tolist() == [
-        [[1.0, 0.0, 3.0], [0.0, 2.0, 0.0], none],
-        [[0.0, 0.0, 6.0], none, [0.0, 5.0, 0.0]],
-        [none, none, none],
-    ]
-    assert targets.mask.sum((0, 1)).tolist() == [1, 2, 2]
-    assert torch.equal(targets.mask, targets.targets != 0)
-
-
-def test_without_term_targets_that_head_is_not_trained():
-    ones = torch.ones(2)
-    targets = value_targets(ones, ones, None, ones.bool(), torch.tensor([1, 1]), 2)
-    assert not targets.mask[..., Head.TERM].any() and (targets.targets[..., Head.TERM] == 0).all()
-    assert targets.mask[..., Head.HIGH].sum() == targets.mask[..., Head.LOW].sum() == 2
+def test_where_the_values_are_read():
+    """High and term at the first token, low at its own position; with two heads the term value is the low head's."""
+    heads = [torch.tensor([[10.0, 11.0, 12.0], [20.0, 21.0, 22.0]]) + 100 * head for head in range(3)]
+    value_low = torch.tensor([2, 1])
+    assert read_slots(heads, value_low).tolist() == [[10.0, 112.0, 210.0], [20.0, 121.0, 220.0]]
+    assert read_slots(heads[:2], value_low).tolist() == [[10.0, 112.0, 110.0], [20.0, 121.0, 120.0]]
+    assert Head.HIGH == 0 and Head.LOW == 1 and Head.TERM == 2
 
 
 ROWS = st.integers(1, 6)
 
 
-@given(ROWS, st.integers(1, 9), st.integers(0, 2**31))
-def test_values_are_read_where_their_targets_stand(rows, length, seed):
+@given(ROWS, st.integers(1, 9), st.sampled_from(sorted(HEAD_OF_SLOT)), st.integers(0, 2**31))
+def test_reading_values_equals_a_loop_over_rows(rows, length, heads, seed):
     generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(rows, length, 3, generator=generator)
+    values = list(torch.randn(heads, rows, length, generator=generator))
     value_low = torch.randint(length, (rows,), generator=generator)
-    boundary = torch.rand(rows, generator=generator) < 0.5
-    read = gather_values(values, value_low)
-    placed = value_targets(read.high, read.low, read.term, boundary, value_low, length)
-    assert torch.equal(placed.targets, torch.where(placed.mask, values, 0.0))
-    assert placed.mask.sum((0, 1)).tolist() == [int(boundary.sum()), rows, rows]
+    read = read_slots(values, value_low)
+    for row in range(rows):
+        at = {Head.HIGH: 0, Head.LOW: int(value_low[row]), Head.TERM: 0}
+        for slot in Head:
+            assert read[row, slot] == values[HEAD_OF_SLOT[heads][slot]][row, at[slot]]
+
+
+def test_stacked_undoes_what_the_queue_does_to_equally_long_rows():
+    column = torch.arange(6.0).view(3, 2)
+    assert torch.equal(stacked(column), column)
+    assert torch.equal(stacked(torch.nested.as_nested_tensor(list(column), layout=torch.jagged)), column)
 
 
 @given(ROWS, st.integers(4, 12), st.integers(0, 2**31))
@@ -216,14 +205,13 @@ def test_from_a_reply_to_its_credit():
     reply = parse_reply("".join(pieces))
     spans = token_spans(reply, pieces)
     span_tensor = torch.tensor([[spans.switch, spans.subgoal, spans.action]])
-    value_low = torch.tensor([spans.value_low])
     for turn, subgoal_in_loss in ((0, True), (1, False)):
         boundary = torch.tensor([carry_out(reply, turn, "x").boundary])
         credit = token_credit(*torch.tensor([[1.0], [2.0], [3.0]]), boundary, span_tensor, len(pieces))
         subgoal = 2.0 if subgoal_in_loss else 0.0
         assert credit.advantages.tolist() == [[1.0, 1.0, 1.0, 0.0, subgoal, 0.0, 3.0, 3.0, 3.0, 3.0]]
-    targets = value_targets(*torch.ones(3, 1), torch.tensor([True]), value_low, len(pieces))
-    assert targets.mask[0, :, Head.LOW].nonzero().tolist() == [[5]]
+    values = torch.arange(float(len(pieces)))[None]
+    assert read_slots([values] * 3, torch.tensor([spans.value_low])).tolist() == [[0.0, 5.0, 0.0]]
 
 
 def test_what_does_not_fit_is_refused():
@@ -235,12 +223,11 @@ def test_what_does_not_fit_is_refused():
         token_credit(ones, ones, ones, BOUNDARY, SPANS[:, :2], 7)
     with pytest.raises(ValueError, match="adv_high must hold one entry"):
         token_credit(ones, ones[:2], ones, BOUNDARY, SPANS, 7)
-    with pytest.raises(ValueError, match="outside a response of 2 tokens"):
-        value_targets(ones, ones, ones, BOUNDARY, low, 2)
-    with pytest.raises(ValueError, match="outside a response of 2 tokens"):
-        gather_values(torch.zeros(3, 2, 3), low)
-    with pytest.raises(ValueError, match=r"\[rows, tokens, 3\]"):
-        gather_values(torch.zeros(3, 4), low)
+    for value_low in (low, -low):
+        with pytest.raises(ValueError, match="outside a response of 2 tokens"):
+            read_slots([torch.zeros(3, 2)] * 3, value_low)
+    with pytest.raises(ValueError, match="value_low must hold one entry for each of 4 rows"):
+        read_slots([torch.zeros(4, 9)] * 3, low)
 
 
 def no_rows(*shape: int) -> Tensor:
@@ -250,7 +237,7 @@ def no_rows(*shape: int) -> Tensor:
 def test_no_rows():
     credit = token_credit(no_rows(), no_rows(), no_rows(), no_rows().bool(), no_rows(3, 2).long(), 4)
     assert credit.loss_mask.shape == (0, 4)
-    assert value_targets(*[no_rows()] * 3, no_rows().bool(), no_rows().long(), 4).mask.shape == (0, 4, 3)
+    assert read_slots([no_rows(4)] * 3, no_rows().long()).shape == (0, 3)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,48 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
 """One regression test for each defect of the released HiPER code that this part of the code answers for.
 
-The numbers are those of the list in docs/algorithm.md. Defects 6 and 7 (dead keys, generation for finished episodes)
-are tested with the configuration and the rollout.
+The numbers are those of the list in docs/algorithm.md. Defect 6 (dead keys) is tested in test_settings.py, defect 7
+(generations for finished episodes) in test_lockstep.py and in tests/integration/test_training.py.
 """
 
 from __future__ import annotations
 
 import pytest
 import torch
+from made_turns import batch_turns, keep, made_settings, turn
 
 from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import PromptParts, fit_prompt
 from agent_system.plan_execute.protocol import carry_out, parse_reply, token_spans
-from recipe.hiper.credit import Head, episode_grid, explained_variance, token_credit, value_targets
+from recipe.hiper.advantage import hae_credit
+from recipe.hiper.credit import Head, episode_grid, explained_variance
 from recipe.hiper.hae import HAEConfig, hierarchical_advantages
+
+
+MONTE_CARLO = made_settings(HAEConfig(gamma=1.0, lam_turn=1.0, lam_seg=0.95))
 
 
 def test_defect_1_rows_duplicated_to_fill_the_batch_stay_out_of_the_trajectories():
     """A duplicated terminal row doubled the return: 20 instead of 10."""
-    episode = torch.tensor([0, 0, 0, 0])
-    turn = torch.tensor([0, 1, 2, 2])
-    rewards = torch.tensor([0.0, 0.0, 10.0, 10.0])
-    is_padding = torch.tensor([False, False, False, True])
-    grid = episode_grid(episode, turn, is_padding)
-    assert grid.valid.shape == (1, 3)
-
-    zeros = torch.zeros(1, 3)
-    last = torch.tensor([[0, 0, 1]])
-    result = hierarchical_advantages(
-        grid.to_grid(rewards), zeros, zeros, zeros, zeros, grid.valid, last, HAEConfig(1.0, 1.0, 0.95)
-    )
-    assert result.adv_high[0, 0] == 10.0
-    assert grid.to_rows(result.adv_low).tolist() == [10.0, 10.0, 10.0, 0.0]
-
-    spans = torch.tensor([[0, 1], [1, 2], [2, 3]]).expand(4, 3, 2)
-    ones = torch.ones(4)
-    boundary = turn == 0
-    assert not token_credit(ones, ones, ones, boundary, spans, 3, is_padding).loss_mask[3].any()
-    assert not value_targets(ones, ones, ones, boundary, turn, 3, is_padding).mask[3].any()
+    last = keep(2, reward=10.0, terminated=True, stop="won", won=True, score=1.0)
+    turns = batch_turns([("task_0", turn(0)), ("task_0", keep(1)), ("task_0", last), ("task_0", last)], padding=(3,))
+    credit = hae_credit(turns, torch.zeros(4, 3), torch.zeros(4, 6), MONTE_CARLO)
+    assert credit.shaped.rewards.tolist() == [[0.0, 0.0, 10.0]]
+    assert credit.raw.adv_high.tolist() == [[10.0, 0.0, 0.0]]
+    assert credit.raw.adv_low.tolist() == [[10.0, 10.0, 10.0]]
+    for of_the_duplicate in (credit.token_advantages, credit.token_mask, credit.value_targets, credit.value_mask):
+        assert not of_the_duplicate[3].any()
 
     # A duplicate that nobody marked is an error, not another turn.
     with pytest.raises(ValueError, match="is_padding"):
-        episode_grid(episode, turn, torch.zeros(4, dtype=torch.bool))
+        episode_grid(torch.zeros(4), torch.tensor([0, 1, 2, 2]), torch.zeros(4, dtype=torch.bool))
 
 
 @pytest.mark.parametrize(
@@ -82,15 +75,19 @@ def test_defect_2_one_parser_decides_for_memory_masks_and_value_positions(pieces
     assert decision.boundary is boundary
 
     spans = token_spans(reply, pieces)
-    length = len(pieces)
-    one = torch.ones(1)
-    boundary_row = torch.tensor([decision.boundary])
-    span_rows = torch.tensor([[spans.switch, spans.subgoal, spans.action]])
-    credit = token_credit(one, one, one, boundary_row, span_rows, length)
-    assert set(credit.loss_mask[0].nonzero().flatten().tolist()) == blocks_in_loss
-    mask = value_targets(one, one, one, boundary_row, torch.tensor([spans.value_low]), length).mask
-    assert mask[0, :, Head.HIGH].any() == boundary
-    assert mask[0, :, Head.LOW].sum() == mask[0, :, Head.TERM].sum() == 1
+    made = keep(
+        1,
+        boundary=decision.boundary,
+        spans=(spans.switch, spans.subgoal, spans.action),
+        value_low=spans.value_low,
+        terminated=True,
+    )
+    turns = batch_turns([("task_0", turn(0)), ("task_0", made)])
+    values = torch.full((2, 3), -1.0)  # no target is -1, so no advantage is 0
+    credit = hae_credit(turns, values, torch.zeros(2, max(6, len(pieces))), MONTE_CARLO)
+    assert set(credit.token_mask[1].nonzero().flatten().tolist()) == blocks_in_loss
+    assert set(credit.token_advantages[1].nonzero().flatten().tolist()) == blocks_in_loss
+    assert credit.value_mask[1].tolist() == [float(boundary), 1.0, 1.0]
 
 
 def test_defect_3_keep_carries_the_subgoal_forward_whatever_was_typed():
@@ -132,15 +129,18 @@ def test_defect_4_the_step_limit_is_not_a_loss_and_bootstraps_from_the_state_aft
 
 def test_defect_5_explained_variance_is_taken_on_each_heads_own_positions():
     """Positions without a target counted as targets of 0, which a head is not asked to meet."""
-    boundary = torch.tensor([True, False, True, False])
-    target = torch.tensor([4.0, 0.0, 6.0, 0.0])
-    placed = value_targets(target, target, target, boundary, torch.zeros(4, dtype=torch.long), 2)
-    values = torch.full((4, 2, 3), 5.0)
-    values[..., Head.HIGH][placed.mask[..., Head.HIGH]] = torch.tensor([4.0, 6.0])
-    own = [explained_variance(values[..., h], placed.targets[..., h], placed.mask[..., h]) for h in Head]
-    everywhere = explained_variance(values[..., 0], placed.targets[..., 0], torch.ones(4, 2))
-    assert own[Head.HIGH] == 1.0
-    assert everywhere < 1.0
+    rows = [
+        record
+        for name, won in (("a_0", 4.0), ("b_0", 6.0))
+        for record in ((name, turn(0)), (name, keep(1, reward=won, terminated=True)))
+    ]
+    values = torch.tensor([[4.0, 5.0, 5.0], [5.0, 5.0, 5.0], [6.0, 5.0, 5.0], [5.0, 5.0, 5.0]])
+    credit = hae_credit(batch_turns(rows), values, torch.zeros(4, 6), MONTE_CARLO)
+    high = values[:, Head.HIGH], credit.value_targets[:, Head.HIGH]
+    assert credit.value_targets[:, Head.HIGH].tolist() == [4.0, 0.0, 6.0, 0.0]
+    assert explained_variance(*high, credit.value_mask[:, Head.HIGH]) == 1.0
+    assert explained_variance(*high, torch.ones(4)) < 1.0
+    assert explained_variance(values[:, Head.LOW], credit.value_targets[:, Head.LOW], credit.value_mask[:, 1]) == 0.0
 
 
 def test_defect_8_a_long_prompt_loses_history_and_observation_only():

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process side of the environment pool: many environments, no torch, no verl."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+
+import agent_system.environments  # noqa: F401  (registers the ids)
+from agent_system.environments.base import TaskSpec
+from agent_system.errors import EnvironmentFault, HiPERError
+
+
+@dataclass(frozen=True)
+class PoolSizes:
+    """How a pool is laid out: `num_workers` processes with `envs_per_worker` slots each."""
+
+    num_workers: int
+    envs_per_worker: int
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Gymnasium's five-tuple, by name."""
+
+    observation: str
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: Mapping[str, Any]
+
+
+class EnvWorker:
+    """Hosts environments in one process. Runs as a Ray actor; its methods run one after the other, in one thread.
+
+    Errors of this project are returned, not raised: Ray would wrap them into types of its own.
+    """
+
+    def __init__(self, sizes: PoolSizes, timeout_s: float, env_kwargs: Mapping[str, Any]) -> None:
+        self._sizes = sizes
+        self._timeout_s = timeout_s
+        self._env_kwargs = env_kwargs
+        self._playing: dict[str, tuple[tuple[str, int], gymnasium.Env]] = {}
+        self._idle: list[tuple[tuple[str, int], gymnasium.Env]] = []
+
+    def layout(self) -> tuple[PoolSizes, float]:
+        """What a client has to know of the pool."""
+        return self._sizes, self._timeout_s
+
+    def open(self, key: str, task: TaskSpec, max_steps: int) -> tuple[str, dict[str, Any]] | HiPERError | None:
+        """Observation and info of a new episode; None if every slot is taken."""
+        if len(self._playing) >= self._sizes.envs_per_worker:
+            return None
+        kind = (task.env_id, max_steps)
+        try:
+            env = self._take(kind)
+            try:
+                started = env.reset(seed=task.seed, options=dict(task.options))
+            except BaseException:
+                self._idle.append((kind, env))
+                raise
+        except HiPERError as error:
+            return error
+        self._playing[key] = kind, env
+        return started
+
+    def step(self, key: str, action: str) -> StepResult | HiPERError:
+        """One step of an open episode."""
+        if key not in self._playing:
+            return EnvironmentFault("the environment worker was restarted: the episode is lost and can be played again")
+        try:
+            return StepResult(*self._playing[key][1].step(action))
+        except HiPERError as error:
+            return error
+
+    def close(self, key: str) -> None:
+        """Frees the slot of an episode; keeps its environment for the next one."""
+        played = self._playing.pop(key, None)
+        if played is not None:
+            self._idle.append(played)
+
+    def _take(self, kind: tuple[str, int]) -> gymnasium.Env:
+        for position, (idle_kind, env) in enumerate(self._idle):
+            if idle_kind == kind:
+                del self._idle[position]
+                return env
+        if self._idle and len(self._playing) + len(self._idle) >= self._sizes.envs_per_worker:
+            self._idle.pop(0)[1].close()
+        env_id, max_steps = kind
+        return gymnasium.make(env_id, max_steps=max_steps, disable_env_checker=True, **self._env_kwargs)

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Environment workers: a few Ray actors that each host many environments, for episodes that run concurrently.
+
+    pool = start_pool(PoolConfig(episodes_in_flight=128), "envs")       # once; other processes: EnvPool.attach("envs")
+    session = await pool.open(task, max_steps=50)
+    result = await session.step("go to desk 1")
+    await session.close()
+
+Worker processes import neither torch nor verl, so an environment costs megabytes instead of a process of its own. An
+environment is kept when its episode ends and plays the next one. Which worker plays a task changes nothing about it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError
+
+from agent_system.environments.base import TaskSpec
+from agent_system.environments.env_worker import EnvWorker, PoolSizes, StepResult
+from agent_system.errors import ConfigError, EnvironmentFault, HiPERError
+
+ENVS_PER_WORKER = 16
+"""How many environments a worker hosts before another worker is worth its memory."""
+_MOST_WORKERS = 10_000
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 1.0
+_WARN_EVERY_S = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """What a pool is asked for.
+
+    Args:
+        episodes_in_flight: sessions that are open at the same time, at most. Further ones wait for a slot.
+        num_workers: processes; None lets `plan_pool` choose.
+        envs_per_worker: slots of each; None shares `episodes_in_flight` out evenly.
+        num_cpus_per_worker: CPUs that Ray sets aside for each worker; fractions are fine
+            (`env.resources_per_worker.num_cpus`).
+        env_kwargs: passed to ``gymnasium.make`` besides ``max_steps``, for every environment.
+        timeout_s: seconds after which a worker that does not answer counts as broken and is restarted.
+    """
+
+    episodes_in_flight: int
+    num_workers: int | None = None
+    envs_per_worker: int | None = None
+    num_cpus_per_worker: float = 0.1
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    timeout_s: float = 120.0
+
+
+def plan_pool(
+    episodes_in_flight: int,
+    available_cpus: float,
+    num_cpus_per_worker: float,
+    num_workers: int | None = None,
+    envs_per_worker: int | None = None,
+    cores: float = math.inf,
+) -> PoolSizes:
+    """Lays out a pool so that it fits the machine.
+
+    By default as many workers as `ENVS_PER_WORKER` calls for, but no more than there are CPUs to run them (an
+    environment step is pure computation) or than Ray can place.
+
+    Args:
+        available_cpus: CPUs that Ray has free.
+        cores: CPUs that exist, for a Ray that was told a larger number.
+
+    Raises:
+        ConfigError: a value is out of range, or Ray has fewer free CPUs than the workers need.
+    """
+    if episodes_in_flight < 1:
+        raise ConfigError(f"{episodes_in_flight} episodes in flight: at least 1 is needed (data.train_batch_size=...)")
+    for name, value in (("num_workers", num_workers), ("envs_per_worker", envs_per_worker)):
+        if value is not None and value < 1:
+            raise ConfigError(f"env.pool.{name}={value}: at least 1 is needed; env.pool.{name}=null has it chosen")
+    if not 0 <= num_cpus_per_worker < math.inf:
+        raise ConfigError(
+            f"env.resources_per_worker.num_cpus={num_cpus_per_worker}: a number of CPUs is needed, for example "
+            "env.resources_per_worker.num_cpus=0.1"
+        )
+    free_places = available_cpus / num_cpus_per_worker if num_cpus_per_worker else math.inf
+    placeable = int(min(free_places + 1e-9, _MOST_WORKERS))
+    wanted = num_workers or 1
+    if wanted > placeable:
+        raise ConfigError(
+            f"{wanted} environment worker(s) with env.resources_per_worker.num_cpus={num_cpus_per_worker} need "
+            f"{wanted * num_cpus_per_worker:g} CPUs, and Ray has {available_cpus:g} free. Set for example "
+            f"env.resources_per_worker.num_cpus={_fitting(available_cpus / wanted)}"
+        )
+    if num_workers is None:
+        per_worker = envs_per_worker or ENVS_PER_WORKER
+        num_workers = min(math.ceil(episodes_in_flight / per_worker), placeable)
+        num_workers = min(num_workers, max(1, int(min(available_cpus, cores))))
+    return PoolSizes(num_workers, envs_per_worker or math.ceil(episodes_in_flight / num_workers))
+
+
+def start_pool(config: PoolConfig, name_prefix: str) -> EnvPool:
+    """Starts the workers on the Ray cluster this process is connected to, and waits until they answer.
+
+    The workers end with the process that started them, or with `EnvPool.close`.
+
+    Raises:
+        ConfigError: Ray cannot place the workers.
+    """
+    sizes = plan_pool(
+        config.episodes_in_flight,
+        ray.available_resources().get("CPU", 0.0),
+        config.num_cpus_per_worker,
+        config.num_workers,
+        config.envs_per_worker,
+        cores=(os.cpu_count() or 1) * sum(node["Alive"] for node in ray.nodes()),
+    )
+    actor = ray.remote(EnvWorker).options
+    workers = [
+        actor(num_cpus=config.num_cpus_per_worker, max_restarts=-1, name=_worker_name(name_prefix, index)).remote(
+            sizes, config.timeout_s, config.env_kwargs
+        )
+        for index in range(sizes.num_workers)
+    ]
+    pool = EnvPool(workers, sizes, config.timeout_s)
+    try:
+        ray.get([worker.layout.remote() for worker in workers], timeout=config.timeout_s)
+    except GetTimeoutError as error:
+        pool.close()
+        raise ConfigError(
+            f"Ray did not start {sizes.num_workers} environment workers with {config.num_cpus_per_worker:g} CPUs each "
+            f"within {config.timeout_s:g} s. Lower env.resources_per_worker.num_cpus=... or env.pool.num_workers=..."
+        ) from error
+    return pool
+
+
+class EnvPool:
+    """A client of the workers. Any number of processes may hold one; make it with `start_pool` or `attach`."""
+
+    def __init__(self, workers: list[Any], sizes: PoolSizes, timeout_s: float) -> None:
+        self._workers = workers
+        self._sizes = sizes
+        self._timeout_s = timeout_s
+        self._open_here: Counter[int] = Counter()
+        # Clients do not know of each other's sessions: each starts counting at another worker.
+        self._first = os.getpid() % len(workers)
+
+    @classmethod
+    def attach(cls, name_prefix: str, namespace: str | None = None) -> EnvPool:
+        """Connects to a pool that another process started.
+
+        Raises:
+            ConfigError: there is no pool of that name.
+        """
+        try:
+            first = ray.get_actor(_worker_name(name_prefix, 0), namespace)
+        except ValueError as error:
+            raise ConfigError(f"no environment pool {name_prefix!r} is running in namespace {namespace!r}") from error
+        sizes, timeout_s = ray.get(first.layout.remote())
+        rest = [ray.get_actor(_worker_name(name_prefix, index), namespace) for index in range(1, sizes.num_workers)]
+        return cls([first, *rest], sizes, timeout_s)
+
+    @property
+    def sizes(self) -> PoolSizes:
+        return self._sizes
+
+    async def open(self, task: TaskSpec, max_steps: int) -> Session:
+        """Starts an episode on the least loaded worker that has a free slot; waits while there is none.
+
+        Raises:
+            TaskError, ConfigError: from the environment's `reset`.
+            EnvironmentFault: the worker died while it started the episode (opening the task again is safe), no worker
+                answers, or the pool was closed.
+        """
+        wait, waited, silent = _FIRST_WAIT_S, 0.0, 0.0
+        while True:
+            answered = False
+            for index in self._by_load():
+                # A worker that is being restarted fails every call at once: asking first keeps that from looking like
+                # a failure of the task.
+                if not await self._answers(index):
+                    continue
+                answered = True
+                session = await self._try_open(index, task, max_steps)
+                if session is not None:
+                    return session
+            await asyncio.sleep(wait)
+            waited, silent = waited + wait, 0.0 if answered else silent + wait
+            wait = min(2 * wait, _LONGEST_WAIT_S)
+            if silent >= self._timeout_s:
+                raise EnvironmentFault(f"none of {len(self._workers)} environment workers answers")
+            if waited >= _WARN_EVERY_S:
+                waited = 0.0
+                slots = self._sizes.num_workers * self._sizes.envs_per_worker
+                logger.warning("an episode waits for one of %d environment slots; are sessions left open?", slots)
+
+    def close(self) -> None:
+        """Ends the workers, for every client."""
+        for worker in self._workers:
+            ray.kill(worker)
+
+    async def _answers(self, index: int) -> bool:
+        try:
+            await self._call(index, "layout")
+        except EnvironmentFault as fault:
+            if isinstance(fault.__cause__, ActorDiedError):  # for good: the pool was closed
+                raise
+            return False
+        return True
+
+    async def _try_open(self, index: int, task: TaskSpec, max_steps: int) -> Session | None:
+        """A session on this worker; None if it has no free slot."""
+        key = uuid.uuid4().hex
+        self._open_here[index] += 1
+        try:
+            started = await self._call(index, "open", key, task, max_steps)
+        except BaseException:
+            self._open_here[index] -= 1
+            # A call that was cancelled may still be carried out; the calls of one client arrive in order.
+            self._workers[index].close.remote(key)
+            raise
+        if started is None:
+            self._open_here[index] -= 1
+            return None
+        return Session(self, index, key, *started)
+
+    def _by_load(self) -> list[int]:
+        count = len(self._workers)
+        return sorted(range(count), key=lambda index: (self._open_here[index], (index - self._first) % count))
+
+    async def _call(self, index: int, method: str, *arguments: Any) -> Any:
+        """Calls a worker; turns what it reports, its death and its silence into our exceptions."""
+        worker = self._workers[index]
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                reply = await getattr(worker, method).remote(*arguments)
+        except RayActorError as error:
+            raise EnvironmentFault(f"environment worker {index} died during {method} ({error})") from error
+        except TimeoutError as error:
+            ray.kill(worker, no_restart=False)
+            raise EnvironmentFault(
+                f"environment worker {index} did not answer {method} within {self._timeout_s:g} s and was restarted"
+            ) from error
+        if isinstance(reply, HiPERError):
+            raise reply
+        return reply
+
+
+class Session:
+    """One episode. `observation` and `info` are those of the reset, then those of the latest step."""
+
+    def __init__(self, pool: EnvPool, worker: int, key: str, observation: str, info: Mapping[str, Any]) -> None:
+        self._pool = pool
+        self._worker = worker
+        self._key = key
+        self._closed = False
+        self.observation = observation
+        self.info = info
+
+    async def step(self, action: str) -> StepResult:
+        """Plays one action.
+
+        Raises:
+            EnvironmentFault: the engine or its worker broke; the episode is lost.
+        """
+        result: StepResult = await self._pool._call(self._worker, "step", self._key, action)
+        self.observation, self.info = result.observation, result.info
+        return result
+
+    async def close(self) -> None:
+        """Frees the slot. Closing twice, or after the worker died, is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        self._pool._open_here[self._worker] -= 1
+        try:
+            await self._pool._call(self._worker, "close", self._key)
+        except EnvironmentFault as fault:
+            logger.warning("the slot went with its worker: %s", fault)
+
+
+def _worker_name(prefix: str, index: int) -> str:
+    return f"{prefix}-{index}"
+
+
+def _fitting(cpus: float) -> float:
+    """`cpus` rounded down to two digits, so that it can be typed as an override."""
+    return math.floor(cpus * 100) / 100

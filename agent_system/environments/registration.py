@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Registers the environments of this project with Gymnasium.
+
+This module imports nothing of its own at the top, so that Gymnasium can call it as a plugin while it is being imported.
+"""
+
+from __future__ import annotations
+
+
+def register_environments() -> None:
+    """Makes ``gymnasium.make("hiper/...")`` work. Calling it again changes nothing."""
+    from gymnasium.envs.registration import register, registry
+
+    entry_points = {"hiper/ALFWorld-v0": "agent_system.environments.alfworld.env:ALFWorldEnv"}
+    for env_id, entry_point in entry_points.items():
+        if env_id not in registry:
+            register(id=env_id, entry_point=entry_point)

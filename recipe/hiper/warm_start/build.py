@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the warm-started model, from games to a finished Hugging Face folder, or reuses a finished one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
+
+from agent_system.environments.alfworld.game_spec import GameSpec
+from agent_system.environments.alfworld.games import alfworld_panel
+from agent_system.environments.alfworld.generate import Manifest, generate_games
+from agent_system.environments.tasks import epoch_order
+from agent_system.errors import ConfigError, TaskError
+from recipe.hiper.warm_start.demonstrations import DemonstrationSpec, Example, collect
+from recipe.hiper.warm_start.model import ModelSpec, build_model
+from recipe.hiper.warm_start.tokenizer import train_tokenizer
+from recipe.hiper.warm_start.train import TrainReport, TrainSpec, encode, train
+
+CODE_VERSION = 1
+"""Raise it whenever the same spec would give another model."""
+MANIFEST = "warm_start.json"
+_TOKENIZER_SAMPLE = 6000
+"""Turns that the tokenizer is trained on: every word of the games occurs often in so many."""
+_HELD_OUT_SEED_SHIFT = 1_000_003
+"""Held-out demonstrations are drawn with another seed than those that are trained on."""
+
+
+@dataclass(frozen=True)
+class WarmStartSpec:
+    """Everything that the model depends on.
+
+    Args:
+        games: the games; demonstrations are played on train, and measured on valid_seen.
+        demonstrations: how the expert plays.
+        model: sizes of the model.
+        train: how it is trained.
+        max_vocabulary: of the tokenizer, before its fixed tokens are added.
+        held_out_episodes: demonstrations that are only measured on.
+        threads: of torch. The order of additions depends on it, and so the last bits of the weights.
+    """
+
+    games: GameSpec = field(default_factory=GameSpec)
+    demonstrations: DemonstrationSpec = field(default_factory=DemonstrationSpec)
+    model: ModelSpec = field(default_factory=ModelSpec)
+    train: TrainSpec = field(default_factory=TrainSpec)
+    max_vocabulary: int = 1200
+    held_out_episodes: int = 96
+    threads: int = 2
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over this spec and the version of the code."""
+        content = json.dumps({"code": CODE_VERSION, **asdict(self)}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+def make_warm_start(out_dir: Path, games_dir: Path, spec: WarmStartSpec, *, workers: int, progress: bool) -> TrainReport:
+    """Makes the model in `out_dir` and its games in `games_dir`; both are reused where they are finished already.
+
+    Steps: games, demonstrations, tokenizer, behaviour cloning. The folder appears under its name only when it is
+    complete: config.json, model.safetensors, tokenizer.json, tokenizer_config.json, chat_template.jinja,
+    generation_config.json and warm_start.json.
+
+    Args:
+        workers: processes that play games; the result does not depend on their number.
+        progress: whether progress bars are drawn on standard error.
+
+    Raises:
+        ConfigError: `out_dir` holds something else, or a model made from another spec.
+        TaskError: the games folder is damaged, or `out_dir` has an unreadable manifest.
+    """
+    games = generate_games(games_dir, spec.games, workers=workers, progress=progress)
+    if out_dir.exists():
+        return _reused(out_dir, spec, games)
+
+    examples = _examples(games_dir, "train", spec.demonstrations, workers, progress)
+    held_out_spec = replace(
+        spec.demonstrations,
+        episodes=spec.held_out_episodes,
+        seed=spec.demonstrations.seed + _HELD_OUT_SEED_SHIFT,
+    )
+    held_out = _examples(games_dir, "valid_seen", held_out_spec, workers, progress)
+    texts = (text for e in examples[:_TOKENIZER_SAMPLE] for text in (e.prompt, e.reply))
+    tokenizer = train_tokenizer(texts, spec.max_vocabulary, spec.model.positions)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(spec.threads)
+    try:
+        model = build_model(
+            spec.model, len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id, seed=spec.train.seed
+        )
+        encoded, encoded_held_out = encode(examples, tokenizer), encode(held_out, tokenizer)
+        report = train(model, encoded, encoded_held_out, spec.train, progress=progress)
+    finally:
+        torch.set_num_threads(threads)
+    _save(out_dir, model, tokenizer, spec, games, report)
+    return report
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """SHA-256 over the names and values of all parameters: equal for equal models."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _examples(
+    games_dir: Path, split: str, spec: DemonstrationSpec, workers: int, progress: bool
+) -> list[Example]:
+    tasks = epoch_order(alfworld_panel(games_dir, split), spec.seed, epoch=0)
+    games = [Path(task.options["game_file"]) for task in tasks]
+    return [e for d in collect(games, spec, workers=workers, progress=progress) for e in d.examples]
+
+
+def _save(
+    out_dir: Path,
+    model: Qwen2ForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    spec: WarmStartSpec,
+    games: Manifest,
+    report: TrainReport,
+) -> None:
+    partial = out_dir.with_name(f"{out_dir.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    content = {
+        "digest": spec.digest,
+        "games_digest": games.digest,
+        "weights_digest": weights_digest(model),
+        "parameters": model.num_parameters(),
+        "vocabulary": len(tokenizer),
+        "report": asdict(report),
+        "spec": asdict(spec),
+        "made_with": {name: version(name) for name in ("torch", "transformers", "tokenizers", "alfworld")},
+    }
+    (partial / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    partial.rename(out_dir)
+
+
+def _reused(out_dir: Path, spec: WarmStartSpec, games: Manifest) -> TrainReport:
+    path = out_dir / MANIFEST
+    if not path.exists():
+        raise ConfigError(f"{out_dir} exists and holds no {MANIFEST}: it is not a warm start. Choose another --out")
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        digest, games_digest, report = found["digest"], found["games_digest"], TrainReport(**found["report"])
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise TaskError(f"{path} cannot be read ({error!r}): delete {out_dir} and make the model again") from error
+    if digest != spec.digest or games_digest != games.digest:
+        raise ConfigError(
+            f"{out_dir} holds a model that was made from other settings or other games (digest {digest[:12]}, wanted "
+            f"{spec.digest[:12]}). Choose another folder (--out), or delete this one"
+        )
+    return report

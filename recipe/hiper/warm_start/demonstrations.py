@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Demonstrations: what the scripted expert would reply in the states that a clumsy player visits.
+
+The expert labels every turn, but some of the actions carried out are not its own: a random admissible one, or one of the
+mistakes that a small model makes (a receptacle that is not in the room, an object that is not in sight), and sometimes
+the sub-goal in force is a wrong one. A model taught only perfect play meets a state after a mistake for the first time
+when it makes one; a model taught this way has seen how one goes on.
+
+Prompts come from the code that renders them in training, and the sub-goal in force from the code that carries replies
+out, so that the model is taught the very texts it will be asked with. Workers import no torch.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from tqdm import tqdm
+
+from agent_system.environments.alfworld.env import ALFWorldEnv
+from agent_system.environments.alfworld.expert import Advice, Expert, Exploration
+from agent_system.environments.alfworld.generate import end_with_parent
+from agent_system.environments.alfworld.rooms import RECEPTACLE_KINDS
+from agent_system.plan_execute.memory import EpisodeMemory
+from agent_system.plan_execute.prompts import PromptStyle, render_prompt
+from agent_system.plan_execute.protocol import SWITCH, Decision, carry_out, parse_reply
+
+
+@dataclass(frozen=True)
+class DemonstrationSpec:
+    """How demonstrations are played.
+
+    Args:
+        episodes: number of episodes; games are played in turn, again from the first when all were played.
+        max_turns: turns after which an episode is cut.
+        history_length: (observation, action) pairs in a prompt (`env.history_length`).
+        slips: share of turns on which another action than the expert's is carried out.
+        wrong_subgoals: share of turns after which a wrong sub-goal is in force.
+        listed: share of episodes that search receptacles in the order of the list; the others search at random.
+        seed: any integer.
+    """
+
+    episodes: int = 3000
+    max_turns: int = 30
+    history_length: int = 2
+    slips: float = 0.15
+    wrong_subgoals: float = 0.03
+    listed: float = 0.5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Example:
+    """One turn: what the model is shown, and what the expert replies."""
+
+    prompt: str
+    reply: str
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One episode of a slipping expert."""
+
+    examples: tuple[Example, ...]
+    won: bool
+
+
+def collect(
+    games: Sequence[Path], spec: DemonstrationSpec, *, workers: int, progress: bool
+) -> list[Demonstration]:
+    """Plays `spec.episodes` episodes. The result depends on the games (in their order) and the spec only.
+
+    Episode `i` is played on game `i % len(games)`; the result has the episodes of the first game first, then those of
+    the second, and so on: the engine keeps what it learned of a game, so replaying the same one at once costs little.
+    """
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(max(1, workers), mp_context=context, initializer=end_with_parent) as pool,
+        tqdm(total=spec.episodes, desc="demonstrations", unit="episode", disable=not progress) as bar,
+    ):
+        jobs = [(game, range(first, spec.episodes, len(games)), spec) for first, game in enumerate(games)]
+        demonstrations: list[Demonstration] = []
+        for of_one_game in pool.map(_demonstrate_game, jobs, chunksize=8):
+            demonstrations += of_one_game
+            bar.update(len(of_one_game))
+    return demonstrations
+
+
+def _demonstrate_game(job: tuple[Path, range, DemonstrationSpec]) -> list[Demonstration]:
+    game, numbers, spec = job
+    return [_demonstrate(game, number, spec) for number in numbers]
+
+
+def _demonstrate(game: Path, number: int, spec: DemonstrationSpec) -> Demonstration:
+    rng = random.Random(f"{spec.seed}/{number}")
+    environment = _environment(spec.max_turns)
+    observation, info = environment.reset(options={"game_file": game})
+    exploration = Exploration.LISTED if rng.random() < spec.listed else Exploration.RANDOM
+    expert = Expert(info["task"], exploration, rng)
+    memory = EpisodeMemory(spec.history_length)
+    examples = []
+    while not info["won"] and memory.turn < spec.max_turns:
+        admissible = info["admissible_actions"]
+        expert.observe(observation, admissible)
+        prompt = render_prompt(PromptStyle.PLAN_EXECUTE_COMPACT, memory.parts(observation, admissible, info["task"]))
+        advice = expert.advise(memory.subgoal)
+        examples.append(Example(prompt, advice.reply))
+        action = _slip(admissible, expert.intent.target, rng) if rng.random() < spec.slips else advice.action
+        memory.record(_decision(advice, expert, memory, spec, rng), observation, action)
+        observation, _, _, _, info = environment.step(action)
+    return Demonstration(tuple(examples), info["won"])
+
+
+def _decision(
+    advice: Advice, expert: Expert, memory: EpisodeMemory, spec: DemonstrationSpec, rng: random.Random
+) -> Decision:
+    reply = advice.reply
+    if rng.random() < spec.wrong_subgoals:
+        reply = Advice(SWITCH, rng.choice(expert.intent.subgoals), advice.action).reply
+    return carry_out(parse_reply(reply), memory.turn, memory.subgoal)
+
+
+def _slip(admissible: Sequence[str], target: str, rng: random.Random) -> str:
+    """An action that a clumsy player might have chosen."""
+    draw = rng.random()
+    moves = [a for a in admissible if a.startswith("go to ")]
+    if draw < 0.5 and moves:
+        return rng.choice(moves)
+    if draw < 0.7:
+        return rng.choice(list(admissible))
+    kind, number = rng.choice(RECEPTACLE_KINDS).lower(), rng.randint(1, 3)
+    return f"go to {kind} {number}" if draw < 0.85 else f"take {target} {rng.randint(1, 2)} from {kind} {number}"
+
+
+@lru_cache(maxsize=1)
+def _environment(max_turns: int) -> ALFWorldEnv:
+    return ALFWorldEnv(max_steps=max_turns)

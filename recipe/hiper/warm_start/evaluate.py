@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a model plays held-out games, with nothing of the trainer in between: plain transformers on generated games.
+
+    python -m recipe.hiper.warm_start.evaluate --model <folder> --games <folder> --episodes 128
+
+The panel of games is drawn with a fixed seed, so every model meets the same games.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from agent_system.environments.alfworld.env import ALFWorldEnv
+from agent_system.environments.alfworld.games import alfworld_panel
+from agent_system.environments.base import TaskSpec
+from agent_system.environments.tasks import TaskPanel, held_out_subset
+from agent_system.errors import HiPERError
+from agent_system.plan_execute.memory import EpisodeMemory
+from agent_system.plan_execute.prompts import PromptStyle, fit_prompt
+from agent_system.plan_execute.protocol import carry_out, parse_reply
+
+PANEL_SEED = 20260216
+"""Which games are in the panel. Never changed: figures of different models could not be compared."""
+
+
+@dataclass(frozen=True)
+class PlaySpec:
+    """How the model plays. Lengths in tokens; the defaults are those of the CPU profile."""
+
+    temperature: float = 0.4
+    max_turns: int = 30
+    history_length: int = 2
+    max_prompt: int = 256
+    max_reply: int = 48
+    seed: int = 0
+
+
+@dataclass
+class Episode:
+    """One played game, and what is counted in it."""
+
+    kind: str
+    won: bool = False
+    turns: int = 0
+    valid: int = 0
+    admissible: int = 0
+    switches: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures over all episodes. `entropy` is the mean over reply tokens at temperature 1, in nats."""
+
+    episodes: list[Episode] = field(repr=False)
+    entropy: float
+
+    @property
+    def success(self) -> float:
+        return sum(e.won for e in self.episodes) / len(self.episodes)
+
+    def __str__(self) -> str:
+        turns = sum(e.turns for e in self.episodes)
+        low, high = wilson_interval(sum(e.won for e in self.episodes), len(self.episodes))
+        lines = [
+            f"success            {self.success:6.1%}  (95% Wilson interval {low:.1%} to {high:.1%}, "
+            f"{len(self.episodes)} games)",
+            f"valid replies      {sum(e.valid for e in self.episodes) / turns:6.1%}",
+            f"admissible actions {sum(e.admissible for e in self.episodes) / turns:6.1%}",
+            f"switches           {sum(e.switches for e in self.episodes) / turns:6.1%} of turns",
+            f"turns              {turns / len(self.episodes):6.1f}  per episode",
+            f"entropy            {self.entropy:6.3f}  nats per reply token",
+        ]
+        by_kind = defaultdict(list)
+        for episode in self.episodes:
+            by_kind[episode.kind].append(episode.won)
+        lines += [f"  {kind:34s} {sum(won) / len(won):6.1%}  of {len(won)}" for kind, won in sorted(by_kind.items())]
+        return "\n".join(lines)
+
+
+def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """The Wilson score interval of a share (E. B. Wilson, 1927); `z` = 1.96 gives 95%."""
+    share = successes / trials
+    centre = share + z * z / (2 * trials)
+    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def panel(games: Path, split: str, episodes: int) -> TaskPanel:
+    """The games that every model is measured on: all six kinds in equal parts, if the split has them so.
+
+    Raises:
+        ConfigError: the folder has no games, or fewer than asked for.
+    """
+    return held_out_subset(alfworld_panel(games, split), episodes, PANEL_SEED)
+
+
+@torch.inference_mode()
+def play(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    games: TaskPanel,
+    spec: PlaySpec,
+    *,
+    progress: bool,
+) -> Report:
+    """Plays all games side by side; the replies of a turn are generated as one batch."""
+    torch.manual_seed(spec.seed)
+    tables = [_Table(task, spec, tokenizer) for task in games.tasks]
+    entropy, tokens = 0.0, 0
+    with tqdm(total=len(tables), desc="held-out games", unit="game", disable=not progress) as bar:
+        while running := [t for t in tables if not t.finished]:
+            replies, batch_entropy, batch_tokens = _generate(model, tokenizer, [t.prompt() for t in running], spec)
+            entropy, tokens = entropy + batch_entropy, tokens + batch_tokens
+            for table, reply in zip(running, replies, strict=True):
+                table.play(reply)
+            bar.update(sum(t.finished for t in running))
+    return Report([t.episode for t in tables], entropy / max(1, tokens))
+
+
+class _Table:
+    """One game being played."""
+
+    def __init__(self, task: TaskSpec, spec: PlaySpec, tokenizer: PreTrainedTokenizerFast):
+        self.episode = Episode(task.kind)
+        self._spec, self._tokenizer = spec, tokenizer
+        self._finished = False
+        self._memory = EpisodeMemory(spec.history_length)
+        self._environment = ALFWorldEnv(max_steps=spec.max_turns)
+        self._observation, self._info = self._environment.reset(seed=task.seed, options=dict(task.options))
+
+    @property
+    def finished(self) -> bool:
+        return self._finished
+
+    def prompt(self) -> str:
+        parts = self._memory.parts(self._observation, self._info["admissible_actions"], self._info["task"])
+        style = PromptStyle.PLAN_EXECUTE_COMPACT
+        return fit_prompt(style, parts, lambda text: len(_chat(self._tokenizer, text)), self._spec.max_prompt).text
+
+    def play(self, text: str) -> None:
+        reply = parse_reply(text)
+        decision = carry_out(reply, self._memory.turn, self._memory.subgoal)
+        self.episode.turns += 1
+        self.episode.valid += reply.valid
+        self.episode.admissible += reply.action in self._info["admissible_actions"]
+        self.episode.switches += decision.boundary
+        self._memory.record(decision, self._observation, reply.action)
+        self._observation, _, terminated, truncated, self._info = self._environment.step(reply.action)
+        self._finished = terminated or truncated
+        self.episode.won = self._info["won"]
+        if self._finished:
+            self._environment.close()
+
+
+def _chat(tokenizer: PreTrainedTokenizerFast, prompt: str) -> list[int]:
+    messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+
+
+def _generate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], spec: PlaySpec
+) -> tuple[list[str], float, int]:
+    """Replies, and the sum of the entropies of the distributions that their tokens were drawn from, with their number."""
+    encoded = tokenizer.pad({"input_ids": [_chat(tokenizer, p) for p in prompts]}, padding_side="left", return_tensors="pt")
+    sampling = {"do_sample": True, "temperature": spec.temperature, "top_k": 0} if spec.temperature > 0 else {}
+    output = model.generate(
+        **encoded,
+        **(sampling or {"do_sample": False}),
+        max_new_tokens=spec.max_reply,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    ids_BL = output.sequences[:, encoded["input_ids"].shape[1] :]
+    written_BL = (ids_BL != model.generation_config.pad_token_id).float()
+    log_probs_BLV = torch.stack(output.logits, dim=1).float().log_softmax(-1)
+    entropy_BL = -(log_probs_BLV.exp() * log_probs_BLV).sum(-1)
+    replies = tokenizer.batch_decode(ids_BL, skip_special_tokens=True)
+    return replies, float((entropy_BL * written_BL).sum()), int(written_BL.sum())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line: plays the panel and prints the report."""
+    parser = argparse.ArgumentParser(
+        prog="python -m recipe.hiper.warm_start.evaluate",
+        description="Play held-out generated games with a model and print its success rate.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    default = PlaySpec()
+    parser.add_argument("--model", type=Path, required=True, help="Hugging Face folder")
+    parser.add_argument("--games", type=Path, required=True, help="folder made by ...alfworld.generate")
+    parser.add_argument("--split", default="valid_unseen", help="train, valid_seen or valid_unseen")
+    parser.add_argument("--episodes", type=int, default=128, help="games in the panel")
+    parser.add_argument("--temperature", type=float, default=default.temperature, help="0 is greedy")
+    parser.add_argument("--max-turns", type=int, default=default.max_turns, help="turns after which an episode is cut")
+    parser.add_argument("--seed", type=int, default=default.seed, help="seed of the sampling, not of the panel")
+    given = parser.parse_args(arguments)
+    spec = PlaySpec(temperature=given.temperature, max_turns=given.max_turns, seed=given.seed)
+    try:
+        games = panel(given.games, given.split, given.episodes)
+    except HiPERError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    model = AutoModelForCausalLM.from_pretrained(given.model, dtype=torch.float32).eval()
+    print(play(model, AutoTokenizer.from_pretrained(given.model), games, spec, progress=True))
+
+
+if __name__ == "__main__":
+    main()

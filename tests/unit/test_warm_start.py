@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The warm start's tokenizer and the arithmetic of its training and evaluation."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from agent_system.environments.alfworld.expert import Advice
+from agent_system.plan_execute.protocol import parse_reply, token_spans
+from recipe.hiper.warm_start.demonstrations import Example
+from recipe.hiper.warm_start.evaluate import wilson_interval
+from recipe.hiper.warm_start.model import ModelSpec, build_model
+from recipe.hiper.warm_start.tokenizer import NUMBERS, TAGS, train_tokenizer
+from recipe.hiper.warm_start.train import EncodedExample, TrainSpec, encode, held_out_measures, train
+
+PROMPT = (
+    "task: put a clean mug in desk\nhistory: none\nobs: You arrive at drawer 2. The drawer 2 is closed.\n"
+    "subgoal: find mug\nactions: examine drawer 2 | go to desk 1 | go to drawer 1 | open drawer 2\n"
+)
+REPLY = Advice("SWITCH", "find mug", "open drawer 2").reply
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """A tokenizer as it is used: saved beside a model's configuration, and loaded by `AutoTokenizer`."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    made = train_tokenizer([PROMPT + REPLY] * 5, max_vocabulary=600, model_max_length=512)
+    made.save_pretrained(folder)
+    build_model(ModelSpec(hidden=16, layers=1, heads=2, intermediate=16), len(made), 0, 1, seed=0).save_pretrained(folder)
+    loaded = AutoTokenizer.from_pretrained(folder)
+    assert loaded(PROMPT + REPLY).input_ids == made(PROMPT + REPLY).input_ids
+    return loaded
+
+
+@pytest.fixture
+def one_thread():
+    """Two threads that wait for each other on a busy machine are far slower than one, with models of this size."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+texts = st.one_of(st.text(), st.lists(st.sampled_from([*TAGS, *NUMBERS, " ", "\n", "drawer", "é", "<"])).map("".join))
+
+
+@given(texts)
+def test_any_text_comes_back(tokenizer, text):
+    composed = unicodedata.normalize("NFC", text)
+    assert tokenizer.decode(tokenizer(composed, add_special_tokens=False).input_ids) == composed
+
+
+def test_ids_are_dense_and_padding_differs_from_the_end(tokenizer):
+    assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+def test_a_name_is_two_tokens_and_a_tag_is_one(tokenizer):
+    assert [tokenizer.decode([i]) for i in tokenizer(" drawer 2").input_ids] == [" drawer", " 2"]
+    for tag in TAGS:
+        assert len(tokenizer(tag).input_ids) == 1
+
+
+def test_a_chat_is_exactly_the_prompt(tokenizer):
+    chat = tokenizer.apply_chat_template(
+        [{"role": "user", "content": PROMPT}], add_generation_prompt=True, return_dict=False
+    )
+    assert chat == tokenizer(PROMPT).input_ids
+
+
+def test_the_blocks_of_a_reply_begin_and_end_between_tokens(tokenizer):
+    ids = [*tokenizer(REPLY).input_ids, tokenizer.eos_token_id]
+    pieces = [tokenizer.decode([i], skip_special_tokens=True) for i in ids]
+    spans = token_spans(parse_reply(REPLY), pieces)
+    assert spans.switch == (0, 3)
+    assert spans.subgoal == (3, 7)
+    assert spans.action == (7, len(ids))
+    assert spans.value_low == 7
+
+
+def test_prompts_and_replies_are_encoded_as_the_model_will_see_them(tokenizer):
+    (example,) = encode([Example(PROMPT, REPLY)], tokenizer)
+    assert tokenizer.decode(example.prompt) == PROMPT
+    assert tokenizer.decode(example.reply) == REPLY + tokenizer.eos_token
+
+
+def test_held_out_measures_against_one_example_at_a_time(tokenizer):
+    model = build_model(ModelSpec(hidden=16, layers=1, heads=2, intermediate=16), len(tokenizer), 0, 1, seed=3).eval()
+    examples = [EncodedExample((5, 6, 7), (8, 1)), EncodedExample((9, 5), (6, 7, 8, 1))]
+    loss, exact = held_out_measures(model, examples)
+    log_probs, expected_exact = [], 0
+    for example in examples:
+        ids = torch.tensor([example.prompt + example.reply])
+        scores = model(input_ids=ids).logits[0].log_softmax(-1)
+        at = range(len(example.prompt), example.length)
+        log_probs += [scores[i - 1, ids[0, i]].item() for i in at]
+        expected_exact += all(scores[i - 1].argmax() == ids[0, i] for i in at)
+    assert loss == pytest.approx(-sum(log_probs) / len(log_probs), abs=1e-5)
+    assert exact == expected_exact / 2
+
+
+def test_training_learns_a_reply_by_heart_and_is_reproducible(tokenizer, one_thread):
+    spec = TrainSpec(steps=60, batch=4, lr=1e-2, warmup=5)
+    examples = encode([Example(PROMPT, REPLY)] * 8, tokenizer)
+    sizes = ModelSpec(hidden=32, layers=1, heads=2, intermediate=32)
+    models = [build_model(sizes, len(tokenizer), 0, 1, seed=0) for _ in range(2)]
+    reports = [train(model, examples, examples, spec, progress=False) for model in models]
+    assert reports[0] == reports[1]
+    assert reports[0].held_out_exact == 1.0 and reports[0].last_loss < 0.1 < reports[0].first_loss
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_wilson_interval_of_a_known_case():
+    # 10 of 20 at 95%: centre 1/2, half-width 1.96 sqrt(1/80 + 1.96^2/1600) / (1 + 1.96^2/20) = 0.2007
+    low, high = wilson_interval(10, 20)
+    assert (low, high) == pytest.approx((0.2993, 0.7007), abs=1e-4)
+    assert wilson_interval(0, 128)[0] == 0.0 and wilson_interval(128, 128)[1] == pytest.approx(1.0)
