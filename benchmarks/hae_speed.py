@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long credit assignment takes: HAE with whitening, token advantages, loss mask and value targets of one batch.
+"""How long credit assignment takes: reading the values, shaping, HAE, whitening, token advantages, loss mask and value
+targets of one batch.
 
     python benchmarks/hae_speed.py            # 128 episodes x 50 turns x 128 tokens
 
-Times the tensor functions of `recipe.hiper` and, in the same run, a Python loop over rows and tokens that does the same
-arithmetic on lists, and checks that both give the same numbers. The rows are shuffled, as they are in training.
+Times what the trainer calls (`credit.read_slots` and `advantage.hae_credit`) and, in the same run, a Python loop over
+rows and tokens that does the same arithmetic on lists, and checks that both give the same numbers. The rows are
+shuffled, as they are in training.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import math
 import os
 import platform
 import statistics
@@ -25,91 +28,106 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from recipe.hiper.credit import Head, episode_grid, gather_values, token_credit, value_targets, whiten
-from recipe.hiper.hae import HAEConfig, hierarchical_advantages
+from agent_system.plan_execute.protocol import Problem
+from agent_system.rollout.records import TurnRecord
+from recipe.hiper.advantage import BatchTurns, hae_credit
+from recipe.hiper.credit import Head, read_slots
+from recipe.hiper.hae import HAEConfig
+from recipe.hiper.settings import HiPERSettings
+from recipe.hiper.shaping import ShapingConfig
 
-CONFIG = HAEConfig(gamma=0.99, lam_turn=0.95, lam_seg=0.9)
+SETTINGS = HiPERSettings(
+    estimator="hae",
+    hae=HAEConfig(gamma=0.99, lam_turn=0.95, lam_seg=0.9),
+    shaping=ShapingConfig(invalid_action_penalty_coef=0.1, keep_penalty=-0.3, keep_consistency_penalty=-0.3),
+    whiten=True,
+    num_heads=3,
+    value_coefficients=(1.0, 1.0, 1.0),
+    updates_per_step=None,
+    poll_interval=0.05,
+)
 AT_LEAST_ONE = ("episodes", "turns", "repeats", "loop_repeats", "threads")
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
+TOLERANCE = 1e-4
+"""The trainer's batch is float32, the loop's lists are float64."""
+COMPARED = ("token_advantages", "token_mask", "value_targets", "value_mask", "switch_probability")
 
 
 @dataclass(frozen=True)
-class Rows:
+class Batch:
     """One batch as the trainer holds it: a row per turn, in any order."""
 
-    episode: Tensor
-    turn: Tensor
-    is_padding: Tensor
-    reward: Tensor
-    boundary: Tensor
-    terminated: Tensor
-    spans: Tensor
-    value_low: Tensor
-    values: Tensor
+    turns: BatchTurns
+    heads: list[Tensor]
+    """Values of each head, `[rows, tokens]`."""
+    log_probs: Tensor
+    """`[rows, tokens]`."""
 
 
-def make_rows(episodes: int, turns: int, tokens: int, dtype: torch.dtype) -> Rows:
+def make_batch(episodes: int, turns: int, tokens: int) -> Batch:
     generator = torch.Generator().manual_seed(0)
     rows = episodes * turns
-    order = torch.randperm(rows, generator=generator)
-    turn = order % turns
+    order = torch.randperm(rows, generator=generator).tolist()
     cuts = torch.rand(rows, tokens, generator=generator).argsort(1)[:, :6].sort(1).values
     cuts[:, 0] = 0
-    spans = cuts.view(rows, 3, 2)
-    return Rows(
-        episode=order // turns,
-        turn=turn,
-        is_padding=torch.zeros(rows, dtype=torch.bool),
-        reward=torch.randn(rows, generator=generator, dtype=dtype),
-        boundary=(torch.rand(rows, generator=generator) < 0.3) | (turn == 0),
-        terminated=turn == turns - 1,
-        spans=spans,
-        value_low=spans[:, 1, 1],
-        values=torch.randn(rows, tokens, 3, generator=generator, dtype=dtype),
+    spans = cuts.view(rows, 3, 2).tolist()
+    rewards = torch.randn(rows, generator=generator).tolist()
+    opens, malformed, drifts, unreadable = (torch.rand(4, rows, generator=generator) < 0.3).tolist()
+    keys, fields = [], []
+    for row, cell in enumerate(order):
+        episode, turn = divmod(cell, turns)
+        boundary = opens[row] or turn == 0
+        problem = Problem.UNKNOWN_SWITCH if unreadable[row] else Problem.TEXT_OUTSIDE
+        record = TurnRecord(
+            task_id=f"task-{episode}",
+            kind="pick_and_place_simple",
+            split="train",
+            turn=turn,
+            prompt="",
+            reply="",
+            observation="",
+            switch="SWITCH" if boundary else "KEEP",
+            subgoal="find mug",
+            action="look",
+            problems=(problem.value,) if malformed[row] else (),
+            boundary=boundary,
+            subgoal_in_force="find mug",
+            copied_exactly=not boundary and not drifts[row],
+            comparable=True,
+            admissible=True,
+            reward=rewards[row],
+            terminated=turn == turns - 1,
+            truncated=False,
+            stop="",
+            won=False,
+            score=0.0,
+            spans=tuple(map(tuple, spans[row])),
+            value_low=spans[row][1][1],
+            dropped_turns=0,
+            observation_cut=False,
+        )
+        keys.append(f"task-{episode}_0_{turn}")
+        fields.append(record.to_fields())
+    return Batch(
+        turns=BatchTurns.from_fields(keys, [False] * rows, fields),
+        heads=list(torch.randn(3, rows, tokens, generator=generator)),
+        log_probs=-torch.rand(rows, tokens, generator=generator) / tokens,
     )
 
 
-def vectorised(rows: Rows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Token advantages, loss mask, value targets, value mask."""
-    tokens = rows.values.shape[1]
-    grid = episode_grid(rows.episode, rows.turn, rows.is_padding)
-    values = gather_values(rows.values, rows.value_low)
-    boundary = grid.to_grid(rows.boundary)
-    hae = hierarchical_advantages(
-        *(grid.to_grid(x) for x in (rows.reward, values.low, values.high, values.term)),
-        boundary=boundary,
-        valid=grid.valid,
-        terminated=grid.to_grid(rows.terminated),
-        config=CONFIG,
-    )
-    white = [
-        whiten(hae.adv_switch, grid.valid),
-        whiten(hae.adv_high, boundary),
-        whiten(hae.adv_low, grid.valid),
-    ]
-    credit = token_credit(*map(grid.to_rows, white), rows.boundary, rows.spans, tokens, rows.is_padding)
-    targets = value_targets(
-        *map(grid.to_rows, (hae.target_high, hae.target_low, hae.target_term)),
-        rows.boundary,
-        rows.value_low,
-        tokens,
-        rows.is_padding,
-    )
-    return credit.advantages, credit.loss_mask, targets.targets, targets.mask
+def vectorised(batch: Batch) -> tuple[Tensor, ...]:
+    """What the trainer does, in the order of `COMPARED`."""
+    values = read_slots(batch.heads, batch.turns.value_low)
+    credit = hae_credit(batch.turns, values, batch.log_probs, SETTINGS)
+    return tuple(getattr(credit, name) for name in COMPARED)
 
 
 @dataclass
-class LoopRows:
-    """`Rows` as Python lists, converted outside the timed part."""
+class LoopBatch:
+    """`Batch` as Python lists, converted outside the timed part."""
 
-    episode: list[int]
-    turn: list[int]
-    reward: list[float]
-    boundary: list[bool]
-    terminated: list[bool]
-    spans: list[list[list[int]]]
-    value_low: list[int]
-    values: list[list[list[float]]]
+    records: list[TurnRecord]
+    heads: list[list[list[float]]]
+    log_probs: list[list[float]]
 
 
 def whiten_list(values: list[float]) -> list[float]:
@@ -118,64 +136,79 @@ def whiten_list(values: list[float]) -> list[float]:
     return [(value - mean) / (variance + 1e-8) ** 0.5 for value in values]
 
 
-def looped(rows: LoopRows) -> tuple[list, list, list, list]:
+def shaped_reward(record: TurnRecord) -> float:
+    shaping = SETTINGS.shaping
+    reward = record.reward
+    if record.problems:
+        reward -= shaping.invalid_action_penalty_coef
+    if not record.boundary and record.turn > 0:
+        reward += shaping.keep_penalty
+        if not record.copied_exactly and record.comparable:
+            reward += shaping.keep_consistency_penalty
+    return reward
+
+
+def written_switch(record: TurnRecord, log_probs: list[float]) -> float:
+    if Problem.UNKNOWN_SWITCH.value in record.problems or Problem.MISSING_SWITCH.value in record.problems:
+        return 0.0
+    start, end = record.spans[0]
+    written = math.exp(sum(log_probs[start:end]))
+    return written if record.switch == "SWITCH" else 1.0 - written
+
+
+def looped(batch: LoopBatch) -> tuple[list, ...]:
     """The same arithmetic, one row and one token at a time."""
-    gamma, lam_turn, lam_seg = CONFIG.gamma, CONFIG.lam_turn, CONFIG.lam_seg
-    count, tokens = len(rows.reward), len(rows.values[0])
-    row_of = {(rows.episode[row], rows.turn[row]): row for row in range(count)}
+    gamma, lam_turn, lam_seg = SETTINGS.hae.gamma, SETTINGS.hae.lam_turn, SETTINGS.hae.lam_seg
+    records = batch.records
+    count, tokens = len(records), len(batch.log_probs[0])
+    row_of = {(record.task_id, record.turn): row for row, record in enumerate(records)}
     low, high, switch, target_low, target_high, target_term = ([0.0] * count for _ in range(6))
-    for row in sorted(range(count), key=lambda row: -rows.turn[row]):
-        v_hi = rows.values[row][0][Head.HIGH]
-        v_term = rows.values[row][0][Head.TERM]
-        v_lo = rows.values[row][rows.value_low[row]][Head.LOW]
-        after = None if rows.terminated[row] else row_of.get((rows.episode[row], rows.turn[row] + 1))
+    for row in sorted(range(count), key=lambda row: -records[row].turn):
+        record = records[row]
+        v_hi = batch.heads[Head.HIGH][row][0]
+        v_term = batch.heads[Head.TERM][row][0]
+        v_lo = batch.heads[Head.LOW][row][record.value_low]
+        after = None if record.terminated else row_of.get((record.task_id, record.turn + 1))
         next_low = next_high = next_term = next_adv = 0.0
-        if after is not None and rows.boundary[after]:
-            next_low = next_term = rows.values[after][0][Head.HIGH]
+        if after is not None and records[after].boundary:
+            next_low = next_term = batch.heads[Head.HIGH][after][0]
             next_high = next_low + lam_seg * (target_high[after] - next_low)
         elif after is not None:
-            next_low = rows.values[after][rows.value_low[after]][Head.LOW]
+            next_low = batch.heads[Head.LOW][after][records[after].value_low]
             next_high, next_term, next_adv = target_high[after], target_term[after], low[after]
-        low[row] = rows.reward[row] + gamma * next_low - v_lo + gamma * lam_turn * next_adv
+        reward = shaped_reward(record)
+        low[row] = reward + gamma * next_low - v_lo + gamma * lam_turn * next_adv
         target_low[row] = low[row] + v_lo
-        target_high[row] = rows.reward[row] + gamma * next_high
+        target_high[row] = reward + gamma * next_high
         high[row] = target_high[row] - v_hi
-        target_term[row] = rows.reward[row] + gamma * next_term
+        target_term[row] = reward + gamma * next_term
         switch[row] = target_term[row] - v_term
 
     switch, low = whiten_list(switch), whiten_list(low)
-    opening = [row for row in range(count) if rows.boundary[row]]
+    opening = [row for row in range(count) if records[row].boundary]
     for row, value in zip(opening, whiten_list([high[row] for row in opening]), strict=True):
         high[row] = value
 
-    advantages, loss_mask, targets, masks = [], [], [], []
-    for row in range(count):
-        token_advantages, token_mask, token_targets, token_masks = [], [], [], []
-        (switch_start, switch_end), (subgoal_start, subgoal_end), (action_start, action_end) = rows.spans[row]
+    advantages, loss_mask, targets, masks, probability = [], [], [], [], []
+    for row, record in enumerate(records):
+        token_advantages, token_mask = [], []
+        (switch_start, switch_end), (subgoal_start, subgoal_end), (action_start, action_end) = record.spans
         for token in range(tokens):
             advantage, in_loss = 0.0, False
             if switch_start <= token < switch_end:
                 advantage, in_loss = switch[row], True
-            elif subgoal_start <= token < subgoal_end and rows.boundary[row]:
+            elif subgoal_start <= token < subgoal_end and record.boundary:
                 advantage, in_loss = high[row], True
             elif action_start <= token < action_end:
                 advantage, in_loss = low[row], True
             token_advantages.append(advantage)
             token_mask.append(in_loss)
-            at_high, at_low = token == 0 and rows.boundary[row], token == rows.value_low[row]
-            token_targets.append(
-                [
-                    target_high[row] if at_high else 0.0,
-                    target_low[row] if at_low else 0.0,
-                    target_term[row] if token == 0 else 0.0,
-                ]
-            )
-            token_masks.append([at_high, at_low, token == 0])
         advantages.append(token_advantages)
         loss_mask.append(token_mask)
-        targets.append(token_targets)
-        masks.append(token_masks)
-    return advantages, loss_mask, targets, masks
+        targets.append([target_high[row] if record.boundary else 0.0, target_low[row], target_term[row]])
+        masks.append([float(record.boundary), 1.0, 1.0])
+        probability.append(written_switch(record, batch.log_probs[row]))
+    return advantages, loss_mask, targets, masks, probability
 
 
 def milliseconds(function: Callable[[], object], repeats: int) -> list[float]:
@@ -212,36 +245,32 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=128, help="response tokens of a turn, at least 6")
     parser.add_argument("--repeats", type=int, default=30, help="timed runs of the tensor functions")
     parser.add_argument("--loop-repeats", type=int, default=5, help="timed runs of the Python loop")
-    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     parser.add_argument("--threads", type=int, default=1, help="torch threads; the Python loop has one in any case")
     arguments = parser.parse_args()
     if arguments.tokens < 6 or min(vars(arguments)[name] for name in AT_LEAST_ONE) < 1:
         parser.error("--tokens must be at least 6, all other numbers at least 1")
 
     torch.set_num_threads(arguments.threads)
-    dtype = getattr(torch, arguments.dtype)
     print(f"machine: {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads")
     print(f"versions: Python {platform.python_version()}, torch {torch.__version__}")
     size = f"{arguments.episodes} episodes x {arguments.turns} turns x {arguments.tokens} tokens"
-    print(f"batch: {size}, {arguments.dtype}")
+    print(f"batch: {size}")
 
-    rows = make_rows(arguments.episodes, arguments.turns, arguments.tokens, dtype)
-    names = ("episode", "turn", "reward", "boundary", "terminated", "spans", "value_low", "values")
-    loop_rows = LoopRows(**{name: getattr(rows, name).tolist() for name in names})
+    batch = make_batch(arguments.episodes, arguments.turns, arguments.tokens)
+    loop_batch = LoopBatch(batch.turns.records, [head.tolist() for head in batch.heads], batch.log_probs.tolist())
 
-    actual, expected = vectorised(rows), looped(loop_rows)
-    for name, ours, theirs in zip(("advantages", "loss mask", "targets", "value mask"), actual, expected, strict=True):
+    for name, ours, theirs in zip(COMPARED, vectorised(batch), looped(loop_batch), strict=True):
         reference = torch.tensor(theirs, dtype=torch.float64)
         difference = float((ours.double() - reference).abs().max())
-        allowed = 0.0 if ours.dtype == torch.bool else TOLERANCE[dtype]
+        allowed = 0.0 if name in ("token_mask", "value_mask") else TOLERANCE
         print(f"{name}: largest difference to the loop {difference:.1e} (allowed {allowed:.0e})")
         if not difference <= allowed:
             print("the two do not agree; the times below would mean nothing", file=sys.stderr)
             return 1
 
-    ours = milliseconds(lambda: vectorised(rows), arguments.repeats)
-    theirs = milliseconds(lambda: looped(loop_rows), arguments.loop_repeats)
-    print(describe("tensor functions", ours))
+    ours = milliseconds(lambda: vectorised(batch), arguments.repeats)
+    theirs = milliseconds(lambda: looped(loop_batch), arguments.loop_repeats)
+    print(describe("read_slots and hae_credit", ours))
     print(describe("Python loop over rows and tokens", theirs))
     print(f"ratio of the medians: {statistics.median(theirs) / statistics.median(ours):.0f}")
     return 0

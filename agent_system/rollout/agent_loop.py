@@ -133,7 +133,9 @@ class EpisodeAgentLoop(AgentLoopBase):
             f"the last error was: {last}"
         ) from last
 
-    async def _play(self, task: TaskSpec, split: str, sampling_params: dict[str, Any], wave: FreeRunning) -> list[AgentLoopOutput]:
+    async def _play(
+        self, task: TaskSpec, split: str, sampling_params: dict[str, Any], wave: FreeRunning
+    ) -> list[AgentLoopOutput]:
         settings = self.settings
         memory = EpisodeMemory(settings.history_length)
         rows: list[AgentLoopOutput] = []

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the rows of a training batch to what the updates need: the one place where the pure functions are put together.
 
-    rows -> [episodes, turns] grid -> shaped rewards -> HAE -> whitening -> token advantages, loss mask, value targets
+rows -> [episodes, turns] grid -> shaped rewards -> HAE -> whitening -> token advantages, loss mask, value targets
 """
 
 from __future__ import annotations

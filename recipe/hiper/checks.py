@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from agent_system.errors import ConfigError
 from agent_system.rollout.agents import AGENTS, agent_kind
-from recipe.hiper.settings import ESTIMATORS, HiPERSettings
+from recipe.hiper.settings import ESTIMATORS, hae_config, shaping_config
 
 OPEN_SECTIONS = (
     "ray_kwargs.ray_init",
@@ -52,6 +52,30 @@ def unknown_keys(config: DictConfig, reference: DictConfig) -> list[str]:
     return problems
 
 
+def wrong_types(config: DictConfig, reference: DictConfig) -> list[str]:
+    """A message for every key that holds text, or nothing, where the profile has a number or true/false."""
+    given = OmegaConf.to_container(config, resolve=False)
+    problems = []
+    for key in flat_keys(OmegaConf.to_container(reference, resolve=False)):
+        expected = OmegaConf.select(reference, key)
+        if not isinstance(expected, bool | int | float) or not _holds(given, key):
+            continue
+        value = OmegaConf.select(config, key)
+        own = key.startswith(("env.", "algorithm.hae.", "warm_start.", "data.", "trainer."))
+        if isinstance(value, str) or (value is None and own) or isinstance(value, bool) != isinstance(expected, bool):
+            kind = "true or false" if isinstance(expected, bool) else "a number"
+            problems.append(f"{key}={value}: {kind} is expected, for example {key}={expected}")
+    return problems
+
+
+def _holds(container: Any, key: str) -> bool:
+    for name in key.split("."):
+        if not isinstance(container, dict) or name not in container:
+            return False
+        container = container[name]
+    return True
+
+
 def suggestion(key: str, known: Iterable[str]) -> str:
     """ " Did you mean ...?" with the most similar known keys, or nothing."""
     known = list(known)
@@ -72,6 +96,8 @@ def check_config(config: DictConfig, reference: DictConfig) -> None:
         ConfigError: one message with every problem, each with the override that mends it.
     """
     problems = unknown_keys(config, reference)
+    if mistyped := wrong_types(config, reference):  # nothing can be compared with a value of the wrong type
+        raise_all(problems + mistyped)
     problems += _environment(config)
     problems += _estimator(config)
     problems += _batches(config)
@@ -102,6 +128,11 @@ def _environment(config: DictConfig) -> Iterator[str]:
             yield f"env.{name}={env[name]}: at least {least} is needed. env.{name}={max(least, 1)}"
     if env.rollout.n < 1:
         yield f"env.rollout.n={env.rollout.n}: at least one episode per task is needed. env.rollout.n=1"
+    elif config.actor_rollout_ref.rollout.n != env.rollout.n:
+        yield (
+            f"actor_rollout_ref.rollout.n={config.actor_rollout_ref.rollout.n} follows env.rollout.n={env.rollout.n} and "
+            f"is not set by itself. Remove it, or env.rollout.n={config.actor_rollout_ref.rollout.n}"
+        )
     if env.alfworld.games not in ("auto", "published", "generated"):
         yield f"env.alfworld.games={env.alfworld.games} is not auto, published or generated. env.alfworld.games=auto"
 
@@ -112,10 +143,11 @@ def _estimator(config: DictConfig) -> Iterator[str]:
     if estimator not in ESTIMATORS:
         yield f"algorithm.adv_estimator={estimator} is not one of {', '.join(ESTIMATORS)}. algorithm.adv_estimator=hae"
         return
-    try:
-        HiPERSettings.from_config(config)
-    except ValueError as error:
-        yield str(error)
+    for read in (hae_config, shaping_config):
+        try:
+            read(config)
+        except ValueError as error:
+            yield str(error)
     if critic.enable is False:
         yield f"critic.enable=False: {estimator} estimates advantages from values. Remove it, or critic.enable=True"
     if algorithm.use_kl_in_reward and estimator == "hae":

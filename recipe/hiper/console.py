@@ -70,9 +70,7 @@ def step_summary(metrics: dict[str, Any]) -> str:
         parts.append(f"{metrics['rollout/episode_length']:.1f} turns")
         if (switch := metrics.get("rollout/switch_rate")) is not None:
             parts.append(f"switch {switch:.0%}")
-    seconds = [
-        f"{short} {metrics[name]:.1f}" for timer, short in PHASES if (name := f"timing_s/{timer}") in metrics
-    ]
+    seconds = [f"{short} {metrics[name]:.1f}" for timer, short in PHASES if (name := f"timing_s/{timer}") in metrics]
     if seconds:
         parts.append("s: " + " ".join(seconds))
     return " | ".join(parts)

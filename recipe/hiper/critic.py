@@ -190,7 +190,7 @@ def hierarchical_value_loss(
     old, target, mask = (stacked(data[name]).to(device) for name in ("old_values", "value_targets", "value_mask"))
     mask = mask.bool()
 
-    clipped = old + (values - old).clamp(-config.cliprange_value, config.cliprange_value)
+    clipped = values.clamp(old - config.cliprange_value, old + config.cliprange_value)
     plain_error, clipped_error = (values - target) ** 2, (clipped - target) ** 2
     error = 0.5 * torch.maximum(plain_error, clipped_error) * mask
     counts = torch.tensor(tu.get_non_tensor_data(data, "value_counts", default=None), device=device)
@@ -202,5 +202,7 @@ def hierarchical_value_loss(
     for slot in Head:
         name = slot.name.lower()
         metrics[f"critic/vf_loss_{name}"] = Metric(value=loss_per_slot[slot].detach(), aggregation=AggregationType.SUM)
-        metrics[f"critic/vf_clipfrac_{name}"] = Metric(value=was_clipped[slot].detach(), aggregation=AggregationType.SUM)
+        metrics[f"critic/vf_clipfrac_{name}"] = Metric(
+            value=was_clipped[slot].detach(), aggregation=AggregationType.SUM
+        )
     return loss, metrics

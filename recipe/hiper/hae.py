@@ -192,7 +192,7 @@ def hierarchical_advantages(
         for name, grid in (("switch_prob", switch_prob), ("values_low_prev", values_low_prev)):
             if grid is None:
                 raise ValueError(
-                    f'algorithm.hae.switch_advantage=termination needs the argument {name}; without it use '
+                    f"algorithm.hae.switch_advantage=termination needs the argument {name}; without it use "
                     "algorithm.hae.switch_advantage=segment_return"
                 )
         adv_switch = (boundary.to(dtype) - real(switch_prob)) * (v_hi_ET - real(values_low_prev))

@@ -12,7 +12,10 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
+
+from agent_system.errors import ConfigError, HiPERError
 
 PROFILES = ("cpu", "gpu")
 
@@ -24,6 +27,10 @@ CPU_ENVIRONMENT = {
     "TORCHDYNAMO_DISABLE": "1",
 }
 """What every process of a CPU run needs; a value already set in the environment wins."""
+
+
+class RunStopped(HiPERError):
+    """The run ended before its last step."""
 
 
 def has_gpu() -> bool:
@@ -52,8 +59,6 @@ def fill_in_machine(config) -> None:
     import torch
     from omegaconf import open_dict
 
-    from agent_system.errors import ConfigError
-
     trainer = config.trainer
     if trainer.device != "cpu":
         found = torch.cuda.device_count()
@@ -64,9 +69,13 @@ def fill_in_machine(config) -> None:
                 f"trainer.n_gpus_per_node={trainer.n_gpus_per_node}, but this machine has {found} GPUs. "
                 f"trainer.n_gpus_per_node={found}, or profile=cpu"
             )
-    names = ("HIPER_CACHE", "ALFWORLD_DATA", "VERL_LOGGING_LEVEL", *CPU_ENVIRONMENT)
+    if "wandb" in trainer.logger and not os.environ.get("WANDB_API_KEY"):
+        # Without a key wandb would ask on a terminal that nobody sees. Offline runs are uploaded with `wandb sync`.
+        os.environ.setdefault("WANDB_MODE", "offline")
+    names = ("HIPER_CACHE", "ALFWORLD_DATA", "VERL_LOGGING_LEVEL", "WANDB_MODE", "WANDB_API_KEY", *CPU_ENVIRONMENT)
     forwarded = {name: os.environ[name] for name in names if name in os.environ}
     forwarded["TENSORBOARD_DIR"] = str(Path(config.run_dir).absolute() / "tensorboard")
+    forwarded["WANDB_DIR"] = str(Path(config.run_dir).absolute())
     with open_dict(config):
         config.run_dir = str(Path(config.run_dir).absolute())
         config.ray_kwargs.ray_init.runtime_env.env_vars = forwarded
@@ -128,7 +137,7 @@ def train(config) -> None:
     """Check, prepare, train.
 
     Raises:
-        HiPERError: something is wrong; the message says what mends it.
+        HiPERError: something is wrong; the message says what mends it, or where the whole story is.
     """
     from omegaconf import OmegaConf
 
@@ -150,10 +159,22 @@ def train(config) -> None:
     OmegaConf.save(config, folder / "config.yaml")
     log_file = folder / "logs" / f"train-{time.strftime('%Y%m%d-%H%M%S')}.log"
     print(f"run: {folder}\nlog: {log_file}", file=sys.stderr)
-    with quiet_terminal(log_file) as terminal, ProgressBar(folder, terminal):
-        from recipe.hiper.runner import run
+    try:
+        with quiet_terminal(log_file) as terminal, ProgressBar(folder, terminal):
+            from recipe.hiper.runner import run
 
-        run(config, recorder_arguments)
+            try:
+                run(config, recorder_arguments)
+            except BaseException:
+                traceback.print_exc()  # into the log
+                raise
+    except HiPERError:
+        raise
+    except KeyboardInterrupt:
+        raise RunStopped("interrupted. The same command goes on from the latest checkpoint.") from None
+    except Exception as error:
+        last_line = str(error).strip().splitlines()[-1] if str(error).strip() else ""
+        raise RunStopped(f"the run failed: {type(error).__name__}: {last_line}\nAll of it is in {log_file}") from error
     print(f"finished after {(time.time() - started) / 60:.1f} min", file=sys.stderr)
 
 
@@ -161,8 +182,6 @@ def command_line(action) -> None:
     """Compose the configuration from the command line and do `action` with it. Our own errors end without traceback."""
     sys.argv[1:] = choose_profile(sys.argv[1:])
     import hydra
-
-    from agent_system.errors import HiPERError
 
     @hydra.main(config_path="pkg://recipe.hiper.config", config_name="hiper_trainer", version_base=None)
     def job(config) -> None:

@@ -47,6 +47,12 @@ def game_spec(config: DictConfig) -> GameSpec:
         ConfigError: a value is out of range.
     """
     knobs = config.env.alfworld.generated
+    known = [kind.value for kind in TaskKind]
+    if unknown := [name for name in knobs.task_types or () if name not in known]:
+        raise ConfigError(
+            f"env.alfworld.generated.task_types: {', '.join(unknown)} not among {', '.join(known)}. "
+            "env.alfworld.generated.task_types=null for all of them"
+        )
     kinds = tuple(TaskKind) if knobs.task_types is None else tuple(TaskKind(name) for name in knobs.task_types)
     return GameSpec(
         receptacles=None if knobs.receptacles is None else tuple(knobs.receptacles),
@@ -102,7 +108,10 @@ def prepare_panels(config: DictConfig, data_dir: Path) -> dict[str, TaskPanel]:
     """
     name = config.env.alfworld.eval_dataset
     if name not in EVAL_SPLITS:
-        raise ConfigError(f"env.alfworld.eval_dataset={name} is not one of {', '.join(EVAL_SPLITS)}")
+        raise ConfigError(
+            f"env.alfworld.eval_dataset={name} is not one of {', '.join(EVAL_SPLITS)}. "
+            "env.alfworld.eval_dataset=valid_unseen"
+        )
     held_out = alfworld_panel(data_dir, EVAL_SPLITS[name])
     wanted = config.env.val_tasks
     if wanted > len(held_out):

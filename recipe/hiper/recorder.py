@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run leaves in its folder, written while it runs.
 
-    config.yaml          the resolved configuration
-    metrics.jsonl        one line per step, {"step": n, ...metrics}
-    curve.png            success, episode length, switch rate, value losses over steps
-    episodes/            one file per step and split, one JSON line per episode
-    failures.jsonl       one line per episode that could not be played
-    status.json          what the run is doing now; the progress bar reads it
-    tensorboard/  checkpoints/  logs/
+config.yaml          the resolved configuration
+metrics.jsonl        one line per step, {"step": n, ...metrics}
+curve.png            success, episode length, switch rate, value losses over steps
+episodes/            one file per step and split, one JSON line per episode
+failures.jsonl       one line per episode that could not be played
+status.json          what the run is doing now; the progress bar reads it
+tensorboard/  checkpoints/  logs/
 """
 
 from __future__ import annotations

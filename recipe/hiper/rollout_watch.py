@@ -46,12 +46,12 @@ class WatchedReplayBuffer:
         Raises:
             EpisodesLost: an episode ended without rows; the message holds the first error.
         """
-        batch, metrics = self._inner.sample(
-            global_steps=global_steps, partition_id=partition_id, batch_size=batch_size
-        )
+        batch, metrics = self._inner.sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
         expected = batch_size * self._group_size[partition_id]
         played = len({key.rsplit("_", 1)[0] for key in batch.keys})
         if played < expected:
-            raise EpisodesLost(f"{expected - played} of {expected} episodes could not be played. {self._first_failure()}")
+            raise EpisodesLost(
+                f"{expected - played} of {expected} episodes could not be played. {self._first_failure()}"
+            )
         self._observer(batch, partition_id)
         return batch, metrics

@@ -57,31 +57,41 @@ class HiPERSettings:
     @classmethod
     def from_config(cls, config: DictConfig) -> HiPERSettings:
         """Read the keys. Values out of range raise ValueError; `recipe.hiper.checks` reports them all together."""
-        algorithm, actor, critic = config.algorithm, config.actor_rollout_ref.actor, config.critic
-        hae = algorithm.hae
-        penalised = actor.use_invalid_action_penalty
+        algorithm, critic = config.algorithm, config.critic
         return cls(
             estimator=algorithm.adv_estimator,
-            hae=HAEConfig(
-                gamma=algorithm.gamma,
-                lam_turn=algorithm.lam,
-                lam_seg=hae.lam_seg,
-                switch_advantage=hae.switch_advantage,
-                bootstrap_truncated=hae.bootstrap_truncated,
-            ),
-            shaping=ShapingConfig(
-                invalid_action_penalty_coef=actor.invalid_action_penalty_coef if penalised else 0.0,
-                keep_penalty=hae.keep_penalty,
-                keep_penalty_mode=hae.keep_penalty_mode,
-                keep_consistency_penalty=hae.keep_consistency_penalty,
-                keep_consistency_requires_both=hae.keep_consistency_requires_both,
-            ),
-            whiten=hae.norm_adv,
+            hae=hae_config(config),
+            shaping=shaping_config(config),
+            whiten=algorithm.hae.norm_adv,
             num_heads=number_of_heads(config),
             value_coefficients=(critic.high_value_coef, 1.0, critic.term_value_coef),
             updates_per_step=algorithm.updates_per_step,
             poll_interval=config.trainer.poll_interval,
         )
+
+
+def hae_config(config: DictConfig) -> HAEConfig:
+    """The estimator's settings."""
+    algorithm = config.algorithm
+    return HAEConfig(
+        gamma=algorithm.gamma,
+        lam_turn=algorithm.lam,
+        lam_seg=algorithm.hae.lam_seg,
+        switch_advantage=algorithm.hae.switch_advantage,
+        bootstrap_truncated=algorithm.hae.bootstrap_truncated,
+    )
+
+
+def shaping_config(config: DictConfig) -> ShapingConfig:
+    """The penalties. `use_invalid_action_penalty=False` is a coefficient of 0."""
+    actor, hae = config.actor_rollout_ref.actor, config.algorithm.hae
+    return ShapingConfig(
+        invalid_action_penalty_coef=actor.invalid_action_penalty_coef if actor.use_invalid_action_penalty else 0.0,
+        keep_penalty=hae.keep_penalty,
+        keep_penalty_mode=hae.keep_penalty_mode,
+        keep_consistency_penalty=hae.keep_consistency_penalty,
+        keep_consistency_requires_both=hae.keep_consistency_requires_both,
+    )
 
 
 def number_of_heads(config: DictConfig) -> int:

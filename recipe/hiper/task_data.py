@@ -51,9 +51,7 @@ class TaskDataset(Dataset):
 
     def __init__(self, data_files, tokenizer=None, processor=None, config=None, max_samples: int = -1):
         document = json.loads(Path(data_files).read_text(encoding="utf-8"))
-        panel = TaskPanel(
-            tuple(TaskSpec(**task) for task in document["tasks"]), tuple(document["content_hashes"])
-        )
+        panel = TaskPanel(tuple(TaskSpec(**task) for task in document["tasks"]), tuple(document["content_hashes"]))
         rows = document["rows"] if max_samples <= 0 else min(max_samples, document["rows"])
         seed = document["order_seed"]
         self.split = document["split"]

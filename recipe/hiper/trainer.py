@@ -138,6 +138,8 @@ class HiPERTrainer(PPOTrainerSync):
         return dp_size * self.settings.updates_per_step * self.config.actor_rollout_ref.rollout.n
 
     def _compute_values(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        # With LoRA, verl asks for the reference policy by this mark and leaves it in place; the critic would obey it too.
+        batch.extra_info.pop("no_lora_adapter", None)
         if self.settings.estimator != "hae":
             return super()._compute_values(batch, metrics)
         batch.extra_info.update(
@@ -228,9 +230,7 @@ class HiPERTrainer(PPOTrainerSync):
                 partition_id=batch.partition_id,
                 fields=TensorDict({"response_mask": mask, "loss_mask": mask.clone()}, batch_size=len(batch)),
             )
-        return self._in_equal_mini_batches(
-            self.config.actor_rollout_ref.actor, super()._update_actor, batch, metrics
-        )
+        return self._in_equal_mini_batches(self.config.actor_rollout_ref.actor, super()._update_actor, batch, metrics)
 
     def _in_equal_mini_batches(self, section: DictConfig, update, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         """Run verl's update with the mini-batch size that makes `updates_per_step` of them.

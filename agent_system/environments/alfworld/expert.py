@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A scripted expert that plays ALFWorld the way an agent has to: from the text alone, exploring.
 
-It sees the task sentence, the observations and the admissible actions, and nothing else. Its state is a function of what
-it has observed, never of what it meant to do, so it can be asked for advice in the middle of anybody's episode: after
-random actions, with the wrong object in hand, or with the right one put down in the wrong place.
+It sees the task sentence, the observations and the admissible actions, and nothing else. Its state is a function of
+what it has observed, never of what it meant to do, so it can be asked for advice in the middle of anybody's episode:
+after random actions, with the wrong object in hand, or with the right one put down in the wrong place.
 
 Each piece of advice is a plan-execute decision. The sub-goal names the phase of the task and changes with it:
-`find X` -> (`clean X` | `heat X` | `cool X`) -> `put X in Y`, or -> `use desklamp`; with two objects, `find second X` and
-`put second X in Y` follow.
+`find X` -> (`clean X` | `heat X` | `cool X`) -> `put X in Y`, or -> `use desklamp`; with two objects, `find second X`
+and `put second X in Y` follow.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Exploration(str, Enum):
 
 @dataclass(frozen=True)
 class Intent:
-    """A task sentence, understood. `verb` is clean, heat, cool or None; exactly one of destination and lamp is given."""
+    """A task sentence, understood. `verb` is clean, heat, cool or None; either a destination or a lamp is given."""
 
     target: str
     count: int = 1
@@ -85,9 +85,7 @@ class Advice:
     @property
     def reply(self) -> str:
         """The advice in the words of the plan-execute protocol."""
-        return (
-            f"<switch>{self.switch}</switch><subgoal>{self.subgoal}</subgoal><action>{self.action}</action>"
-        )
+        return f"<switch>{self.switch}</switch><subgoal>{self.subgoal}</subgoal><action>{self.action}</action>"
 
 
 def parse_task(task: str) -> Intent:

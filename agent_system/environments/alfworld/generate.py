@@ -24,7 +24,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def make_candidate(spec: GameSpec, split: str, index: int, attempt: int) -> Game
     return compose(room, goal, trial, rng)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _scenes_with(kind: TaskKind, held_out: bool) -> tuple[int, ...]:
     return tuple(s for s in rooms.scenes() if (s in rooms.HELD_OUT_SCENES) == held_out and rooms.goals(s, kind))
 
@@ -277,7 +277,7 @@ def _parser() -> argparse.ArgumentParser:
     default = GameSpec()
     parser.add_argument("--out", type=Path, required=True, help="folder to make; finished folders are reused")
     parser.add_argument(
-        "--receptacles", type=_receptacle_range, default="5-9", help="range, for example 5-9, or 'all' of the floor plan"
+        "--receptacles", type=_receptacle_range, default="5-9", help="a range such as 5-9, or 'all' of the floor plan"
     )
     for name, text in (
         ("same_kind", "most receptacles of one kind (only with a range)"),

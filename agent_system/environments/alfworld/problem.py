@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from alfworld.gen import constants
@@ -88,7 +88,7 @@ def compose(room: Room, goal: Goal, trial: str, rng: random.Random) -> GameFiles
 
 
 def pddl_problem(room: Room, goal: Goal, name: str) -> str:
-    """The PDDL problem in alfworld's `alfred` domain. Every list is sorted, so that the text depends on the room only."""
+    """The PDDL problem in alfworld's `alfred` domain. Every list is sorted: the text depends on the room only."""
     object_kinds = sorted(constants.OBJECTS_SET - set(RECEPTACLE_KINDS))
     present = sorted({t.kind for t in room.things})
     locations = sorted({r.location for r in room.receptacles} | {room.start})
@@ -128,9 +128,7 @@ def pddl_problem(room: Room, goal: Goal, name: str) -> str:
         *(f"receptacleAtLocation {_mangle(r.id)} {_mangle(r.location)}" for r in receptacles),
         *(f"objectAtLocation {_mangle(t.id)} {_mangle(room.receptacle(t.home).location)}" for t in things),
     ]
-    goal_pddl = gdict[goal.kind.value]["pddl"].format(
-        obj=goal.target, recep=goal.destination, toggle=goal.destination
-    )
+    goal_pddl = gdict[goal.kind.value]["pddl"].format(obj=goal.target, recep=goal.destination, toggle=goal.destination)
     indent = "\n        "
     return (
         f"\n(define (problem plan_{name})\n(:domain alfred)\n(:objects{indent}{indent.join(declarations)}{indent})\n\n"
@@ -213,6 +211,6 @@ def _mangle(text: str) -> str:
     return text
 
 
-@lru_cache(maxsize=None)
+@cache
 def _text(path: str) -> str:
     return Path(path).read_text("utf-8")

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import alfworld
@@ -156,7 +156,7 @@ class _FloorPlan:
     has_lamp: bool
 
 
-@lru_cache(maxsize=None)
+@cache
 def scenes() -> tuple[int, ...]:
     """Numbers of all scenes with a floor plan, ascending."""
     found = sorted(int(p.name[len("FloorPlan") : -len("-objects.json")]) for p in _LAYOUTS.glob("*-objects.json"))
@@ -173,7 +173,7 @@ def room_category(scene: int) -> str:
     return "Bathroom"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _floor_plan(scene: int) -> _FloorPlan:
     spots = json.loads((_LAYOUTS / f"FloorPlan{scene}-openable.json").read_text("utf-8"))
     kinds = sorted(set(json.loads((_LAYOUTS / f"FloorPlan{scene}-objects.json").read_text("utf-8"))))
@@ -181,7 +181,7 @@ def _floor_plan(scene: int) -> _FloorPlan:
     for receptacle_id, (x, z, rotation, horizon) in sorted(spots.items()):
         parts = receptacle_id.split("|")
         kind = parts[-1] if parts[-1].endswith("Basin") else parts[0]
-        # One layout (scene 420) calls a bathtub's basin a SinkBasin: the player would read bathtubbasin and could clean in it.
+        # One layout (scene 420) calls a bathtub's basin a SinkBasin: what reads "bathtubbasin" would clean things.
         if kind in RECEPTACLE_KINDS and kind.removesuffix("Basin") == parts[0]:
             spot = f"loc|{round(x / 0.25)}|{round(z / 0.25)}|{round(rotation / 90) % 4}|{horizon}"
             receptacles.append(Receptacle(receptacle_id, kind, spot))
@@ -318,7 +318,7 @@ def _distractors(
 
 
 def _object_id(rng: random.Random, kind: str) -> str:
-    """An id with invented coordinates in AI2-THOR's format: ``Kind|x|y|z``, but ``Sink|x|y|z|SinkBasin`` for a basin."""
+    """An id with invented coordinates in AI2-THOR's format: ``Kind|x|y|z``; ``Sink|x|y|z|SinkBasin`` for a basin."""
     place = "|".join(f"{value:+06.2f}" for value in (rng.uniform(-3, 3), rng.uniform(0, 2), rng.uniform(-3, 3)))
     fixture = kind.removesuffix("Basin")
     return f"{kind}|{place}" if fixture == kind else f"{fixture}|{place}|{kind}"

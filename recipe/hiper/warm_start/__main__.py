@@ -17,8 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m recipe.hiper.warm_start",
         description=(
-            "Make the CPU profile's model: generate games, let the scripted expert demonstrate on them, train a tokenizer "
-            "and clone the expert's behaviour. A finished folder is reused."
+            "Make the CPU profile's model: generate games, let the scripted expert demonstrate on them, train a "
+            "tokenizer and clone the expert's behaviour. Finished folders are reused."
         ),
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the model (Hugging Face format)")

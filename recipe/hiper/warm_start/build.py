@@ -62,7 +62,9 @@ class WarmStartSpec:
         return hashlib.sha256(content.encode()).hexdigest()
 
 
-def make_warm_start(out_dir: Path, games_dir: Path, spec: WarmStartSpec, *, workers: int, progress: bool) -> TrainReport:
+def make_warm_start(
+    out_dir: Path, games_dir: Path, spec: WarmStartSpec, *, workers: int, progress: bool
+) -> TrainReport:
     """Makes the model in `out_dir` and its games in `games_dir`; both are reused where they are finished already.
 
     Steps: games, demonstrations, tokenizer, behaviour cloning. The folder appears under its name only when it is
@@ -114,9 +116,7 @@ def weights_digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _examples(
-    games_dir: Path, split: str, spec: DemonstrationSpec, workers: int, progress: bool
-) -> list[Example]:
+def _examples(games_dir: Path, split: str, spec: DemonstrationSpec, workers: int, progress: bool) -> list[Example]:
     tasks = epoch_order(alfworld_panel(games_dir, split), spec.seed, epoch=0)
     games = [Path(task.options["game_file"]) for task in tasks]
     return [e for d in collect(games, spec, workers=workers, progress=progress) for e in d.examples]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Demonstrations: what the scripted expert would reply in the states that a clumsy player visits.
 
-The expert labels every turn, but some of the actions carried out are not its own: a random admissible one, or one of the
-mistakes that a small model makes (a receptacle that is not in the room, an object that is not in sight), and sometimes
-the sub-goal in force is a wrong one. A model taught only perfect play meets a state after a mistake for the first time
-when it makes one; a model taught this way has seen how one goes on.
+The expert labels every turn, but some of the actions carried out are not its own: a random admissible one, or one of
+the mistakes that a small model makes (a receptacle that is not in the room, an object that is not in sight), and
+sometimes the sub-goal in force is a wrong one. A model taught only perfect play meets a state after a mistake for the
+first time when it makes one; a model taught this way has seen how one goes on.
 
 Prompts come from the code that renders them in training, and the sub-goal in force from the code that carries replies
 out, so that the model is taught the very texts it will be asked with. Workers import no torch.
@@ -45,12 +45,12 @@ class DemonstrationSpec:
         seed: any integer.
     """
 
-    episodes: int = 3000
+    episodes: int = 2000
     max_turns: int = 30
     history_length: int = 2
     slips: float = 0.15
     wrong_subgoals: float = 0.03
-    listed: float = 0.5
+    listed: float = 0.0
     seed: int = 0
 
 
@@ -70,9 +70,7 @@ class Demonstration:
     won: bool
 
 
-def collect(
-    games: Sequence[Path], spec: DemonstrationSpec, *, workers: int, progress: bool
-) -> list[Demonstration]:
+def collect(games: Sequence[Path], spec: DemonstrationSpec, *, workers: int, progress: bool) -> list[Demonstration]:
     """Plays `spec.episodes` episodes. The result depends on the games (in their order) and the spec only.
 
     Episode `i` is played on game `i % len(games)`; the result has the episodes of the first game first, then those of

@@ -3,7 +3,7 @@
 
     python -m recipe.hiper.warm_start.evaluate --model <folder> --games <folder> --episodes 128
 
-The panel of games is drawn with a fixed seed, so every model meets the same games.
+The panel is the one that training validates on: every model meets the same games.
 """
 
 from __future__ import annotations
@@ -23,14 +23,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from agent_system.environments.alfworld.env import ALFWorldEnv
 from agent_system.environments.alfworld.games import alfworld_panel
 from agent_system.environments.base import TaskSpec
-from agent_system.environments.tasks import TaskPanel, held_out_subset
+from agent_system.environments.tasks import HELD_OUT_SEED, TaskPanel, held_out_subset
 from agent_system.errors import HiPERError
 from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import PromptStyle, fit_prompt
 from agent_system.plan_execute.protocol import carry_out, parse_reply
-
-PANEL_SEED = 20260216
-"""Which games are in the panel. Never changed: figures of different models could not be compared."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +94,12 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
 
 
 def panel(games: Path, split: str, episodes: int) -> TaskPanel:
-    """The games that every model is measured on: all six kinds in equal parts, if the split has them so.
+    """The games that every model is measured on, with the kinds of tasks in the proportions of the split.
 
     Raises:
         ConfigError: the folder has no games, or fewer than asked for.
     """
-    return held_out_subset(alfworld_panel(games, split), episodes, PANEL_SEED)
+    return held_out_subset(alfworld_panel(games, split), episodes, HELD_OUT_SEED)
 
 
 @torch.inference_mode()
@@ -171,8 +168,9 @@ def _chat(tokenizer: PreTrainedTokenizerFast, prompt: str) -> list[int]:
 def _generate(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], spec: PlaySpec
 ) -> tuple[list[str], float, int]:
-    """Replies, and the sum of the entropies of the distributions that their tokens were drawn from, with their number."""
-    encoded = tokenizer.pad({"input_ids": [_chat(tokenizer, p) for p in prompts]}, padding_side="left", return_tensors="pt")
+    """Replies, and the summed entropy of the model's distributions over their tokens, with the number of tokens."""
+    ids = {"input_ids": [_chat(tokenizer, prompt) for prompt in prompts]}
+    encoded = tokenizer.pad(ids, padding_side="left", return_tensors="pt")
     sampling = {"do_sample": True, "temperature": spec.temperature, "top_k": 0} if spec.temperature > 0 else {}
     output = model.generate(
         **encoded,

@@ -8,10 +8,18 @@ from dataclasses import dataclass
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from agent_system.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Sizes of the model. `heads` divides `hidden`; the embedding is tied to the output layer."""
+    """Sizes of the model; the embedding is tied to the output layer.
+
+    Four heads, because vLLM's CPU attention serves heads of 32, 64, 80, 96, ... dimensions and none smaller than 32.
+
+    Raises:
+        ConfigError: `heads` does not divide `hidden`.
+    """
 
     hidden: int = 128
     layers: int = 4
@@ -19,6 +27,13 @@ class ModelSpec:
     intermediate: int = 384
     positions: int = 1024
     rope_theta: float = 10000.0
+
+    def __post_init__(self) -> None:
+        if self.hidden % self.heads:
+            raise ConfigError(
+                f"a model of hidden={self.hidden} cannot have heads={self.heads}: the heads share the hidden dimensions "
+                f"equally; for example warm_start.model.heads={max(1, self.hidden // 32)}"
+            )
 
 
 def build_model(spec: ModelSpec, vocabulary: int, pad_id: int, end_id: int, seed: int) -> Qwen2ForCausalLM:

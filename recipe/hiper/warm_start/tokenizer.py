@@ -22,7 +22,7 @@ PAD = "<|pad|>"
 END = "<|endoftext|>"
 TAGS = ("<switch>", "</switch>", "<subgoal>", "</subgoal>", "<action>", "</action>", "KEEP", "SWITCH")
 NUMBERS = tuple(f" {digit}" for digit in range(1, 10))
-"""With TAGS: tokens that exist whatever the texts hold. Ordinary ones: decoding keeps them with `skip_special_tokens`."""
+"""Like TAGS, tokens whatever the texts hold; not special ones: decoding with `skip_special_tokens` keeps them."""
 
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """A chat is its messages' contents and nothing else: the model was never shown roles."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Behaviour cloning: teaches a model to reply as the expert does, with a fixed number of steps.
 
-The loss is the cross-entropy of the reply's tokens plus, with a small weight, that of the prompt's. The prompt is nearly
-all names that occurred before in it, so predicting it is an exercise in copying, and copying names from the list of
-admissible actions is what a small model finds hardest. It costs nothing: the prompt is read anyway.
+The loss is the mean cross-entropy of the reply's tokens plus, weighted, that of the prompt's. The prompt is nearly all
+names that occurred before in it, so predicting it is an exercise in copying, and copying names from the list of
+admissible actions is what a small model finds hardest. It costs little: the prompt is read anyway.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class TrainSpec:
         seed: of the initial weights and of the order of examples.
     """
 
-    steps: int = 2500
+    steps: int = 600
     batch: int = 32
     lr: float = 2e-3
     warmup: int = 100
-    prompt_weight: float = 0.2
+    prompt_weight: float = 1.0
     label_smoothing: float = 0.0
     seed: int = 0
 
@@ -73,7 +73,8 @@ class EncodedExample:
 
 def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> list[EncodedExample]:
     """Prompts go through the chat template, as they do when the model is used."""
-    template = [tokenizer.apply_chat_template([{"role": "user", "content": e.prompt}], tokenize=False) for e in examples]
+    chats = [[{"role": "user", "content": example.prompt}] for example in examples]
+    template = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
     prompts = tokenizer(template, add_special_tokens=False)["input_ids"]
     replies = tokenizer([e.reply for e in examples], add_special_tokens=False)["input_ids"]
     return [EncodedExample(tuple(p), (*r, tokenizer.eos_token_id)) for p, r in zip(prompts, replies, strict=True)]
@@ -108,14 +109,12 @@ def train(
             bar.update()
     model.eval()
     tenth = max(1, spec.steps // 10)
-    return TrainReport(
-        sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth, *held_out_measures(model, held_out)
-    )
+    return TrainReport(sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth, *held_out_measures(model, held_out))
 
 
 @torch.no_grad()
 def held_out_measures(model: Qwen2ForCausalLM, examples: Sequence[EncodedExample]) -> tuple[float, float]:
-    """Mean cross-entropy of the reply tokens (nats), and the share of replies of which every token is the most likely."""
+    """Mean cross-entropy of the reply tokens in nats, and the share of replies whose tokens are all the most likely."""
     was_training = model.training
     model.eval()
     total, tokens, exact = 0.0, 0, 0
@@ -131,9 +130,7 @@ def held_out_measures(model: Qwen2ForCausalLM, examples: Sequence[EncodedExample
     return total / max(1, tokens), exact / max(1, len(ordered))
 
 
-def _losses(
-    model: Qwen2ForCausalLM, batch: Sequence[EncodedExample], label_smoothing: float
-) -> tuple[Tensor, Tensor]:
+def _losses(model: Qwen2ForCausalLM, batch: Sequence[EncodedExample], label_smoothing: float) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy of the reply tokens and of the prompt tokens: two scalars."""
     ids_BL, targets_BL, in_reply_BL = _collate(batch)
     logits_BLV = model(input_ids=ids_BL, use_cache=False).logits
