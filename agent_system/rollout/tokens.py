@@ -10,8 +10,8 @@ def reply_pieces(tokenizer, token_ids: list[int]) -> list[str]:
     """The text each generated token adds to the reply, in order.
 
     A token that completes no character adds "", and the token that completes it adds the whole character. Special
-    tokens (end of sequence) add "". The pieces joined are the reply's text, so character positions found in the text
-    are positions in the tokens that were really sampled.
+    tokens (end of sequence) add "". Bytes at the end that never became a character are the last token's. The pieces
+    joined are the reply's text, so character positions found in it are positions in the tokens that were sampled.
 
     Args:
         tokenizer: a fast Hugging Face tokenizer.
@@ -19,7 +19,10 @@ def reply_pieces(tokenizer, token_ids: list[int]) -> list[str]:
     """
     stream = DecodeStream(skip_special_tokens=True)
     backend = tokenizer.backend_tokenizer
-    return [stream.step(backend, token_id) or "" for token_id in token_ids]
+    pieces = [stream.step(backend, token_id) or "" for token_id in token_ids]
+    if pieces:
+        pieces[-1] += backend.decode(token_ids, skip_special_tokens=True)[sum(map(len, pieces)) :]
+    return pieces
 
 
 class PromptEncoder:

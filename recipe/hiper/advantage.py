@@ -116,8 +116,8 @@ def switch_probability(log_probs_RL: Tensor, turns: BatchTurns) -> Tensor:
     """P(SWITCH | s_t, o_{t-1}) of each turn, read off the tokens of its switch block.
 
     The probability of the block that was written is the product over its tokens; the block of the other word has the
-    rest, up to replies that break the format. Without a readable switch block there is no decision to speak of: 0, which
-    with "termination" gives the turn no switch advantage (it is carried out as KEEP).
+    rest, up to replies that break the format. Without a readable switch block there is no decision to speak of: 0,
+    which with "termination" gives the turn no switch advantage (it is carried out as KEEP).
 
     Args:
         log_probs_RL: log-probabilities of the response tokens, `[rows, tokens]`.

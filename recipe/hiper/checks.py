@@ -30,13 +30,18 @@ OPEN_SECTIONS = (
 """Sections that take any key, because a library behind verl reads them."""
 
 
-def flat_keys(config: Any, prefix: str = "") -> Iterator[str]:
-    """Every leaf of a configuration as a dotted key."""
+def flat_items(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of a configuration as a dotted key and its value."""
     if isinstance(config, dict) and config:
         for name, value in config.items():
-            yield from flat_keys(value, f"{prefix}.{name}" if prefix else str(name))
+            yield from flat_items(value, f"{prefix}.{name}" if prefix else str(name))
     else:
-        yield prefix
+        yield prefix, config
+
+
+def flat_keys(config: Any) -> Iterator[str]:
+    """Every leaf of a configuration as a dotted key."""
+    return (key for key, _ in flat_items(config))
 
 
 def unknown_keys(config: DictConfig, reference: DictConfig) -> list[str]:
@@ -44,36 +49,32 @@ def unknown_keys(config: DictConfig, reference: DictConfig) -> list[str]:
     known = set(flat_keys(OmegaConf.to_container(reference, resolve=False)))
     problems = []
     for key in flat_keys(OmegaConf.to_container(config, resolve=False)):
+        if key in known:
+            continue
         parents = key.split(".")
         is_open = any(section in key and section.split(".")[-1] in parents for section in OPEN_SECTIONS)
         is_filled = any(other.startswith(key + ".") for other in known) or any(key.startswith(o + ".") for o in known)
-        if key not in known and not is_open and not is_filled:
+        if not is_open and not is_filled:
             problems.append(f"{key}: no such key, nothing would read it.{suggestion(key, known)}")
     return problems
 
 
 def wrong_types(config: DictConfig, reference: DictConfig) -> list[str]:
     """A message for every key that holds text, or nothing, where the profile has a number or true/false."""
-    given = OmegaConf.to_container(config, resolve=False)
+    usual = dict(flat_items(OmegaConf.to_container(reference, resolve=False)))
     problems = []
-    for key in flat_keys(OmegaConf.to_container(reference, resolve=False)):
-        expected = OmegaConf.select(reference, key)
-        if not isinstance(expected, bool | int | float) or not _holds(given, key):
+    for key, given in flat_items(OmegaConf.to_container(config, resolve=False)):
+        if key not in usual or given == usual[key]:
             continue
-        value = OmegaConf.select(config, key)
-        own = key.startswith(("env.", "algorithm.hae.", "warm_start.", "data.", "trainer."))
-        if isinstance(value, str) or (value is None and own) or isinstance(value, bool) != isinstance(expected, bool):
-            kind = "true or false" if isinstance(expected, bool) else "a number"
+        value, expected = OmegaConf.select(config, key), OmegaConf.select(reference, key)
+        is_switch = isinstance(expected, bool)
+        if not isinstance(expected, bool | int | float) or (is_switch and isinstance(value, bool)):
+            continue
+        may_be_empty = not key.startswith(("env.", "algorithm.hae.", "warm_start.", "data.", "trainer."))
+        if is_switch or isinstance(value, bool | str) or (value is None and not may_be_empty):
+            kind = "true or false" if is_switch else "a number"
             problems.append(f"{key}={value}: {kind} is expected, for example {key}={expected}")
     return problems
-
-
-def _holds(container: Any, key: str) -> bool:
-    for name in key.split("."):
-        if not isinstance(container, dict) or name not in container:
-            return False
-        container = container[name]
-    return True
 
 
 def suggestion(key: str, known: Iterable[str]) -> str:
@@ -115,7 +116,8 @@ def raise_all(problems: list[str]) -> None:
 def _environment(config: DictConfig) -> Iterator[str]:
     env = config.env
     if env.env_name not in AGENTS:
-        yield f"env.env_name={env.env_name} is not known. Known: {', '.join(AGENTS)}"
+        known = ", ".join(AGENTS)
+        yield f"env.env_name={env.env_name} is not known. Known: {known}. env.env_name={next(iter(AGENTS))}"
     elif config.algorithm.adv_estimator == "hae" and not agent_kind(env.env_name).full.has_subgoal:
         yield (
             f"algorithm.adv_estimator=hae needs replies with sub-goals, but env.env_name={env.env_name} is flat. "
@@ -130,8 +132,8 @@ def _environment(config: DictConfig) -> Iterator[str]:
         yield f"env.rollout.n={env.rollout.n}: at least one episode per task is needed. env.rollout.n=1"
     elif config.actor_rollout_ref.rollout.n != env.rollout.n:
         yield (
-            f"actor_rollout_ref.rollout.n={config.actor_rollout_ref.rollout.n} follows env.rollout.n={env.rollout.n} and "
-            f"is not set by itself. Remove it, or env.rollout.n={config.actor_rollout_ref.rollout.n}"
+            f"actor_rollout_ref.rollout.n={config.actor_rollout_ref.rollout.n} follows env.rollout.n={env.rollout.n} "
+            f"and is not set by itself. Remove it, or env.rollout.n={config.actor_rollout_ref.rollout.n}"
         )
     if env.alfworld.games not in ("auto", "published", "generated"):
         yield f"env.alfworld.games={env.alfworld.games} is not auto, published or generated. env.alfworld.games=auto"
@@ -163,12 +165,13 @@ def _estimator(config: DictConfig) -> Iterator[str]:
         )
     for key in ("filter_groups.enable", "use_pf_ppo"):
         if OmegaConf.select(config, f"algorithm.{key}"):
-            yield f"algorithm.{key}=True needs groups with scores, which {estimator} does not use. algorithm.{key}=False"
+            yield f"algorithm.{key}=True needs groups with scores; {estimator} has none. algorithm.{key}=False"
     heads = (critic.use_three_heads_critic, critic.use_two_heads_critic)
     if estimator == "hae" and sum(map(bool, heads)) != 1:
         yield (
             f"hae needs either three or two value heads, got critic.use_three_heads_critic={heads[0]} and "
-            f"critic.use_two_heads_critic={heads[1]}. critic.use_three_heads_critic=True critic.use_two_heads_critic=False"
+            f"critic.use_two_heads_critic={heads[1]}. "
+            "critic.use_three_heads_critic=True critic.use_two_heads_critic=False"
         )
     for key in ("actor_rollout_ref.actor.strategy", "critic.strategy"):
         if OmegaConf.select(config, key) != "fsdp2":
@@ -182,7 +185,10 @@ def _batches(config: DictConfig) -> Iterator[str]:
     processes = trainer.n_gpus_per_node * trainer.nnodes
     episodes = data.train_batch_size * config.env.rollout.n
     if data.train_batch_size < 1:
-        yield f"data.train_batch_size={data.train_batch_size}: at least one task per step is needed. data.train_batch_size=64"
+        yield (
+            f"data.train_batch_size={data.train_batch_size}: at least one task per step is needed. "
+            "data.train_batch_size=64"
+        )
     elif episodes % processes:
         yield (
             f"data.train_batch_size * env.rollout.n = {episodes} episodes cannot be shared out to {processes} training "
@@ -220,12 +226,13 @@ def _checkpoints(config: DictConfig) -> Iterator[str]:
     for key in ("actor_rollout_ref.actor.checkpoint.async_save", "critic.checkpoint.async_save"):
         if OmegaConf.select(config, key):
             yield (
-                f"{key}=True: with FSDP verl then never records which step it saved, and resume_mode=auto silently starts "
-                f"again at step 0 (verl#7952). {key}=False"
+                f"{key}=True: with FSDP verl then never records which step it saved, and resume_mode=auto silently "
+                f"starts again at step 0 (verl#7952). {key}=False"
             )
     if config.trainer.resume_mode == "resume_path" and not config.trainer.resume_from_path:
         yield (
-            "trainer.resume_mode=resume_path needs trainer.resume_from_path=<.../global_step_N>; or trainer.resume_mode=auto"
+            "trainer.resume_mode=resume_path needs trainer.resume_from_path=<.../global_step_N>; "
+            "or trainer.resume_mode=auto"
         )
 
 
@@ -248,8 +255,8 @@ def check_model(config: DictConfig) -> None:
     elif len(tokenizer) < model.vocab_size and not config.trainer.allow_padded_vocabulary:
         problems.append(
             f"actor_rollout_ref.model.path={path}: the model's vocabulary ({model.vocab_size}) is longer than the "
-            f"tokenizer ({len(tokenizer)}); vLLM never samples the surplus tokens but the trainer counts them, so the two "
-            "policies differ. Shrink the embedding, or accept it: trainer.allow_padded_vocabulary=True"
+            f"tokenizer ({len(tokenizer)}); vLLM never samples the surplus tokens but the trainer counts them, so the "
+            "two policies differ. Shrink the embedding, or accept it: trainer.allow_padded_vocabulary=True"
         )
     if not tokenizer.is_fast:
         problems.append(f"actor_rollout_ref.model.path={path}: a fast tokenizer (tokenizer.json) is needed.")

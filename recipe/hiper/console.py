@@ -81,7 +81,7 @@ class ProgressBar:
 
     Args:
         folder: the run's folder.
-        terminal: where to draw. On something that is no terminal (a pipe, a CI log), a line per step is printed instead.
+        terminal: where to draw. On something that is no terminal (a pipe, a CI log), a line per step is printed.
     """
 
     def __init__(self, folder: Path, terminal: TextIO):

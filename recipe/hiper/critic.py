@@ -7,7 +7,7 @@ One backbone, `num_heads` linear heads of its last hidden state:
     two heads     high, low                  (the paper's text)
     one head      a scalar critic            (flat baselines)
 
-Per turn three values are used, in the order of `credit.Head`; `credit.HEAD_OF_SLOT` says which head each of them is read from.
+Per turn three values are used, in the order of `credit.Head`; `credit.HEAD_OF_SLOT` says which head each is read from.
 With two heads the value before the switch decision, V(s_t, o_{t-1}), is the low head read at the first response token:
 the prompt shows o_{t-1}, so the head sees the sub-goal that would be kept.
 """
@@ -87,7 +87,8 @@ class MultiHeadValueEngine(FSDPEngineWithValueHead):
         """
         if self.engine_config.strategy != "fsdp2":
             raise ValueError(
-                f"critic.strategy={self.engine_config.strategy}: the multi-head critic needs fsdp2; critic.strategy=fsdp2"
+                f"critic.strategy={self.engine_config.strategy}: the multi-head critic needs fsdp2. "
+                "critic.strategy=fsdp2"
             )
         parent, name = _find_heads(module)
         heads = getattr(parent, name)

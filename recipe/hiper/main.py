@@ -21,9 +21,7 @@ PROFILES = ("cpu", "gpu")
 
 CPU_ENVIRONMENT = {
     "VERL_PLATFORM": "cpu",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "OMP_NUM_THREADS": "1",
     "TORCHDYNAMO_DISABLE": "1",
 }
 """What every process of a CPU run needs; a value already set in the environment wins."""
@@ -51,6 +49,8 @@ def choose_profile(arguments: list[str]) -> list[str]:
     if profile == "cpu":
         for name, value in CPU_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        # Rollout and updates alternate, so each may have the cores; Ray would give its workers one thread each.
+        os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     return arguments if given else [*arguments, f"profile={profile}"]
 
 
@@ -72,7 +72,8 @@ def fill_in_machine(config) -> None:
     if "wandb" in trainer.logger and not os.environ.get("WANDB_API_KEY"):
         # Without a key wandb would ask on a terminal that nobody sees. Offline runs are uploaded with `wandb sync`.
         os.environ.setdefault("WANDB_MODE", "offline")
-    names = ("HIPER_CACHE", "ALFWORLD_DATA", "VERL_LOGGING_LEVEL", "WANDB_MODE", "WANDB_API_KEY", *CPU_ENVIRONMENT)
+    ours = ("HIPER_CACHE", "ALFWORLD_DATA", "OMP_NUM_THREADS", *CPU_ENVIRONMENT)
+    names = (*ours, "VERL_LOGGING_LEVEL", "WANDB_MODE", "WANDB_API_KEY")
     forwarded = {name: os.environ[name] for name in names if name in os.environ}
     forwarded["TENSORBOARD_DIR"] = str(Path(config.run_dir).absolute() / "tensorboard")
     forwarded["WANDB_DIR"] = str(Path(config.run_dir).absolute())

@@ -11,6 +11,7 @@ from verl.utils.config import validate_config
 
 from agent_system.errors import HiPERError
 from recipe.hiper.settings import HiPERSettings, verl_config
+from verl_plugins.cpu.plugin import require_plugin
 
 
 @ray.remote(num_cpus=1)
@@ -29,8 +30,6 @@ class HiPERTaskRunner:
 
         configure_verl_logging()
         if config.trainer.device == "cpu":
-            from verl_plugins.cpu.plugin import require_plugin
-
             require_plugin()
         with open_dict(config):
             job = config.pop("hiper_job")
@@ -93,6 +92,8 @@ def run(config: DictConfig, recorder: dict) -> None:
     Raises:
         HiPERError: raised inside the run; unwrapped from Ray's exception.
     """
+    if config.trainer.device == "cpu":
+        require_plugin()
     checked = _with_job(config, recorder)
     validate_config(config=checked, use_reference_policy=need_reference_policy(checked), use_critic=True)
     try:

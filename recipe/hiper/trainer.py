@@ -138,7 +138,7 @@ class HiPERTrainer(PPOTrainerSync):
         return dp_size * self.settings.updates_per_step * self.config.actor_rollout_ref.rollout.n
 
     def _compute_values(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        # With LoRA, verl asks for the reference policy by this mark and leaves it in place; the critic would obey it too.
+        # With LoRA, verl asks for the reference policy by this mark and leaves it there; the critic would obey it too.
         batch.extra_info.pop("no_lora_adapter", None)
         if self.settings.estimator != "hae":
             return super()._compute_values(batch, metrics)
@@ -222,7 +222,7 @@ class HiPERTrainer(PPOTrainerSync):
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.settings.estimator == "hae":
-            # The loss averages over `response_mask` and its normaliser counts `loss_mask`: both must be the credit mask.
+            # The loss averages over `response_mask`, its normaliser counts `loss_mask`: both must be the credit mask.
             data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["credit_mask"])
             mask = data["credit_mask"]
             batch = tq.kv_batch_put(

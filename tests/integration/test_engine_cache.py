@@ -61,7 +61,7 @@ def test_episodes_side_by_side_do_not_touch_each_other(generated_games):
     first = [engine.reset() for engine in engines][0]
     together = [[[first.feedback, first.admissible_commands, first.won, False]] for _ in engines]
     for turn in range(len(walkthrough) + 2):  # engine i is i turns behind
-        for delay, (engine, transcript) in enumerate(zip(engines, together)):
+        for delay, (engine, transcript) in enumerate(zip(engines, together, strict=True)):
             if 0 <= turn - delay < len(walkthrough):
                 command = walkthrough[turn - delay]
                 state, _, done = engine.step(command)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -39,8 +40,6 @@ kinds = st.sampled_from(list(TaskKind))
 
 def make_room(kind: TaskKind, seed: int, limits: RoomLimits):
     """A furnished room, its goal and the generator's state; None where the draw gave no room."""
-    import random
-
     rng = random.Random(seed)
     scene = rng.choice([s for s in rooms.scenes() if rooms.goals(s, kind)])
     goal = rng.choice(rooms.goals(scene, kind))

@@ -18,7 +18,6 @@ from recipe.hiper.advantage import hae_credit
 from recipe.hiper.credit import Head, episode_grid, explained_variance
 from recipe.hiper.hae import HAEConfig, hierarchical_advantages
 
-
 MONTE_CARLO = made_settings(HAEConfig(gamma=1.0, lam_turn=1.0, lam_seg=0.95))
 
 

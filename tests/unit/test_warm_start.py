@@ -23,6 +23,7 @@ PROMPT = (
     "task: put a clean mug in desk\nhistory: none\nobs: You arrive at drawer 2. The drawer 2 is closed.\n"
     "subgoal: find mug\nactions: examine drawer 2 | go to desk 1 | go to drawer 1 | open drawer 2\n"
 )
+TINY = ModelSpec(hidden=16, layers=1, heads=2, intermediate=16)
 REPLY = Advice("SWITCH", "find mug", "open drawer 2").reply
 
 
@@ -32,7 +33,7 @@ def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     made = train_tokenizer([PROMPT + REPLY] * 5, max_vocabulary=600, model_max_length=512)
     made.save_pretrained(folder)
-    build_model(ModelSpec(hidden=16, layers=1, heads=2, intermediate=16), len(made), 0, 1, seed=0).save_pretrained(folder)
+    build_model(TINY, len(made), 0, 1, seed=0).save_pretrained(folder)
     loaded = AutoTokenizer.from_pretrained(folder)
     assert loaded(PROMPT + REPLY).input_ids == made(PROMPT + REPLY).input_ids
     return loaded
@@ -91,7 +92,7 @@ def test_prompts_and_replies_are_encoded_as_the_model_will_see_them(tokenizer):
 
 
 def test_held_out_measures_against_one_example_at_a_time(tokenizer):
-    model = build_model(ModelSpec(hidden=16, layers=1, heads=2, intermediate=16), len(tokenizer), 0, 1, seed=3).eval()
+    model = build_model(TINY, len(tokenizer), 0, 1, seed=3).eval()
     examples = [EncodedExample((5, 6, 7), (8, 1)), EncodedExample((9, 5), (6, 7, 8, 1))]
     loss, exact = held_out_measures(model, examples)
     log_probs, expected_exact = [], 0

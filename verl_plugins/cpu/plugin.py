@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import entry_points
 
 from verl.plugin.platform import get_platform
 
@@ -27,11 +28,13 @@ if _is_selected():
 
 
 def require_plugin() -> None:
-    """Check that this process runs verl on the CPU platform with the CPU replica in place.
+    """Check that this process, and every process it starts, runs verl on the CPU platform with the CPU replica.
+
+    Whoever calls this has imported this module, which is all it takes here. Ray's processes have nothing but verl's
+    entry point to load it, so what verl decides that by is checked as well.
 
     Raises:
-        RuntimeError: the entry point was not loaded (package not installed, or its import failed: verl only logs
-            that at DEBUG level), or another platform is active.
+        RuntimeError: verl does not load the entry point (which it says at DEBUG level only), or has another platform.
     """
     from verl.workers.rollout.replica import RolloutReplicaRegistry
 
@@ -40,9 +43,12 @@ def require_plugin() -> None:
             f"verl runs on the platform {get_platform().device_name!r}, not on cpu. Set VERL_PLATFORM=cpu before the "
             "first import of verl, or use profile=gpu."
         )
-    if RolloutReplicaRegistry._registry.get("vllm") is not _load_replica:
+    names = {point.name for point in entry_points(group="verl.plugins") if point.value == __name__}
+    policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto").strip().lower()
+    allowed = names if policy == "auto" else names & {name.strip() for name in policy.split(",")}
+    if not allowed or RolloutReplicaRegistry._registry.get("vllm") is not _load_replica:
         raise RuntimeError(
-            "verl did not load the CPU plugin (entry point group 'verl.plugins', name 'cpu'). Install this repository "
-            "into the active environment (pip install --no-deps --no-build-isolation -e .), do not set "
-            "VERL_USE_EXTERNAL_PLUGINS=none, and set VERL_PLATFORM=cpu before the first import of verl."
+            "verl does not load the CPU plugin (entry point group 'verl.plugins', name 'cpu'). Install this repository "
+            "into the active environment (pip install --no-deps --no-build-isolation -e .), unset "
+            f"VERL_USE_EXTERNAL_PLUGINS (it is {policy!r}), and set VERL_PLATFORM=cpu before the first import of verl."
         )

@@ -38,8 +38,8 @@ def socket_timeout(seconds: float):
         yield
     except zmq.Again as error:
         raise TimeoutError(
-            f"The rollout process did not take the new weights within {seconds:.0f} s. Its own error, if it died, is in "
-            f"the log of the vLLM server. On a very slow machine raise the limit: {SYNC_TIMEOUT_ENV}=<seconds>."
+            f"The rollout process did not take the new weights within {seconds:.0f} s. Its own error, if it died, is "
+            f"in the log of the vLLM server. On a very slow machine raise the limit: {SYNC_TIMEOUT_ENV}=<seconds>."
         ) from error
     finally:
         for option, value in before.items():

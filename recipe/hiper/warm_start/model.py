@@ -31,7 +31,7 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.hidden % self.heads:
             raise ConfigError(
-                f"a model of hidden={self.hidden} cannot have heads={self.heads}: the heads share the hidden dimensions "
+                f"a model of hidden={self.hidden} cannot have heads={self.heads}: the heads share the dimensions "
                 f"equally; for example warm_start.model.heads={max(1, self.hidden // 32)}"
             )
 

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dress rehearsal: the script a newcomer types, with tiny sizes. Games, warm start, training, resume, evaluation."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "example_scripts" / "HiPER_trainer" / "run_alfworld.sh"
+TINY = [
+    "profile=cpu",
+    "env.alfworld.generated.train=24",
+    "env.alfworld.generated.valid_seen=6",
+    "env.alfworld.generated.valid_unseen=12",
+    "env.val_tasks=12",
+    "env.max_steps=8",
+    "warm_start.episodes=60",
+    "warm_start.steps=60",
+    "data.train_batch_size=8",
+    "algorithm.updates_per_step=2",
+    "trainer.test_freq=1",
+    "trainer.save_freq=2",
+]
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen:
+    environment = {**os.environ, "HIPER_CACHE": str(folder.parent / "cache")}
+    command = ["bash", str(SCRIPT), *TINY, f"run_dir={folder}", *overrides]
+    return subprocess.Popen(
+        command, env=environment, cwd=folder.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output[-4000:]
+    return output
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Processes of the run that are still alive: everything it starts has its folder or Ray in its command line."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if process.info["status"] != psutil.STATUS_ZOMBIE and (str(folder) in line or re.search(r"raylet|ray::", line)):
+            found.append(line[:200])
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("rehearsal") / "run"
+
+
+@pytest.fixture(scope="module")
+def first_run(folder) -> str:
+    return finish(start(folder, "trainer.total_training_steps=2"))
+
+
+@pytest.fixture(scope="module")
+def resumed_run(folder, first_run) -> str:
+    return finish(start(folder, "trainer.total_training_steps=3", "trainer.val_before_train=False"))
+
+
+def test_first_run_trains_evaluates_and_saves(folder, first_run):
+    rows = metrics(folder)
+    assert [row["step"] for row in rows] == [0, 1, 2]
+    for row in rows:
+        assert 0.0 <= row["val/success_rate"] <= 1.0
+        assert row["val/episodes"] == 12
+    for row in rows[1:]:
+        for name in (
+            "critic/vf_loss_high",
+            "critic/vf_loss_low",
+            "critic/vf_loss_term",
+            "actor/loss",
+            "actor/grad_norm",
+        ):
+            assert row[name] is not None and math.isfinite(row[name]), name
+        assert row["training/rollout_probs_diff_max"] < 1e-5
+        assert row["rollout/generations_after_end_share"] == 0.0
+    assert (folder / "checkpoints" / "global_step_2" / "actor").is_dir()
+    assert (folder / "checkpoints" / "latest_checkpointed_iteration.txt").read_text() == "2"
+    assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "config.yaml").stat().st_size > 1000
+    assert list((folder / "tensorboard").iterdir())
+    assert "[2/2]" in first_run
+
+
+def test_episode_files_hold_whole_episodes(folder, first_run):
+    lines = (folder / "episodes" / "train_000001.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 8
+    for line in lines:
+        episode = json.loads(line)
+        assert episode["turns"] == len(episode["trajectory"]) <= 8
+        assert episode["stop"] in ("won", "step_limit")
+        assert [turn["turn"] for turn in episode["trajectory"]] == list(range(episode["turns"]))
+        for turn in episode["trajectory"]:
+            assert set(turn["advantages"]) == {"switch", "subgoal", "action"}
+            assert set(turn["values"]) == {"high", "low", "term"}
+            assert turn["prompt"].startswith("task: ")
+    assert len((folder / "episodes" / "val_000000.jsonl").read_text(encoding="utf-8").splitlines()) == 12
+
+
+def test_resume_goes_on_and_says_from_where(folder, resumed_run):
+    assert "resuming from the checkpoint of step 2" in resumed_run
+    assert [row["step"] for row in metrics(folder)] == [0, 1, 2, 3]
+    assert "[3/3]" in resumed_run
+
+
+def test_nothing_is_left_running(folder, resumed_run):
+    assert left_behind(folder) == []
+
+
+def test_interrupt_ends_everything(folder, resumed_run):
+    """Ctrl-C while the engines run."""
+    process = start(folder.parent / "interrupted", "trainer.total_training_steps=50", "trainer.resume_mode=disable")
+    status = folder.parent / "interrupted" / "status.json"
+    deadline = time.time() + 240
+    while time.time() < deadline:
+        if status.exists() and "evaluating" in json.loads(status.read_text())["stage"]:
+            break
+        time.sleep(0.5)
+    else:
+        process.kill()
+        pytest.fail("the run never got to its first evaluation")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    time.sleep(2.0)
+    assert left_behind(folder.parent / "interrupted") == []

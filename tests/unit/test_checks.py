@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bad input: every problem is named together with the override that mends it, before anything starts."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from made_config import composed, reference
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast, Qwen2Config
+
+from agent_system.errors import ConfigError
+from recipe.hiper.checks import check_config, check_model, checkpoint_bytes, suggestion
+from recipe.hiper.main import check_overrides
+from recipe.hiper.prepare import game_spec, prepare_games, prepare_model, prepare_panels
+
+# What was typed, what the message says, and the overrides in it that mend the matter (they replace what was typed).
+CASES = {
+    "unknown estimator": (["algorithm.adv_estimator=grpo"], "not one of hae", ["algorithm.adv_estimator=hae"]),
+    "critic off": (["critic.enable=False"], "estimates advantages from values", ["critic.enable=True"]),
+    "no heads": (
+        ["critic.use_three_heads_critic=False"],
+        "either three or two value heads",
+        ["critic.use_three_heads_critic=True", "critic.use_two_heads_critic=False"],
+    ),
+    "too many heads": (
+        ["critic.use_two_heads_critic=True"],
+        "either three or two value heads",
+        ["critic.use_three_heads_critic=True", "critic.use_two_heads_critic=False"],
+    ),
+    "async_save of the actor": (
+        ["actor_rollout_ref.actor.checkpoint.async_save=True"],
+        "verl#7952",
+        ["actor_rollout_ref.actor.checkpoint.async_save=False"],
+    ),
+    "async_save of the critic": (
+        ["critic.checkpoint.async_save=True"],
+        "silently starts again at step 0",
+        ["critic.checkpoint.async_save=False"],
+    ),
+    "resume from nowhere": (
+        ["trainer.resume_mode=resume_path"],
+        "needs trainer.resume_from_path=",
+        ["trainer.resume_mode=auto"],
+    ),
+    "max_steps 0": (["env.max_steps=0"], "at least 1 is needed", ["env.max_steps=1"]),
+    "no held-out tasks": (["env.val_tasks=0"], "at least 1 is needed", ["env.val_tasks=1"]),
+    "history before the start": (["env.history_length=-1"], "at least 0 is needed", ["env.history_length=1"]),
+    "no episodes": (["env.rollout.n=0"], "at least one episode per task", ["env.rollout.n=1"]),
+    "two numbers of episodes": (
+        ["actor_rollout_ref.rollout.n=4"],
+        "follows env.rollout.n=1",
+        ["actor_rollout_ref.rollout.n=4", "env.rollout.n=4"],
+    ),
+    "no tasks": (["data.train_batch_size=0"], "at least one task per step", ["data.train_batch_size=64"]),
+    "episodes do not divide": (
+        ["data.train_batch_size=63", "trainer.n_gpus_per_node=2"],
+        "63 episodes cannot be shared out to 2 training processes",
+        ["data.train_batch_size=62", "trainer.n_gpus_per_node=2"],
+    ),
+    "mini-batches do not divide": (
+        [
+            "algorithm.updates_per_step=null",
+            "actor_rollout_ref.actor.ppo_mini_batch_size=7",
+            "critic.ppo_mini_batch_size=256",
+            "trainer.n_gpus_per_node=2",
+        ],
+        "7 rows cannot be shared out to 2 training processes",
+        [
+            "algorithm.updates_per_step=null",
+            "actor_rollout_ref.actor.ppo_mini_batch_size=6",
+            "critic.ppo_mini_batch_size=256",
+            "trainer.n_gpus_per_node=2",
+        ],
+    ),
+    "no updates": (["algorithm.updates_per_step=0"], "at least 1, or null", ["algorithm.updates_per_step=4"]),
+    "a row longer than a micro-batch": (
+        ["actor_rollout_ref.actor.ppo_max_token_len_per_gpu=100"],
+        "less than one row may need (data.max_prompt_length + data.max_response_length = 304)",
+        ["actor_rollout_ref.actor.ppo_max_token_len_per_gpu=304"],
+    ),
+    "unknown environment": (
+        ["env.env_name=alfworld"],
+        "is not known. Known: alfworld/AlfredTWEnvOptions",
+        ["env.env_name=alfworld/AlfredTWEnvOptions"],
+    ),
+    "flat replies under hae": (
+        ["env.env_name=alfworld/AlfredTWEnv"],
+        "needs replies with sub-goals",
+        ["env.env_name=alfworld/AlfredTWEnvOptions"],
+    ),
+    "unknown prompt style": (["env.prompt_style=short"], "is not full or compact", ["env.prompt_style=full"]),
+    "unknown games": (["env.alfworld.games=mine"], "is not auto, published", ["env.alfworld.games=auto"]),
+    "no end": (
+        ["trainer.total_training_steps=0"],
+        "say how long to train",
+        ["trainer.total_training_steps=150"],
+    ),
+    "FSDP1": (["critic.strategy=fsdp"], "is not supported here", ["critic.strategy=fsdp2"]),
+    "asynchronous trainer": (
+        ["trainer.v1.trainer_mode=colocate_async"],
+        "only verl's synchronous V1 trainer",
+        ["trainer.use_v1=True", "trainer.v1.trainer_mode=sync"],
+    ),
+    "a penalty that rewards": (
+        ["algorithm.hae.keep_penalty=0.3"],
+        "it must be <= 0",
+        ["algorithm.hae.keep_penalty=-0.3"],
+    ),
+    "a discount over 1": (["algorithm.gamma=1.5"], "is not in [0, 1]", ["algorithm.gamma=1.0"]),
+    "unknown switch advantage": (
+        ["algorithm.hae.switch_advantage=both"],
+        "is not one of",
+        ["algorithm.hae.switch_advantage=segment_return"],
+    ),
+    "unknown penalty mode": (
+        ["algorithm.hae.keep_penalty_mode=square"],
+        "is not one of",
+        ["algorithm.hae.keep_penalty_mode=fixed"],
+    ),
+    "KL in the reward": (
+        ["algorithm.use_kl_in_reward=True"],
+        "no meaning for turn-level rewards",
+        ["algorithm.use_kl_in_reward=False", "actor_rollout_ref.actor.use_kl_loss=True"],
+    ),
+    "filtered groups": (
+        ["algorithm.use_pf_ppo=True"],
+        "needs groups with scores",
+        ["algorithm.use_pf_ppo=False"],
+    ),
+    "text for a number": (["env.max_steps=many"], "a number is expected", ["env.max_steps=30"]),
+    "nothing for a number": (["env.val_tasks=null"], "a number is expected", ["env.val_tasks=128"]),
+    "text for true or false": (
+        ["algorithm.hae.norm_adv=always"],
+        "true or false is expected",
+        ["algorithm.hae.norm_adv=True"],
+    ),
+}
+
+
+def message_of(*overrides: str, profile: str = "cpu") -> str:
+    with pytest.raises(ConfigError) as refused:
+        check_config(composed(*overrides, profile=profile), reference(profile))
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(("typed", "said", "mends"), CASES.values(), ids=CASES.keys())
+def test_a_problem_is_named_with_what_mends_it(typed, said, mends):
+    message = message_of(*typed)
+    assert "(1 problem)" in message and said in message
+    for override in typed:
+        key = override.split("=")[0]
+        assert key in message or override in mends
+    for override in mends:
+        assert override in message or override in typed
+    check_config(composed(*mends), reference())
+
+
+def test_all_problems_are_reported_together():
+    message = message_of(
+        "env.max_steps=0",
+        "algorithm.hae.lam_seg=2",
+        "algorithm.hae.keep_penalty=1",
+        "critic.enable=False",
+        "data.train_batch_size=0",
+        "critic.checkpoint.async_save=True",
+        "+algorithm.hae.switch_rate_floor=0.1",
+    )
+    assert "(7 problems)" in message
+    assert len(re.findall(r"^  - ", message, re.MULTILINE)) == 7
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("+algorithm.hae.keep_penalti=-0.1", "algorithm.hae.keep_penalty"),
+        ("+env.max_step=10", "env.max_steps"),
+        ("+algorithm.lam_seg=0.9", "algorithm.hae.lam_seg"),
+        ("+algorithm.hae.keep_penalty_skip_first=True", "algorithm.hae.keep_penalty"),
+    ],
+)
+def test_a_key_nobody_reads_is_refused_with_a_suggestion(typed, meant):
+    message = message_of(typed)
+    assert "no such key, nothing would read it. Did you mean" in message and meant in message
+
+
+def test_sections_of_the_libraries_behind_verl_take_any_key():
+    overrides = [
+        "+actor_rollout_ref.model.override_config.rope_theta=1e6",
+        "+actor_rollout_ref.rollout.engine_kwargs.vllm.seed=3",
+        "+ray_kwargs.ray_init.include_dashboard=False",
+    ]
+    check_config(composed(*overrides), reference())
+
+
+def test_unknown_overrides_are_found_before_hydra_stops_at_the_first():
+    with pytest.raises(ConfigError) as refused:
+        check_overrides(["profile=cpu", "env.max_step=3", "algorithm.hae.lamseg=1", "env.seed=1", "++env.new=1"])
+    message = str(refused.value)
+    assert "(2 problems)" in message
+    assert "env.max_steps" in message and "algorithm.hae.lam_seg" in message
+    with pytest.raises(ConfigError, match="profile=tpu is not one of cpu, gpu"):
+        check_overrides(["profile=tpu"])
+    check_overrides(["profile=cpu", "env=alfworld", "env.seed=1", "+actor_rollout_ref.model.override_config.x=1"])
+
+
+def test_nothing_similar_is_no_suggestion():
+    assert suggestion("zzz.qqq", ["env.max_steps"]) == ""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The model.
+
+
+def make_model_folder(folder, vocabulary: int, tokens: int, positions: int = 1024, template: str | None = "x"):
+    words = {f"w{index}": index for index in range(tokens)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="w1", pad_token="w2", unk_token="w0", chat_template=template
+    ).save_pretrained(folder)
+    Qwen2Config(
+        vocab_size=vocabulary, hidden_size=32, num_attention_heads=1, max_position_embeddings=positions
+    ).save_pretrained(folder)
+    return [f"actor_rollout_ref.model.path={folder}"]
+
+
+def size_of_tokenizer(folder) -> int:
+    from transformers import AutoTokenizer
+
+    return len(AutoTokenizer.from_pretrained(folder))
+
+
+def test_a_model_that_fits_its_tokenizer_is_accepted(tmp_path):
+    make_model_folder(tmp_path, 100, 100)
+    overrides = make_model_folder(tmp_path, size_of_tokenizer(tmp_path), 100)
+    check_model(composed(*overrides))
+
+
+def test_a_vocabulary_longer_than_the_tokenizer_has_to_be_accepted(tmp_path):
+    overrides = make_model_folder(tmp_path, 500, 100)
+    with pytest.raises(ConfigError, match=r"vocabulary \(500\) is longer.*trainer.allow_padded_vocabulary=True"):
+        check_model(composed(*overrides))
+    check_model(composed(*overrides, "trainer.allow_padded_vocabulary=True"))
+
+
+def test_a_vocabulary_shorter_than_the_tokenizer_is_never_accepted(tmp_path):
+    overrides = make_model_folder(tmp_path, 50, 100)
+    with pytest.raises(ConfigError, match="does not belong to this tokenizer"):
+        check_model(composed(*overrides, "trainer.allow_padded_vocabulary=True"))
+
+
+def test_what_else_can_be_wrong_with_a_model_is_reported_together(tmp_path):
+    overrides = make_model_folder(tmp_path, 500, 100, positions=256, template=None)
+    with pytest.raises(ConfigError) as refused:
+        check_model(composed(*overrides))
+    message = str(refused.value)
+    assert "(3 problems)" in message and "no chat template" in message
+    assert "= 304 exceeds the model's 256 positions. data.max_prompt_length=208" in message
+
+
+def test_the_size_of_a_checkpoint_is_estimated_from_the_weights(tmp_path):
+    """Policy and critic, each with float32 weights and the two moments of AdamW."""
+    tensors = {"a": torch.zeros(10, 7), "b": torch.zeros(5, dtype=torch.bfloat16)}
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert checkpoint_bytes(str(tmp_path)) == 75 * 4 * 3 * 2
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Games.
+
+
+@pytest.fixture(autouse=True)
+def no_published_games(monkeypatch):
+    monkeypatch.delenv("ALFWORLD_DATA", raising=False)
+
+
+def test_published_games_that_are_not_there(tmp_path):
+    with pytest.raises(ConfigError, match=r"looked in nowhere.*env.alfworld.games=generated"):
+        prepare_games(composed("env.alfworld.games=published"), progress=False)
+    config = composed("env.alfworld.games=published", f"env.alfworld.data_dir={tmp_path}")
+    with pytest.raises(ConfigError, match=rf"looked in {tmp_path}.*env.alfworld.data_dir="):
+        prepare_games(config, progress=False)
+
+
+def test_a_data_folder_without_games_is_not_silently_replaced(tmp_path):
+    config = composed("env.alfworld.games=auto", f"env.alfworld.data_dir={tmp_path}")
+    with pytest.raises(ConfigError, match="env.alfworld.data_dir=null for generated games"):
+        prepare_games(config, progress=False)
+
+
+def test_zero_games(tmp_path):
+    (tmp_path / "json_2.1.1" / "valid_unseen").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"0 playable ALFWorld games.*env.alfworld.data_dir="):
+        prepare_panels(composed(), tmp_path)
+
+
+def test_an_unknown_split(tmp_path):
+    with pytest.raises(ConfigError, match=r"env.alfworld.eval_dataset=test.*env.alfworld.eval_dataset=valid_unseen"):
+        prepare_panels(composed("env.alfworld.eval_dataset=test"), tmp_path)
+
+
+def test_unknown_kinds_of_tasks():
+    config = composed("env.alfworld.generated.task_types=[look_at_obj_in_light,juggle]")
+    with pytest.raises(ConfigError, match=r"juggle not among.*env.alfworld.generated.task_types=null"):
+        game_spec(config)
+
+
+def test_no_model(tmp_path):
+    with pytest.raises(ConfigError, match="actor_rollout_ref.model.path=<folder or name>"):
+        prepare_model(composed("warm_start.enable=False"), tmp_path, progress=False)
+    with pytest.raises(ConfigError, match="env.alfworld.games=generated"):
+        prepare_model(composed(), tmp_path, progress=False)

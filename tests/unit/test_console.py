@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person sees during a run."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+from recipe.hiper.console import ProgressBar, quiet_terminal, step_summary
+from recipe.hiper.recorder import RunRecorder
+
+STEP = {
+    "rollout/success_rate": 0.25,
+    "rollout/episode_length": 12.34,
+    "rollout/switch_rate": 0.5,
+    "timing_s/gen": 3.21,
+    "timing_s/update_actor": 1.0,
+    "timing_s/something_else": 9.0,
+}
+
+
+def test_a_step_in_one_line():
+    assert step_summary(STEP) == "train 25.0% | 12.3 turns | switch 50% | s: rollout 3.2 actor 1.0"
+    assert step_summary({"val/success_rate": 0.333} | STEP).startswith("held-out 33.3% | train 25.0%")
+    assert step_summary({"val/success_rate": 0.333}) == "held-out 33.3%"
+    assert step_summary({}) == ""
+
+
+def test_without_a_terminal_a_line_per_step(tmp_path):
+    """A pipe, a CI log: nothing is drawn over, and nothing is said twice."""
+    output = io.StringIO()
+    recorder_of = {"total_steps": 2, "checkpoint_bytes": 1, "episodes_every": 0}
+    with ProgressBar(tmp_path, output) as bar:
+        recorder = RunRecorder(tmp_path, **recorder_of)
+        bar._show()
+        recorder.stage("step 1/2")
+        for _ in range(3):
+            bar._show()
+        recorder.log(STEP, step=1)
+        bar._show()
+        recorder.log(STEP, step=2)
+        recorder.finish()
+    lines = output.getvalue().splitlines()
+    steps = ["[0/2] ", *(f"[{step}/2] {step_summary(STEP)}" for step in (1, 2))]
+    assert [line for line in lines if line.startswith("[")] == steps
+    assert [line.strip() for line in lines if line.startswith("  ")] == ["starting", "step 1/2", "finished"]
+    assert "\r" not in output.getvalue()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_one_bar(tmp_path):
+    output = Terminal()
+    with ProgressBar(tmp_path, output):
+        recorder = RunRecorder(tmp_path, total_steps=4, checkpoint_bytes=1, episodes_every=0)
+        recorder.log(STEP, step=3)
+        recorder.stage("step 4/4")
+    drawn = output.getvalue()
+    assert "3/4" in drawn and "step 4/4" in drawn and "train 25.0%" in drawn
+
+
+def test_what_an_earlier_run_left_is_not_shown(tmp_path):
+    RunRecorder(tmp_path, total_steps=9, checkpoint_bytes=1, episodes_every=0).log(STEP, step=9)
+    output = io.StringIO()
+    with ProgressBar(tmp_path, output):
+        pass
+    assert output.getvalue() == ""
+
+
+QUIET = """
+import os, subprocess, sys
+from pathlib import Path
+from recipe.hiper.console import quiet_terminal
+print("before")
+with quiet_terminal(Path(sys.argv[1])) as terminal:
+    print("noise of this process")
+    print("more noise", file=sys.stderr)
+    subprocess.run([sys.executable, "-c", "print('noise of a child')"], check=True)
+    print("for the user", file=terminal)
+print("after")
+"""
+
+
+def test_everything_else_goes_to_the_log(tmp_path):
+    log = tmp_path / "logs" / "run.log"
+    done = subprocess.run([sys.executable, "-c", QUIET, str(log)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["before", "after"]
+    assert "for the user" in done.stderr and "noise" not in done.stderr
+    for noise in ("noise of this process", "more noise", "noise of a child"):
+        assert noise in log.read_text()
+
+
+def test_the_terminal_comes_back_after_an_error(tmp_path, capfd):
+    with pytest.raises(RuntimeError, match="broke"), quiet_terminal(tmp_path / "run.log"):
+        raise RuntimeError("broke")
+    os.write(1, b"seen again\n")
+    assert "seen again" in capfd.readouterr().out

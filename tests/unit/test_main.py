@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: which profile is taken, and what its processes get."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+from made_config import composed
+
+from agent_system.errors import ConfigError
+from recipe.hiper.main import CPU_ENVIRONMENT, choose_profile, fill_in_machine, has_gpu
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """A machine without GPU and with an empty environment; returns a function that puts a command on its PATH."""
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "OMP_NUM_THREADS", *CPU_ENVIRONMENT):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def add_command(name: str, exit_code: int) -> None:
+        command = tmp_path / name
+        command.write_text(f"#!/bin/sh\nexit {exit_code}\n")
+        command.chmod(command.stat().st_mode | stat.S_IEXEC)
+
+    return add_command
+
+
+def test_without_a_gpu_the_cpu_profile_and_its_environment(machine):
+    assert not has_gpu()
+    assert choose_profile(["env.seed=1"]) == ["env.seed=1", "profile=cpu"]
+    assert {name: os.environ[name] for name in CPU_ENVIRONMENT} == CPU_ENVIRONMENT
+    assert int(os.environ["OMP_NUM_THREADS"]) >= 1, "Ray would give its workers one thread each"
+
+
+def test_what_the_user_set_wins(machine, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    choose_profile([])
+    assert os.environ["OMP_NUM_THREADS"] == "7" and os.environ["VERL_PLATFORM"] == "cpu"
+
+
+@pytest.mark.parametrize("command", ["nvidia-smi", "rocm-smi"])
+def test_a_gpu_that_answers_is_taken(machine, command):
+    machine(command, 0)
+    assert choose_profile([]) == ["profile=gpu"]
+    assert "VERL_PLATFORM" not in os.environ
+
+
+def test_a_driver_without_a_gpu_is_no_gpu(machine):
+    machine("nvidia-smi", 9)
+    assert choose_profile([]) == ["profile=cpu"]
+
+
+@pytest.mark.parametrize(("given", "platform"), [("cpu", "cpu"), ("gpu", None)])
+def test_the_users_profile_is_kept(machine, given, platform):
+    machine("nvidia-smi", 0)
+    arguments = [f"profile={given}", "env.seed=1"]
+    assert choose_profile(arguments) == arguments
+    assert os.environ.get("VERL_PLATFORM") == platform
+
+
+def test_every_process_gets_the_environment(machine, monkeypatch, tmp_path):
+    choose_profile(["profile=cpu"])
+    monkeypatch.setenv("HIPER_CACHE", "somewhere")
+    monkeypatch.chdir(tmp_path)
+    config = composed("run_dir=here", "trainer.logger=[tensorboard,wandb]")
+    fill_in_machine(config)
+    forwarded = config.ray_kwargs.ray_init.runtime_env.env_vars
+    assert {name: forwarded[name] for name in CPU_ENVIRONMENT} == CPU_ENVIRONMENT
+    assert forwarded["HIPER_CACHE"] == "somewhere" and int(forwarded["OMP_NUM_THREADS"]) >= 1
+    assert config.run_dir == str(tmp_path / "here")
+    assert forwarded["TENSORBOARD_DIR"] == str(tmp_path / "here" / "tensorboard")
+    # Without a key wandb would ask on a terminal that nobody sees.
+    assert forwarded["WANDB_MODE"] == "offline"
+
+
+def test_more_gpus_than_there_are(machine):
+    config = composed("trainer.n_gpus_per_node=99", profile="gpu")
+    with pytest.raises(ConfigError, match=r"trainer.n_gpus_per_node=99, but this machine has \d+ GPUs. .*profile=cpu"):
+        fill_in_machine(config)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a batch shows, on episodes worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from made_turns import after_cut, batch_turns, keep, made_settings, turn
+
+from agent_system.environments.base import StopReason
+from recipe.hiper.advantage import hae_credit
+from recipe.hiper.hae import HAEConfig
+from recipe.hiper.metrics import batch_metrics, credit_metrics, episode_metrics, hierarchy_metrics, validation_metrics
+from recipe.hiper.shaping import ShapingConfig
+
+HEAT, LOOK = "pick_heat_then_place_in_recep", "look_at_obj_in_light"
+WON = {"reward": 10.0, "terminated": True, "stop": "won", "won": True, "score": 1.0}
+CUT = {"truncated": True, "stop": "step_limit"}
+
+# "a" wins after 3 turns, SWITCH on turn 2. "b" is cut after 4 turns, never switches, one copy is not exact. "c" is cut
+# after 1 turn. Turn 0 always opens a segment.
+EPISODES = {
+    "a_0": [
+        turn(0, kind=HEAT, subgoal_in_force="find mug"),
+        keep(1, kind=HEAT, admissible=False),
+        turn(2, kind=HEAT, subgoal_in_force="heat mug", **WON),
+    ],
+    "b_0": [
+        turn(0, kind=HEAT, subgoal_in_force="find mug"),
+        keep(1, kind=HEAT),
+        keep(2, kind=HEAT, copied_exactly=False, problems=("text_outside",)),
+        keep(3, kind=HEAT, comparable=False, problems=("missing_subgoal", "text_outside"), **CUT),
+    ],
+    "c_0": [turn(0, kind=LOOK, observation_cut=True, **CUT)],
+}
+ROWS = [(name, record) for name, records in EPISODES.items() for record in records]
+
+
+@pytest.fixture
+def turns():
+    filled = [*ROWS, ("b_0", after_cut(4)), ("pad_0", ROWS[2][1]), ("pad_1", ROWS[2][1])]
+    return batch_turns(filled, padding=(9, 10), after_end={"a_0": 2, "b_0": 0, "pad_0": 50})
+
+
+def test_episodes_by_hand(turns):
+    metrics = episode_metrics(turns)
+    assert metrics["episodes"] == 3 and metrics["turns"] == 8
+    assert metrics["success_rate"] == pytest.approx(1 / 3)
+    assert metrics["score"] == pytest.approx(1 / 3)
+    assert metrics["return"] == pytest.approx(10 / 3)
+    assert metrics["episode_length"] == pytest.approx(8 / 3)
+    assert metrics["admissible_share"] == pytest.approx(7 / 8)
+    assert metrics["well_formed_share"] == pytest.approx(6 / 8)
+    assert metrics["observation_cut_share"] == pytest.approx(1 / 8)
+    assert {name: value for name, value in metrics.items() if name.startswith("problem/")} == {
+        "problem/missing_subgoal": 1 / 8,
+        "problem/text_outside": 2 / 8,
+    }
+
+
+def test_the_switch_rate_leaves_out_turn_0(turns):
+    """Turn 0 opens a segment whatever the reply says. Of the five later turns one switched."""
+    assert episode_metrics(turns)["switch_rate"] == pytest.approx(1 / 5)
+
+
+def test_copies_are_counted_among_comparable_keeps(turns):
+    """Four KEEP turns; on one of them there is no written sub-goal to compare."""
+    assert episode_metrics(turns)["keep_copied_share"] == pytest.approx(2 / 3)
+
+
+def test_success_by_kind(turns):
+    metrics = episode_metrics(turns)
+    assert metrics[f"success_rate/{HEAT}"] == 0.5 and metrics[f"success_rate/{LOOK}"] == 0.0
+
+
+def test_stop_reasons_add_up(turns):
+    metrics = episode_metrics(turns)
+    assert {reason: metrics[f"stop/{reason.value}"] for reason in StopReason} == {
+        StopReason.WON: pytest.approx(1 / 3),
+        StopReason.FAILED: 0.0,
+        StopReason.STEP_LIMIT: pytest.approx(2 / 3),
+        StopReason.FAULT: 0.0,
+    }
+
+
+def test_generations_after_the_end_are_a_share_of_all(turns):
+    """Two on episode "a" beside the eight turns; what padding rows say does not count."""
+    assert episode_metrics(turns)["generations_after_end_share"] == pytest.approx(2 / 10)
+    assert episode_metrics(batch_turns(ROWS))["generations_after_end_share"] == 0.0
+
+
+def test_segments_by_hand(turns):
+    """Segments of 2 and 1 turns, of 4, and of 1; each of the four sub-goals is new to its episode."""
+    metrics = hierarchy_metrics(turns)
+    assert metrics["segment_length"] == 2.0
+    assert metrics["novel_subgoal_share"] == 1.0
+    histogram = {name.split("/")[1]: value for name, value in metrics.items() if "/" in name}
+    assert histogram == {"1": 0.5, "2": 0.25, "3-4": 0.25, "5-8": 0.0, "9+": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("length", "bin_name"), [(1, "1"), (2, "2"), (3, "3-4"), (4, "3-4"), (5, "5-8"), (8, "5-8"), (9, "9+"), (40, "9+")]
+)
+def test_segment_length_bins(length, bin_name):
+    metrics = hierarchy_metrics(batch_turns([("a_0", (keep if t else turn)(t)) for t in range(length)]))
+    assert metrics[f"segment_length_share/{bin_name}"] == 1.0
+
+
+def test_a_sub_goal_that_comes_back_is_not_new():
+    subgoals = ["find mug", "heat mug", "find mug"]
+    rows = [("a_0", turn(t, subgoal_in_force=subgoal)) for t, subgoal in enumerate(subgoals)]
+    rows.append(("b_0", turn(0, subgoal_in_force="find mug")))  # another episode knows nothing of it
+    assert hierarchy_metrics(batch_turns(rows))["novel_subgoal_share"] == 0.75
+
+
+def test_what_there_is_nothing_of_is_not_a_number():
+    metrics = episode_metrics(batch_turns([("a_0", turn(0))]))
+    assert math.isnan(metrics["switch_rate"]) and math.isnan(metrics["keep_copied_share"])
+
+
+def test_names(turns):
+    batch, held_out = batch_metrics(turns), validation_metrics(turns)
+    assert batch["rollout/success_rate"] == held_out["val/success_rate"] == pytest.approx(1 / 3)
+    assert batch["hierarchy/segment_length"] == held_out["val/segment_length"] == 2.0
+    assert {name.split("/")[0] for name in batch} == {"rollout", "hierarchy"}
+    assert {name.split("/")[0] for name in held_out} == {"val"}
+
+
+def test_credit_by_hand():
+    """Episode "a" alone, gamma = lam = 1, values 0: every target is what is still to come, minus 0.5 for the KEEP turn.
+
+    action: 10 on turn 2, -0.5 on turn 1, -0.5 on turn 0 (both end where V_hi = 0 takes over).
+    """
+    turns = batch_turns(ROWS[:3])
+    settings = made_settings(HAEConfig(1.0, 1.0, 1.0), ShapingConfig(keep_penalty=-0.5), whiten=True)
+    log_probs = torch.zeros(3, 6)
+    log_probs[1:, 0] = math.log(0.75)  # KEEP with 3/4, SWITCH with 3/4
+    credit = hae_credit(turns, torch.zeros(3, 3), log_probs, settings)
+    metrics = credit_metrics(turns, credit)
+    assert metrics["advantage/action/mean"] == pytest.approx(3.0)
+    assert metrics["advantage/action/abs_mean"] == pytest.approx(11 / 3)
+    assert metrics["advantage/action/max"] == 10.0 and metrics["advantage/action/min"] == -0.5
+    assert metrics["advantage/subgoal/mean"] == pytest.approx((9.5 + 10) / 2)  # two boundaries, not three turns
+    assert metrics["advantage/subgoal/std"] == pytest.approx(0.25)
+    assert metrics["critic/target_high/mean"] == pytest.approx((9.5 + 10) / 2)
+    assert metrics["critic/explained_variance_low"] == 0.0
+    assert metrics["shaping/keep_penalty"] == -0.5 and metrics["shaping/format_penalty"] == 0.0
+    assert metrics["hierarchy/switch_probability"] == pytest.approx((0.25 + 0.75) / 2)  # turn 0 left out
+    assert metrics["actor/trained_tokens_per_turn"] == pytest.approx((6 + 4 + 6) / 3)  # a kept sub-goal is not trained

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run leaves in its folder."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy
+import pytest
+import torch
+from made_turns import batch_turns, keep, made_settings, turn
+from PIL import Image
+
+from agent_system.rollout.failures import FailureLog
+from recipe.hiper.advantage import hae_credit
+from recipe.hiper.hae import HAEConfig
+from recipe.hiper.recorder import NoSpaceLeft, RunRecorder
+
+
+def recorder(folder, **changes) -> RunRecorder:
+    return RunRecorder(folder, **{"total_steps": 5, "checkpoint_bytes": 10, "episodes_every": 1, **changes})
+
+
+def lines(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def status(folder) -> dict:
+    return json.loads((folder / "status.json").read_text())
+
+
+def test_metrics_are_appended_step_by_step(tmp_path):
+    made = recorder(tmp_path)
+    made.log({"rollout/success_rate": 0.25}, step=1)
+    assert lines(tmp_path / "metrics.jsonl") == [{"step": 1, "rollout/success_rate": 0.25}]
+    made.log({"rollout/success_rate": 0.5, "timing_s/gen": 2}, step=2)
+    assert [row["step"] for row in lines(tmp_path / "metrics.jsonl")] == [1, 2]
+
+
+def test_numbers_that_json_does_not_know_become_null(tmp_path):
+    values = {"nan": math.nan, "inf": -math.inf, "numpy": numpy.float32("nan"), "fine": numpy.float32(0.5), "n": 3}
+    recorder(tmp_path).log(values, step=1)
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    assert json.loads(text) == {"step": 1, "nan": None, "inf": None, "numpy": None, "fine": 0.5, "n": 3}
+
+
+def test_what_comes_later_for_the_same_step_is_merged(tmp_path):
+    """A resumed run validates once more at the step it resumed from."""
+    made = recorder(tmp_path)
+    made.log({"a": 1.0, "b": 1.0}, step=1)
+    made.log({"b": 2.0, "c": 2.0}, step=1)
+    assert lines(tmp_path / "metrics.jsonl") == [{"step": 1, "a": 1.0, "b": 2.0, "c": 2.0}]
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_resuming_keeps_what_the_checkpoint_knows_of(tmp_path, step):
+    """Later steps are played again. A killed run may leave half a line."""
+    before = recorder(tmp_path)
+    for number in range(1, 5):
+        before.log({"a": float(number)}, step=number)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 5, "a": 5')
+    after = recorder(tmp_path)
+    after.resumed_from(step)
+    assert [row["step"] for row in lines(tmp_path / "metrics.jsonl")] == list(range(1, step + 1))
+    assert status(tmp_path)["step"] == step
+    assert (f"checkpoint of step {step}" if step else "step 0") in status(tmp_path)["stage"]
+    after.log({"a": -1.0}, step=step + 1)
+    assert lines(tmp_path / "metrics.jsonl")[-1] == {"step": step + 1, "a": -1.0}
+
+
+def test_the_status_says_what_is_going_on(tmp_path):
+    made = recorder(tmp_path)
+    assert status(tmp_path)["stage"] == "starting"
+    made.stage("step 1/5")
+    made.log({"rollout/success_rate": 0.5, "name": "text", "nothing": math.nan}, step=1)
+    seen = status(tmp_path)
+    assert (seen["stage"], seen["step"], seen["total_steps"]) == ("step 1/5", 1, 5)
+    # Values a step does not have keep their last one: validation is not run on every step.
+    made.log({"val/success_rate": 0.75}, step=2)
+    assert status(tmp_path)["metrics"]["rollout/success_rate"] == 0.5
+    for code, stage in ((0, "finished"), (1, "failed")):
+        made.finish(code)
+        assert status(tmp_path)["stage"] == stage
+
+
+def test_the_curve_is_a_picture(tmp_path):
+    made = recorder(tmp_path)
+    made.log({"val/success_rate": 0.3}, step=0)
+    for step in range(1, 6):
+        values = {
+            "rollout/success_rate": 0.1 * step,
+            "rollout/episode_length": 30.0 - step,
+            "rollout/switch_rate": math.nan if step == 3 else 0.5,
+            "critic/vf_loss_low": 1.0 / step,
+        }
+        made.log(values, step=step)
+        with Image.open(tmp_path / "curve.png") as image:
+            image.load()
+            assert image.format == "PNG" and min(image.size) > 400
+            colours = len(set(image.convert("RGB").resize((220, 140)).get_flattened_data()))
+            assert colours > 20, "lines and letters, not one colour"
+
+
+TURNS = [
+    ("x-y_0", turn(0, kind="look_at_obj_in_light", reply="<switch>SWITCH</switch>\n…")),
+    ("x-y_0", keep(1, reward=10.0, terminated=True, stop="won", won=True, score=1.0)),
+    ("pad_0", turn(0)),
+]
+
+
+def test_training_episodes_hold_the_credit_of_every_turn(tmp_path):
+    turns = batch_turns(TURNS, padding=(2,))
+    values = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [0.0, 0.0, 0.0]])
+    credit = hae_credit(turns, values, torch.zeros(3, 6), made_settings(HAEConfig(1.0, 1.0, 1.0)))
+    recorder(tmp_path).write_episodes("train", 7, turns, credit)
+    (episode,) = lines(tmp_path / "episodes" / "train_000007.jsonl")
+    about = {name: episode[name] for name in ("step", "session", "kind", "stop", "won", "score", "turns", "return")}
+    assert about == {
+        "step": 7,
+        "session": "x-y_0",
+        "kind": "look_at_obj_in_light",
+        "stop": "won",
+        "won": True,
+        "score": 1.0,
+        "turns": 2,
+        "return": 10.0,
+    }
+    first, second = episode["trajectory"]
+    assert first["reply"] == "<switch>SWITCH</switch>\n…" and first["spans"] == [[0, 2], [2, 4], [4, 6]]
+    assert first["values"] == {"high": 1.0, "low": 2.0, "term": 3.0}
+    # low: 10 - 5 = 5 on turn 1, 5 - 2 + 5 on turn 0; high 10 - 1; switch 10 minus the value before it.
+    assert first["advantages"] == {"switch": 7.0, "subgoal": 9.0, "action": 8.0}
+    assert second["advantages"] == {"switch": 4.0, "subgoal": 0.0, "action": 5.0}
+    assert second["shaped_reward"] == 10.0 and second["switch_probability"] == 0.0
+
+
+def test_held_out_episodes_have_no_credit(tmp_path):
+    recorder(tmp_path, episodes_every=0).write_episodes("val", 3, batch_turns(TURNS, padding=(2,)), None)
+    (episode,) = lines(tmp_path / "episodes" / "val_000003.jsonl")
+    assert "advantages" not in episode["trajectory"][0]
+
+
+@pytest.mark.parametrize(("every", "written"), [(0, []), (1, [1, 2, 3, 4]), (2, [2, 4])])
+def test_training_episodes_are_written_as_often_as_asked(tmp_path, every, written):
+    made = recorder(tmp_path, episodes_every=every)
+    for step in range(1, 5):
+        made.write_episodes("train", step, batch_turns(TURNS, padding=(2,)), None)
+    found = sorted(path.name for path in (tmp_path / "episodes").iterdir())
+    assert found == [f"train_{step:06d}.jsonl" for step in written]
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_with_what_mends_it(tmp_path):
+    made = recorder(tmp_path, checkpoint_bytes=10**18)
+    folder = tmp_path / "checkpoints" / "not" / "yet" / "there"
+    with pytest.raises(NoSpaceLeft) as refused:
+        made.require_disk_space(str(folder))
+    message = str(refused.value)
+    for part in ("1,000,000,000,000 MB", str(tmp_path), "run_dir=", "trainer.save_freq="):
+        assert part in message
+    assert not folder.exists()
+    recorder(tmp_path).require_disk_space(str(folder))
+
+
+def test_the_failures_of_an_earlier_run_are_forgotten(tmp_path):
+    FailureLog(tmp_path / "failures.jsonl").record("old-task", ValueError("old"))
+    made = recorder(tmp_path)
+    assert "old" not in made.first_failure()
+    FailureLog(tmp_path / "failures.jsonl").record("new-task", ValueError("new"))
+    assert "new-task" in made.first_failure()

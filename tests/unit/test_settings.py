@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HiPER's own keys: every one has a reader, and verl never sees those it would refuse."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+from key_readers import keys_read, keys_read_in, unread
+from made_config import CONFIG_FOLDER, ENVIRONMENTS, PROFILES, composed, reference, verls_own
+from omegaconf import OmegaConf
+from verl.workers.config import RolloutConfig
+
+from recipe.hiper.checks import OPEN_SECTIONS, check_config, flat_keys
+from recipe.hiper.hae import HAEConfig
+from recipe.hiper.main import PROFILES as OFFERED_PROFILES
+from recipe.hiper.settings import OWN_KEYS, HiPERSettings, number_of_heads, verl_config
+from recipe.hiper.shaping import ShapingConfig
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SOURCE = [REPOSITORY / folder for folder in ("agent_system", "recipe", "verl_plugins")]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_shipped_configuration_can_be_run(profile, environment):
+    config = composed(profile=profile, environment=environment)
+    check_config(config, reference(profile, environment))
+    settings = HiPERSettings.from_config(config)
+    assert settings.estimator == "hae" and settings.num_heads == 3
+
+
+def test_every_profile_is_offered():
+    assert set(OFFERED_PROFILES) == set(PROFILES)
+
+
+def test_the_gpu_profile_is_the_papers():
+    """The table of hyper-parameters in arXiv 2602.16165."""
+    config = composed(profile="gpu")
+    settings = HiPERSettings.from_config(config)
+    assert settings.hae == HAEConfig(gamma=1.0, lam_turn=1.0, lam_seg=0.95, switch_advantage="segment_return")
+    assert settings.shaping == ShapingConfig(
+        invalid_action_penalty_coef=0.1, keep_penalty=-0.3, keep_consistency_penalty=-0.3
+    )
+    assert settings.whiten and settings.updates_per_step is None
+    expected = {
+        "actor_rollout_ref.model.path": "Qwen/Qwen2.5-1.5B-Instruct",
+        "actor_rollout_ref.actor.optim.lr": 1e-6,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 256,
+        "actor_rollout_ref.actor.ppo_epochs": 1,
+        "actor_rollout_ref.actor.clip_ratio": 0.2,
+        "actor_rollout_ref.actor.kl_loss_coef": 0.01,
+        "actor_rollout_ref.actor.kl_loss_type": "low_var_kl",
+        "actor_rollout_ref.actor.entropy_coeff": 0.001,
+        "actor_rollout_ref.rollout.temperature": 1.0,
+        "actor_rollout_ref.rollout.val_kwargs.temperature": 0.4,
+        "critic.optim.lr": 1e-5,
+        "critic.cliprange_value": 0.5,
+        "data.train_batch_size": 128,
+        "data.max_prompt_length": 2048,
+        "data.max_response_length": 512,
+        "env.max_steps": 50,
+        "env.history_length": 2,
+        "env.val_tasks": 128,
+        "env.rollout.n": 1,
+        "trainer.total_training_steps": 150,
+    }
+    assert {key: OmegaConf.select(config, key) for key in expected} == expected
+
+
+def test_settings_follow_the_keys():
+    config = composed(
+        "algorithm.gamma=0.9",
+        "algorithm.lam=0.8",
+        "algorithm.hae.lam_seg=0.7",
+        "algorithm.hae.switch_advantage=termination",
+        "algorithm.hae.bootstrap_truncated=True",
+        "algorithm.hae.norm_adv=False",
+        "algorithm.hae.keep_penalty=-3.5",
+        "algorithm.hae.keep_penalty_mode=normalized",
+        "algorithm.hae.keep_consistency_penalty=-0.2",
+        "algorithm.hae.keep_consistency_requires_both=False",
+        "actor_rollout_ref.actor.invalid_action_penalty_coef=0.4",
+        "critic.use_two_heads_critic=True",
+        "critic.use_three_heads_critic=False",
+        "critic.high_value_coef=2",
+        "critic.term_value_coef=3",
+        "algorithm.updates_per_step=7",
+        "trainer.poll_interval=0.5",
+    )
+    assert HiPERSettings.from_config(config) == HiPERSettings(
+        estimator="hae",
+        hae=HAEConfig(0.9, 0.8, 0.7, "termination", True),
+        shaping=ShapingConfig(0.4, -3.5, "normalized", -0.2, False),
+        whiten=False,
+        num_heads=2,
+        value_coefficients=(2, 1.0, 3),
+        updates_per_step=7,
+        poll_interval=0.5,
+    )
+    config.actor_rollout_ref.actor.use_invalid_action_penalty = False
+    assert HiPERSettings.from_config(config).shaping.invalid_action_penalty_coef == 0.0
+    config.algorithm.adv_estimator = "gae"
+    assert number_of_heads(config) == 1
+
+
+def test_verl_sees_none_of_the_keys_it_would_refuse():
+    config = composed("actor_rollout_ref.model.path=somewhere")
+    left = verl_config(config)
+    for key in OWN_KEYS:
+        assert OmegaConf.select(config, key) is not None
+        assert OmegaConf.select(left, key) is None
+    assert left.critic.enable is True
+    assert left.critic.model.override_config.num_value_heads == 3
+    assert left.critic.model.path == "somewhere"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Defect 6 of the released code: configuration keys that nobody read.
+
+
+def own_keys() -> set[str]:
+    """Every key that the files of recipe/hiper/config add to verl's tree."""
+    verls = set(flat_keys(OmegaConf.to_container(verls_own(), resolve=False)))
+    # A value that verl leaves empty ({} or null) is verl's all the same.
+    added = {
+        key
+        for profile in PROFILES
+        for key in flat_keys(OmegaConf.to_container(reference(profile), resolve=False))
+        if key not in verls and not any(key.startswith(f"{known}.") for known in verls)
+    }
+    # verl's tree leaves out some fields of its own dataclasses.
+    verls_fields = {f"actor_rollout_ref.rollout.{field.name}" for field in dataclasses.fields(RolloutConfig)}
+    return {key for key in added - verls_fields if not any(f".{name}." in f".{key}." for name in OPEN_SECTIONS)}
+
+
+def keys_read_in_yaml() -> set[str]:
+    text = "".join(path.read_text(encoding="utf-8") for path in CONFIG_FOLDER.rglob("*.yaml"))
+    return set(re.findall(r"\$\{([\w.]+)\}", text))
+
+
+def test_defect_6_every_key_has_a_reader():
+    """keep_penalty_skip_first, switch_rate_floor and others of the released configuration were read by nobody."""
+    keys = own_keys()
+    expected = {"run_dir", "algorithm.updates_per_step", "algorithm.hae.keep_penalty", "env.alfworld.generated.seed"}
+    assert keys >= expected | {"trainer.poll_interval", "trainer.episodes_every", "trainer.allow_padded_vocabulary"}
+    assert keys >= {"warm_start.seed", "critic.term_value_coef", "env.pool.timeout_s"}
+    assert unread(keys, keys_read_in(SOURCE) | keys_read_in_yaml()) == []
+
+
+def test_a_key_without_a_reader_would_be_found():
+    source = """
+def f(config, other):
+    env = config.env
+    algorithm, critic = config.algorithm, self.config.critic
+    hae = algorithm.hae
+    config.env.written = 1
+    g(env.seed, hae.lam_seg, critic.coef, other.dead, **env.pool)
+"""
+    read = keys_read(source)
+    keys = ["env.seed", "env.pool.size", "algorithm.hae.lam_seg", "critic.coef"]
+    assert unread(keys, read) == []
+    dead = ["algorithm.hae.keep_penalty_skip_first", "env.dead", "env.poolish", "env.written"]
+    assert unread([*keys, *dead], read) == dead
+    assert unread(["algorithm.hae.keep_penalty_skip_first"], keys_read_in(SOURCE)) != []
