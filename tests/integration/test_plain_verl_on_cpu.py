@@ -34,10 +34,10 @@ def test_two_steps_of_ppo(tmp_path):
     (tmp_path / "reward.py").write_text(REWARD)
     sizes = {
         "actor_rollout_ref.rollout.name": "vllm",
-        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 8,
-        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 8,
-        "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 8,
-        "critic.ppo_micro_batch_size_per_gpu": 8,
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 4,
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 4,
+        "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 4,
+        "critic.ppo_micro_batch_size_per_gpu": 4,
         "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
         "data.train_batch_size": 8,
         "data.max_prompt_length": 48,

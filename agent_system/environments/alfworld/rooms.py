@@ -275,11 +275,13 @@ class _Selection:
         others = [r for r in self._stock if r not in self._chosen]
         self._rng.shuffle(others)
         for receptacle in others:
-            if len(self._chosen) < self._size and self._fits(receptacle):
+            if self._fits(receptacle):
                 self._chosen.append(receptacle)
         return tuple(sorted(self._chosen, key=lambda r: r.id))
 
     def _fits(self, receptacle: Receptacle) -> bool:
+        if len(self._chosen) >= self._size:
+            return False
         if sum(r.kind == receptacle.kind for r in self._chosen) >= self._limits.same_kind:
             return False
         return all(r.location != receptacle.location for r in self._chosen)
