@@ -64,11 +64,10 @@ class HiPERTaskRunner:
             succeeded = True
         finally:
             exit_code = 0 if succeeded else 1
+            recorder.finish(exit_code)  # verl's Tracking finishes only the backends it knows by name
             tracking = getattr(trainer, "_tracking", None)
             if tracking is not None:
                 tracking.finish(exit_code=exit_code)
-            else:
-                recorder.finish(exit_code)
             if pool is not None:
                 pool.close()
             tq.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dress rehearsal: the script a newcomer types, with tiny sizes. Games, warm start, training, resume, evaluation."""
+"""Dress rehearsal: the script a newcomer types, with tiny sizes. Games, warm start, training, resume, evaluation."""
 
 from __future__ import annotations
 

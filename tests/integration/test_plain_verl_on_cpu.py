@@ -73,4 +73,4 @@ def test_two_steps_of_ppo(tmp_path):
         assert_policies_agree(rows[step])
         assert_finite(rows[step], "actor/pg_loss", "actor/kl_loss", "critic/vf_loss", "critic/grad_norm")
         assert rows[step]["actor/grad_norm"] > 0
-    assert 0.0 <= rows[2]["val-core/words/reward/mean@1"] <= 1.0
+    assert 0.0 <= rows[2]["val-core/words/acc/mean@1"] <= 1.0

@@ -168,12 +168,17 @@ def test_episodes_tell_what_happened(run):
                 assert turn["observation"] in turn["prompt"]
                 assert 0 <= turn["switch_probability"] <= 1
                 boundaries.append(turn["boundary"])
-                if reply.valid and "�" not in turn["reply"]:
+                if reply.valid:
                     well_formed += 1
-                    pieces = [tokenizer.decode([token]) for token in tokenizer(turn["reply"]).input_ids] + [""]
-                    spans = token_spans(reply, pieces)
-                    assert turn["spans"] == [list(spans.switch), list(spans.subgoal), list(spans.action)]
-                    assert turn["value_low"] == spans.value_low
+                    # The fewest tokens this text can be written with. What was sampled may be longer: tags spelled out,
+                    # special tokens in between.
+                    pieces = [tokenizer.decode([token]) for token in tokenizer(turn["reply"]).input_ids]
+                    fewest = token_spans(reply, pieces)
+                    switch, subgoal, action = turn["spans"]
+                    assert switch[0] >= 0 and switch[1] <= subgoal[0] and subgoal[1] <= action[0]
+                    assert subgoal[1] <= turn["value_low"] <= action[0]
+                    for ours, least in zip(turn["spans"], (fewest.switch, fewest.subgoal, fewest.action), strict=True):
+                        assert ours[1] - ours[0] >= least[1] - least[0] > 0
     assert well_formed > len(boundaries) / 2, "the tiny model was made to write well-formed replies"
     assert not all(boundaries), "there are KEEP turns"
 
@@ -237,17 +242,16 @@ SHORT = (
 
 
 def test_flat_gae_is_verls_own(workplace):
-    run = train(
-        workplace, "gae", "algorithm.adv_estimator=gae", "env.env_name=alfworld/AlfredTWEnvNothink", *SHORT
-    )
+    run = train(workplace, "gae", "algorithm.adv_estimator=gae", "env.env_name=alfworld/AlfredTWEnvNothink", *SHORT)
     for step in (1, 2):
         metrics = run.metrics[step]
         assert_policies_agree(metrics)
         assert_finite(metrics, "critic/vf_loss", "critic/grad_norm", "actor/pg_loss", "actor/grad_norm")
         assert metrics["actor/grad_norm"] > 0
-        # Every reply of the tiny model breaks the flat format, and the penalty is in the rewards verl trains on.
-        assert metrics["rollout/well_formed_share"] == 0
-        assert metrics["critic/rewards/mean"] == pytest.approx(metrics["rollout/return"] - 0.1, abs=1e-5)
+        # The tiny model's replies break the flat format, and the penalty is in the rewards verl trains on.
+        malformed = 1 - metrics["rollout/well_formed_share"]
+        assert malformed > 0.5
+        assert metrics["critic/rewards/mean"] == pytest.approx(metrics["rollout/return"] - 0.1 * malformed, abs=1e-5)
     assert all("advantages" not in turn for turn in run.episodes("train", 2)[0]["trajectory"])
     assert not (run.folder / "checkpoints").exists()
 

@@ -21,7 +21,8 @@ class GameSpec:
         receptacles: range of receptacles in a room, both ends included, no two at one spot; None keeps every
             receptacle of the floor plan (3 to 47 in all), as published games do.
         same_kind: at most this many receptacles of one kind, where `receptacles` is a range.
-        objects_per_receptacle: at most this many objects are put in or on a receptacle.
+        objects_per_receptacle: nothing is added to a receptacle that holds this many objects; the goal's own objects
+            and the lamp go first and are not held back.
         max_instances: at most this many objects of one kind in a room.
         task_types: the kinds of tasks, dealt out in turn.
         train, valid_seen, valid_unseen: games in each split.

@@ -281,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, text in (
         ("same_kind", "most receptacles of one kind (only with a range)"),
-        ("objects_per_receptacle", "most objects in or on one receptacle"),
+        ("objects_per_receptacle", "objects that fill a receptacle (the goal's own may be more)"),
         ("max_instances", "most objects of one kind"),
         ("train", "games to train on"),
         ("valid_seen", "other games in the scenes of train"),

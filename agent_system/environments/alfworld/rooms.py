@@ -136,7 +136,8 @@ class RoomLimits:
         receptacles: range of the number of receptacles, both ends included; None keeps the whole floor plan, with
             several receptacles at one spot as in the published games. With a range no two share a spot.
         same_kind: at most this many receptacles of one kind (only with a range).
-        objects_per_receptacle: at most this many objects are put in or on one receptacle.
+        objects_per_receptacle: nothing is added to a receptacle that holds this many objects. The goal's own objects
+            and the lamp go before the others and are not held back: they alone can be more.
         max_instances: at most this many objects of one kind.
     """
 

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every set of episodes is looked at before it is trained on, and an incomplete one is refused."""
+
+from __future__ import annotations
+
+import pytest
+from transfer_queue import KVBatchMeta
+
+from recipe.hiper.rollout_watch import EpisodesLost, WatchedReplayBuffer
+
+
+class Buffer:
+    """Stands where verl's replay buffer does, which needs Ray: hands out what it was given."""
+
+    def __init__(self, keys: list[str]):
+        self.batch = KVBatchMeta(partition_id="train", keys=keys, tags=[{} for _ in keys])
+        self.poll_interval = 2.0
+
+    def sample(self, *, global_steps: int, partition_id: str, batch_size: int):
+        return self.batch, {"staleness": global_steps}
+
+
+def watched(keys: list[str]) -> tuple[WatchedReplayBuffer, list]:
+    seen: list = []
+    watch = WatchedReplayBuffer(
+        Buffer(keys),
+        group_size={"train": 2, "val": 1},
+        observer=lambda batch, partition: seen.append((batch.keys, partition)),
+        first_failure=lambda: "The first: task x: it broke",
+    )
+    return watch, seen
+
+
+def test_complete_episodes_are_shown_and_handed_on():
+    """Two tasks, two episodes of each, of one to three turns."""
+    keys = ["a_0_0", "a_0_1", "a_1_0", "b_0_0", "b_1_0", "b_1_1", "b_1_2"]
+    watch, seen = watched(keys)
+    batch, metrics = watch.sample(global_steps=3, partition_id="train", batch_size=2)
+    assert batch.keys == keys and metrics == {"staleness": 3}
+    assert seen == [(keys, "train")]
+    assert watch.poll_interval == 2.0, "everything else is verl's buffer"
+
+
+@pytest.mark.parametrize(("keys", "lost"), [(["a_0_0", "a_0_1", "a_1_0", "b_1_0"], 1), (["a_0_0"], 3), ([], 4)])
+def test_a_partial_batch_is_never_trained_on(keys, lost):
+    watch, seen = watched(keys)
+    with pytest.raises(EpisodesLost, match=f"{lost} of 4 episodes could not be played. The first: task x: it broke"):
+        watch.sample(global_steps=1, partition_id="train", batch_size=2)
+    assert seen == []
