@@ -56,7 +56,7 @@ class TaskPanel:
         """
         lines = (
             f"{task.env_id}\t{task.task_id}\t{task.kind}\t{task.seed}\t{content}\n"
-            for task, content in zip(self.tasks, self.content_hashes)
+            for task, content in zip(self.tasks, self.content_hashes, strict=True)
         )
         return sha256("".join(lines).encode()).hexdigest()
 

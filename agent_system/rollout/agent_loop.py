@@ -160,7 +160,7 @@ class EpisodeAgentLoop(AgentLoopBase):
                     prompt=fitted.text,
                     reply=text,
                     observation=observation,
-                    switch=reply.switch,
+                    switch=reply.switch if decision else "",
                     subgoal=reply.subgoal,
                     action=reply.action,
                     problems=tuple(problem.value for problem in reply.problems),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from agent_system.environments.base import StopReason
 from recipe.hiper.credit import Head, explained_variance
 
 if TYPE_CHECKING:
+    from agent_system.rollout.records import TurnRecord
     from recipe.hiper.advantage import BatchTurns, TurnCredit
 
 SEGMENT_BINS = (1, 2, 3, 5, 9)
@@ -24,10 +26,14 @@ def _mean(values) -> float:
     return float(sum(values) / len(values)) if values else float("nan")
 
 
+def _has_subgoals(records: Iterable[TurnRecord]) -> bool:
+    return any(record.switch for record in records)
+
+
 def episode_metrics(turns: BatchTurns) -> dict[str, float]:
     """Success, length, decisions and format over the episodes of a batch; names without prefix.
 
-    Shares are over turns unless the name says otherwise. `success_rate/<kind>` splits by the kind of task.
+    A flat agent has no `switch_rate` and no `keep_copied_share`. Shares are over turns unless the name says otherwise. `success_rate/<kind>` splits by the kind of task.
     """
     episodes = [[turns.records[row] for row in rows] for rows in turns.episodes()]
     last = [episode[-1] for episode in episodes]
@@ -49,10 +55,11 @@ def episode_metrics(turns: BatchTurns) -> dict[str, float]:
         "well_formed_share": _mean(turn.well_formed for turn in played),
         "observation_cut_share": _mean(turn.observation_cut for turn in played),
         "generations_after_end_share": sum(turns.generations_after_end) / generations,
-        "switch_rate": _mean(turn.boundary for turn in later),
-        "keep_copied_share": _mean(turn.copied_exactly for turn in keeps),
         **{f"success_rate/{kind}": _mean(won) for kind, won in sorted(by_kind.items())},
     }
+    if _has_subgoals(played):
+        result["switch_rate"] = _mean(turn.boundary for turn in later)
+        result["keep_copied_share"] = _mean(turn.copied_exactly for turn in keeps)
     stops = Counter(turn.stop for turn in last)
     result.update({f"stop/{reason.value}": stops[reason.value] / len(last) for reason in StopReason})
     problems = Counter(problem for turn in played for problem in turn.problems)
@@ -61,7 +68,9 @@ def episode_metrics(turns: BatchTurns) -> dict[str, float]:
 
 
 def hierarchy_metrics(turns: BatchTurns) -> dict[str, float]:
-    """Does the hierarchy live: segment lengths and the novelty of sub-goals."""
+    """Does the hierarchy live: segment lengths and the novelty of sub-goals. Nothing for a flat agent."""
+    if not _has_subgoals(turns.records):
+        return {}
     lengths: list[int] = []
     novel: list[bool] = []
     for rows in turns.episodes():

@@ -73,7 +73,6 @@ def train(workplace: Path, name: str, *overrides: str) -> Run:
         "data.train_batch_size": EPISODES,
         "data.max_prompt_length": 1200,
         "data.max_response_length": 16,
-        "actor_rollout_ref.actor.optim.lr": 1e-3,  # large, so that a weight sync that does nothing is seen
         "algorithm.updates_per_step": 2,
     }
     arguments = [f"{key}={value}" for key, value in sizes.items()] + list(overrides)

@@ -29,7 +29,7 @@ from importlib import metadata
 import fast_downward
 import textworld.logic
 from alfworld.agents.environment.alfred_tw_env import AlfredDemangler
-from textworld.core import Environment, EnvInfos, GameState, Wrapper
+from textworld.core import EnvInfos, Environment, GameState, Wrapper
 from textworld.envs.pddl import PddlEnv
 from textworld.envs.pddl import logic as pddl_logic
 from textworld.generator.game import EntityInfo
@@ -241,7 +241,7 @@ class _State(pddl_logic.PddlState):
         predicate = rule.preconditions[depth]
         for signature in self._signatures_below(predicate.signature):
             for fact in self._in_order(signature):
-                for placeholder, variable in zip(predicate.parameters, fact.arguments):
+                for placeholder, variable in zip(predicate.parameters, fact.arguments, strict=False):
                     bound = mapping.get(placeholder)
                     if bound is None:
                         if variable in used_vars:

@@ -114,7 +114,7 @@ class GameModel:
         placeholders = self.signatures[verb].placeholders
         return {
             placeholder: self.variables.setdefault((name, placeholder.type), Variable(name, placeholder.type))
-            for placeholder, name in zip(placeholders, arguments)
+            for placeholder, name in zip(placeholders, arguments, strict=False)
         }
 
     def is_static(self, template: str) -> bool:
