@@ -279,7 +279,7 @@ class TokenSpans:
     """Half-open ranges of response tokens that write each block, disjoint; (0, 0) when a block has no token.
 
     Attributes:
-        switch, subgoal, action: the ranges, tags included; see `token_spans` for replies without an action block.
+        switch, subgoal, action: the ranges, tags included; see `token_spans` for what stands for a missing block.
         value_low: index of the first token after the sub-goal block; the executor's value is read before it is written.
     """
 
@@ -296,8 +296,9 @@ def token_spans(reply: Reply, pieces: Sequence[str]) -> TokenSpans:
     the block's beginning belongs to that block. Empty pieces that end the reply directly after the action block (the
     end-of-sequence token) belong to it: stopping is the executor's decision.
 
-    Without a closed action block, all tokens after the other blocks stand for it: they are what the executor wrote in
-    its place, and only with a gradient on them can the penalty for a malformed reply teach anything.
+    Only tokens with a gradient can be taught by the penalty for a malformed reply, so something stands for a missing
+    block. For the action: all tokens after the other blocks. For the switch block: the tokens before the first block,
+    and at least the first token of the reply, with which the model began something else; its block loses that token.
 
     Without a sub-goal block, `value_low` is the first token of the action range. It is always an index into `pieces` (0
     when there are none).
@@ -341,6 +342,11 @@ def token_spans(reply: Reply, pieces: Sequence[str]) -> TokenSpans:
         ranges["action"] = (start if end > start else taken, len(pieces))
     elif action is None and taken < len(pieces):
         ranges["action"] = (taken, len(pieces))
+
+    if Problem.MISSING_SWITCH in reply.problems and pieces:
+        end = max(1, min((start for start, stop in ranges.values() if stop > start), default=1))
+        ranges = {name: (max(start, end), stop) if stop > end else (0, 0) for name, (start, stop) in ranges.items()}
+        ranges["switch"] = (0, end)
 
     if reply.blocks.subgoal is not None:
         value_low = sum(begin < reply.blocks.subgoal.end for begin in starts)

@@ -18,8 +18,8 @@ class TurnRecord:
             took away.
         observation: what the environment showed before this turn.
         admissible: whether the action was one of the admissible ones.
-        switch, subgoal, action: what the reply says (a flat agent has neither switch nor sub-goal: ""); `problems` (empty
-            when well formed) what is wrong with it.
+        switch, subgoal, action: what the reply says (a flat agent has neither switch nor sub-goal: ""); `problems`
+            (empty when well formed) what is wrong with it.
         boundary, subgoal_in_force, copied_exactly, comparable: what was carried out (`protocol.Decision`).
         reward, terminated, truncated: the environment's answer; `stop` the reason on the last turn, else "".
         won, score: the environment's verdict on the last turn, else False and 0.

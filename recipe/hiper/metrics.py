@@ -33,7 +33,8 @@ def _has_subgoals(records: Iterable[TurnRecord]) -> bool:
 def episode_metrics(turns: BatchTurns) -> dict[str, float]:
     """Success, length, decisions and format over the episodes of a batch; names without prefix.
 
-    A flat agent has no `switch_rate` and no `keep_copied_share`. Shares are over turns unless the name says otherwise. `success_rate/<kind>` splits by the kind of task.
+    Shares are over turns unless the name says otherwise. `success_rate/<kind>` splits by the kind of task. A flat agent
+    has no `switch_rate` and no `keep_copied_share`.
     """
     episodes = [[turns.records[row] for row in rows] for rows in turns.episodes()]
     last = [episode[-1] for episode in episodes]

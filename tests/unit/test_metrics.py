@@ -120,6 +120,13 @@ def test_what_there_is_nothing_of_is_not_a_number():
     assert math.isnan(metrics["switch_rate"]) and math.isnan(metrics["keep_copied_share"])
 
 
+def test_a_flat_agent_has_no_decisions_to_count():
+    flat = {"switch": "", "subgoal": "", "subgoal_in_force": ""}
+    metrics = batch_metrics(batch_turns([("a_0", turn(0, **flat)), ("a_0", turn(1, **flat))]))
+    assert metrics["rollout/episode_length"] == 2.0
+    assert not {"rollout/switch_rate", "rollout/keep_copied_share"} & set(metrics)
+
+
 def test_names(turns):
     batch, held_out = batch_metrics(turns), validation_metrics(turns)
     assert batch["rollout/success_rate"] == held_out["val/success_rate"] == pytest.approx(1 / 3)

@@ -64,14 +64,23 @@ def test_one_token_that_writes_everything_is_the_switch():
 def test_value_low_without_a_subgoal_block():
     assert spans_of(SWITCH_BLOCK, "\n", ACTION_BLOCK).value_low == 2
     assert spans_of(SWITCH_BLOCK, "\n").value_low == 1
-    assert spans_of("no", " block").value_low == 0
+    assert spans_of("no", " block").value_low == 1
 
 
 def test_without_an_action_block_what_follows_the_other_blocks_stands_for_it():
     unclosed = spans_of(SWITCH_BLOCK, SUBGOAL_BLOCK, "<action>", "go", "")
     assert (unclosed.switch, unclosed.subgoal, unclosed.action, unclosed.value_low) == ((0, 1), (1, 2), (2, 5), 2)
-    assert spans_of("no", " block", "").action == (0, 3)
+    assert spans_of("no", " block", "").action == (1, 3)
     assert spans_of(SWITCH_BLOCK, SUBGOAL_BLOCK).action == (0, 0)
+
+
+def test_without_a_switch_block_what_comes_first_stands_for_it():
+    begun = spans_of("<subgoal>", "a mug", "</subgoal>", ACTION_BLOCK, "")
+    assert (begun.switch, begun.subgoal, begun.action, begun.value_low) == ((0, 1), (1, 3), (3, 5), 3)
+    talked = spans_of("Let", " me", SUBGOAL_BLOCK, ACTION_BLOCK, "")
+    assert (talked.switch, talked.subgoal, talked.action) == ((0, 2), (2, 3), (3, 5))
+    assert (spans_of("hm").switch, spans_of("hm").action) == ((0, 1), (0, 0))
+    assert spans_of().switch == (0, 0)
 
 
 def test_value_low_stays_inside_the_response():
@@ -133,17 +142,21 @@ def test_spans_follow_the_characters(pieces):
             tokens_of[owners[0]].add(index)
         position += len(piece)
 
+    if blocks["action"] is None:
+        last_owned = max((index for owned in tokens_of.values() for index in owned), default=-1)
+        tokens_of["action"] = set(range(last_owned + 1, len(pieces)))
+    if blocks["switch"] is None and pieces:
+        first_owned = min((index for owned in tokens_of.values() for index in owned), default=1)
+        tokens_of = {name: owned - {0} for name, owned in tokens_of.items()}
+        tokens_of["switch"] = set(range(max(1, first_owned)))
+
     covered = []
     for name in blocks:
         start, end = getattr(spans, name)
         inside = set(range(start, end))
         covered += inside
         assert tokens_of[name] <= inside
-        if name != "action" or blocks["action"] is not None:
-            assert all(pieces[index] == "" for index in inside - tokens_of[name])
-    if blocks["action"] is None:
-        last_owned = max((index for owned in tokens_of.values() for index in owned), default=-1)
-        assert set(range(*spans.action)) == set(range(last_owned + 1, len(pieces)))
+        assert all(pieces[index] == "" for index in inside - tokens_of[name])
     assert len(covered) == len(set(covered))
 
     assert 0 <= spans.value_low <= max(0, len(pieces) - 1)
