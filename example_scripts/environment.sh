@@ -37,7 +37,7 @@ _base_python() {
 _install() {
     local profile="$1" venv="$2" log="$2/install.log" base
     base="$(_base_python)"
-    _say "Setting up the environment in $venv: pinned packages (about 1.5 GB for cpu, 10 GB for gpu)."
+    _say "Setting up the environment in $venv: pinned packages (3.4 GB on disk for cpu, more for gpu)."
     _say "This happens once and takes 3 to 10 minutes. Details: $log"
     "$base" -m venv "$venv"
     if ! _install_packages "$profile" "$venv" >"$log" 2>&1; then

@@ -21,7 +21,6 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
-from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id
 from verl.utils.metric import AggregationType, Metric
@@ -149,12 +148,6 @@ class MultiHeadCriticWorker(TrainingWorker):
 
     def __init__(self, config: TrainingWorkerConfig):
         super().__init__(dataclasses.replace(config, model_type=MODEL_TYPE))
-
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def head_dtypes(self) -> list[str]:
-        """Data types of the heads' parameters as the optimizer sees them."""
-        parent, name = _find_heads(self.engine.module)
-        return [str(parameter.dtype) for parameter in getattr(parent, name).parameters()]
 
 
 class CPUMultiHeadCriticWorker(CPUProcessGroupMixin, MultiHeadCriticWorker):
