@@ -183,12 +183,18 @@ class EnvPool:
         while True:
             answered = False
             for index in self._by_load():
-                # A worker that is being restarted fails every call at once: asking first keeps that from looking like
-                # a failure of the task.
-                if not await self._answers(index):
-                    continue
-                answered = True
-                session = await self._try_open(index, task, max_steps)
+                # Counted before anything is awaited: episodes that start together must see each other's choices.
+                self._open_here[index] += 1
+                session = None
+                try:
+                    # A worker that is being restarted fails every call at once: asking first keeps that from looking
+                    # like a failure of the task.
+                    if await self._answers(index):
+                        answered = True
+                        session = await self._try_open(index, task, max_steps)
+                finally:
+                    if session is None:
+                        self._open_here[index] -= 1
                 if session is not None:
                     return session
             await asyncio.sleep(wait)
@@ -218,16 +224,13 @@ class EnvPool:
     async def _try_open(self, index: int, task: TaskSpec, max_steps: int) -> Session | None:
         """A session on this worker; None if it has no free slot."""
         key = uuid.uuid4().hex
-        self._open_here[index] += 1
         try:
             started = await self._call(index, "open", key, task, max_steps)
         except BaseException:
-            self._open_here[index] -= 1
             # A call that was cancelled may still be carried out; the calls of one client arrive in order.
             self._workers[index].close.remote(key)
             raise
         if started is None:
-            self._open_here[index] -= 1
             return None
         return Session(self, index, key, *started)
 

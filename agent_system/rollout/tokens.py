@@ -36,9 +36,15 @@ class PromptEncoder:
     def __init__(self, tokenizer, template_kwargs: dict | None = None) -> None:
         self._tokenizer = tokenizer
         self._template_kwargs = dict(template_kwargs or {})
+        self._latest: tuple[str, list[int]] = ("", [])
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a conversation that holds this message and asks for the reply."""
+        if text != self._latest[0] or not text:  # a prompt that fits is counted and then encoded
+            self._latest = text, self._encode(text)
+        return list(self._latest[1])
+
+    def _encode(self, text: str) -> list[int]:
         prompt = self._tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False, **self._template_kwargs
         )

@@ -11,7 +11,7 @@ import pytest
 from key_readers import keys_read, keys_read_in, unread
 from made_config import CONFIG_FOLDER, ENVIRONMENTS, PROFILES, composed, reference, verls_own
 from omegaconf import OmegaConf
-from verl.workers.config import RolloutConfig
+from verl.workers.config import CriticConfig, RolloutConfig
 
 from recipe.hiper.checks import OPEN_SECTIONS, check_config, flat_keys
 from recipe.hiper.hae import HAEConfig
@@ -132,7 +132,8 @@ def own_keys() -> set[str]:
         if key not in verls and not any(key.startswith(f"{known}.") for known in verls)
     }
     # verl's tree leaves out some fields of its own dataclasses.
-    verls_fields = {f"actor_rollout_ref.rollout.{field.name}" for field in dataclasses.fields(RolloutConfig)}
+    sections = {"actor_rollout_ref.rollout": RolloutConfig, "critic": CriticConfig}
+    verls_fields = {f"{name}.{field.name}" for name, kind in sections.items() for field in dataclasses.fields(kind)}
     return {key for key in added - verls_fields if not any(f".{name}." in f".{key}." for name in OPEN_SECTIONS)}
 
 
