@@ -16,7 +16,7 @@ from agent_system.plan_execute.protocol import parse_reply, token_spans
 from recipe.hiper.warm_start.demonstrations import Example
 from recipe.hiper.warm_start.evaluate import wilson_interval
 from recipe.hiper.warm_start.model import ModelSpec, build_model
-from recipe.hiper.warm_start.tokenizer import NUMBERS, TAGS, train_tokenizer
+from recipe.hiper.warm_start.tokenizer import MIN_COUNT, NUMBERS, TAGS, find_phrases, train_tokenizer
 from recipe.hiper.warm_start.train import EncodedExample, TrainSpec, encode, held_out_measures, train
 
 PROMPT = (
@@ -31,7 +31,7 @@ REPLY = Advice("SWITCH", "find mug", "open drawer 2").reply
 def tokenizer(tmp_path_factory):
     """A tokenizer as it is used: saved beside a model's configuration, and loaded by `AutoTokenizer`."""
     folder = tmp_path_factory.mktemp("tokenizer")
-    made = train_tokenizer([PROMPT + REPLY] * 5, max_vocabulary=600, model_max_length=512)
+    made = train_tokenizer([PROMPT + REPLY] * MIN_COUNT, max_vocabulary=600, model_max_length=512, max_phrases=4)
     made.save_pretrained(folder)
     build_model(TINY, len(made), 0, 1, seed=0).save_pretrained(folder)
     loaded = AutoTokenizer.from_pretrained(folder)
@@ -66,6 +66,29 @@ def test_a_name_is_two_tokens_and_a_tag_is_one(tokenizer):
     assert [tokenizer.decode([i]) for i in tokenizer(" drawer 2").input_ids] == [" drawer", " 2"]
     for tag in TAGS:
         assert len(tokenizer(tag).input_ids) == 1
+
+
+def pieces_of(tokenizer, text):
+    return [tokenizer.decode([i]) for i in tokenizer(text).input_ids]
+
+
+def test_repeated_phrases_are_one_token_and_end_before_names(tokenizer):
+    assert pieces_of(tokenizer, " | go to drawer 1 | go to desk 1") == [
+        " | go to", " drawer", " 1", " | go to", " desk", " 1",
+    ]  # fmt: skip
+
+
+def test_phrases_keep_out_of_names_kinds_tags_and_lines():
+    texts = [
+        "obs: You see a mug 12 and a big red mug.\nYou see a pan 1 | take it | take it<action>take it</action>"
+    ] * MIN_COUNT
+    phrases = find_phrases(texts, limit=100)
+    assert {" | take it", " and a big red", "obs: You see a", "take it"} <= set(phrases)
+    for phrase in phrases:
+        assert not any(bad in phrase for bad in ("mug", "pan", "1", "\n", "<", ">"))
+        assert phrase.count("|") <= 1 and phrase.rfind("|") < 2, "a list is cut before each of its marks"
+    assert "obs: You see a" not in find_phrases(texts[1:], limit=100), "too rare"
+    assert len(find_phrases(texts, limit=2)) == 2
 
 
 def test_a_chat_is_exactly_the_prompt(tokenizer):

@@ -42,7 +42,8 @@ class WarmStartSpec:
         demonstrations: how the expert plays.
         model: sizes of the model.
         train: how it is trained.
-        max_vocabulary: of the tokenizer, before its fixed tokens are added.
+        max_vocabulary: of the tokenizer, before its fixed tokens and phrases are added.
+        max_phrases: of the tokenizer.
         held_out_episodes: demonstrations that are only measured on.
         threads: of torch. The order of additions depends on it, and so the last bits of the weights.
     """
@@ -52,6 +53,7 @@ class WarmStartSpec:
     model: ModelSpec = field(default_factory=ModelSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
     max_vocabulary: int = 1200
+    max_phrases: int = 128
     held_out_episodes: int = 96
     threads: int = 2
 
@@ -91,7 +93,7 @@ def make_warm_start(
     )
     held_out = _examples(games_dir, "valid_seen", held_out_spec, workers, progress)
     texts = (text for e in examples[:_TOKENIZER_SAMPLE] for text in (e.prompt, e.reply))
-    tokenizer = train_tokenizer(texts, spec.max_vocabulary, spec.model.positions)
+    tokenizer = train_tokenizer(texts, spec.max_vocabulary, spec.model.positions, spec.max_phrases)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(spec.threads)

@@ -36,16 +36,14 @@ class TrainSpec:
         lr: peak learning rate of AdamW; linear warm-up, then a cosine down to a tenth.
         warmup: steps of warm-up.
         prompt_weight: weight of the prompt's cross-entropy beside the reply's.
-        label_smoothing: share of probability spread over all tokens in the reply's targets.
         seed: of the initial weights and of the order of examples.
     """
 
-    steps: int = 600
+    steps: int = 300
     batch: int = 32
     lr: float = 2e-3
     warmup: int = 100
     prompt_weight: float = 1.0
-    label_smoothing: float = 0.0
     seed: int = 0
 
 
@@ -96,7 +94,7 @@ def train(
     exact = 0.0
     with tqdm(total=spec.steps, desc="behaviour cloning", unit="step", disable=not progress) as bar:
         for step, batch in enumerate(_batches(examples, spec)):
-            reply_loss, prompt_loss = _losses(model, batch, spec.label_smoothing)
+            reply_loss, prompt_loss = _losses(model, batch)
             optimizer.zero_grad()
             (reply_loss + spec.prompt_weight * prompt_loss).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -130,12 +128,12 @@ def held_out_measures(model: Qwen2ForCausalLM, examples: Sequence[EncodedExample
     return total / max(1, tokens), exact / max(1, len(ordered))
 
 
-def _losses(model: Qwen2ForCausalLM, batch: Sequence[EncodedExample], label_smoothing: float) -> tuple[Tensor, Tensor]:
+def _losses(model: Qwen2ForCausalLM, batch: Sequence[EncodedExample]) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy of the reply tokens and of the prompt tokens: two scalars."""
     ids_BL, targets_BL, in_reply_BL = _collate(batch)
     logits_BLV = model(input_ids=ids_BL, use_cache=False).logits
     in_prompt_BL = ~in_reply_BL & (targets_BL != _IGNORED)
-    reply = F.cross_entropy(logits_BLV[in_reply_BL], targets_BL[in_reply_BL], label_smoothing=label_smoothing)
+    reply = F.cross_entropy(logits_BLV[in_reply_BL], targets_BL[in_reply_BL])
     return reply, F.cross_entropy(logits_BLV[in_prompt_BL], targets_BL[in_prompt_BL])
 
 
