@@ -84,6 +84,11 @@ class BatchTurns:
         """Turns whose reply breaks the format, `[rows]`."""
         return ~self.column("well_formed") & self.is_turn
 
+    @property
+    def inadmissible(self) -> Tensor:
+        """Turns whose action the environment did not offer, `[rows]`."""
+        return ~self.column("admissible") & self.is_turn
+
     def episodes(self) -> list[list[int]]:
         """Row indices of each episode's turns, in order."""
         return [row[valid].tolist() for row, valid in zip(self.grid.row_ET, self.grid.valid, strict=True)]
@@ -147,6 +152,7 @@ def hae_credit(turns: BatchTurns, values: Tensor, log_probs: Tensor, settings: H
         boundary=boundary,
         valid=grid.valid,
         well_formed=turns.on_grid("well_formed"),
+        admissible=turns.on_grid("admissible"),
         copied_exactly=turns.on_grid("copied_exactly"),
         comparable=turns.on_grid("comparable"),
         config=settings.shaping,

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -273,15 +271,13 @@ def check_model(config: DictConfig) -> None:
 
 
 def checkpoint_bytes(model_path: str) -> int:
-    """Estimated size of one checkpoint: policy and critic, each with float32 weights and AdamW's two moments."""
-    parameters = 0
-    for file in Path(model_path).glob("*.safetensors"):
-        with open(file, "rb") as opened:
-            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                count = 1
-                for size in tensor["shape"]:
-                    count *= size
-                parameters += count
-    return parameters * 4 * 3 * 2
+    """Estimated size of one checkpoint: policy and critic, each with float32 weights and AdamW's two moments.
+
+    The parameters are counted on a model without storage, so a name on the hub is as good as a folder.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_path))
+    return model.num_parameters() * 4 * 3 * 2

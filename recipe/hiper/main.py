@@ -149,7 +149,7 @@ def train(config) -> None:
 
     from recipe.hiper.checks import checkpoint_bytes
     from recipe.hiper.console import ProgressBar, quiet_terminal
-    from recipe.hiper.recorder import RunRecorder
+    from recipe.hiper.recorder import require_disk_space
 
     started = time.time()
     config = checked_and_prepared(config)
@@ -161,7 +161,7 @@ def train(config) -> None:
         episodes_every=config.trainer.episodes_every,
     )
     if config.trainer.save_freq > 0:
-        RunRecorder(**recorder_arguments).require_disk_space(config.trainer.default_local_dir)
+        require_disk_space(config.trainer.default_local_dir, recorder_arguments["checkpoint_bytes"])
     OmegaConf.save(config, folder / "config.yaml")
     log_file = folder / "logs" / f"train-{time.strftime('%Y%m%d-%H%M%S')}.log"
     print(f"run: {folder}\nlog: {log_file}", file=sys.stderr)

@@ -141,6 +141,7 @@ def credit_metrics(turns: BatchTurns, credit: TurnCredit) -> dict[str, float]:
     episodes = len(grid.valid)
     shaped = credit.shaped
     result["shaping/format_penalty"] = float(shaped.format_penalty.sum() / episodes)
+    result["shaping/inadmissible_penalty"] = float(shaped.inadmissible_penalty.sum() / episodes)
     result["shaping/keep_penalty"] = float(shaped.keep_penalty.sum() / episodes)
     result["shaping/consistency_penalty"] = float(shaped.consistency_penalty.sum() / episodes)
     later = grid.to_rows(grid.valid & (torch.arange(grid.valid.shape[1]) > 0))

@@ -153,23 +153,25 @@ class RunRecorder:
         """The first error an episode ended with in this run, in words."""
         return self._failures.first()
 
-    # ---------------------------------------------------------------- disk
-
     def require_disk_space(self, checkpoint_folder: str) -> None:
-        """Refuse to save where a checkpoint would not fit.
+        """Refuse to save where a checkpoint would not fit. See `require_disk_space`."""
+        require_disk_space(checkpoint_folder, self._checkpoint_bytes)
 
-        Raises:
-            NoSpaceLeft: with what is needed, what is free and the overrides that mend it.
-        """
-        folder = Path(checkpoint_folder).absolute()
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        free = shutil.disk_usage(existing).free
-        if free < self._checkpoint_bytes:
-            raise NoSpaceLeft(
-                f"A checkpoint needs about {self._checkpoint_bytes / 1e6:,.0f} MB but {existing} has "
-                f"{free / 1e6:,.0f} MB free. Make room, choose another disk (run_dir=<folder>), or save less often "
-                "(trainer.save_freq=...)."
-            )
+
+def require_disk_space(checkpoint_folder: str, needed: int) -> None:
+    """Refuse to save where `needed` bytes would not fit.
+
+    Raises:
+        NoSpaceLeft: with what is needed, what is free and the overrides that mend it.
+    """
+    folder = Path(checkpoint_folder).absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise NoSpaceLeft(
+            f"A checkpoint needs about {needed / 1e6:,.0f} MB but {existing} has {free / 1e6:,.0f} MB free. Make room, "
+            "choose another disk (run_dir=<folder>), or save less often (trainer.save_freq=...)."
+        )
 
 
 def _turn_credit(credit: TurnCredit, episode: int, turn: int, row: int) -> dict[str, Any]:

@@ -87,6 +87,7 @@ def shaping_config(config: DictConfig) -> ShapingConfig:
     actor, hae = config.actor_rollout_ref.actor, config.algorithm.hae
     return ShapingConfig(
         invalid_action_penalty_coef=actor.invalid_action_penalty_coef if actor.use_invalid_action_penalty else 0.0,
+        inadmissible_penalty=config.algorithm.inadmissible_penalty,
         keep_penalty=hae.keep_penalty,
         keep_penalty_mode=hae.keep_penalty_mode,
         keep_consistency_penalty=hae.keep_consistency_penalty,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reward shaping of plan-execute episodes: malformed replies, KEEP turns, and KEEP turns that do not copy.
+"""Reward shaping: malformed replies, actions that do not exist, KEEP turns, and KEEP turns that do not copy.
 
 Which turns are boundaries, well formed, copies and so on was decided once, when the reply was parsed
 (`agent_system.plan_execute.protocol`); here are only sums.
@@ -22,6 +22,8 @@ class ShapingConfig:
 
     Attributes:
         invalid_action_penalty_coef: subtracted on a turn whose reply breaks the format; at least 0.
+        inadmissible_penalty: added on a turn whose action is not among the admissible ones; at most 0. The paper has
+            no such penalty.
         keep_penalty: added because of KEEP turns; at most 0.
         keep_penalty_mode: "fixed" adds `keep_penalty` on every KEEP turn. "normalized" adds `keep_penalty / T` on every
             KEEP turn of an episode of T turns, so that the episode pays `keep_penalty` times its share of KEEP turns.
@@ -33,6 +35,7 @@ class ShapingConfig:
     """
 
     invalid_action_penalty_coef: float = 0.0
+    inadmissible_penalty: float = 0.0
     keep_penalty: float = 0.0
     keep_penalty_mode: KeepPenaltyMode = "fixed"
     keep_consistency_penalty: float = 0.0
@@ -44,10 +47,14 @@ class ShapingConfig:
         if not coefficient >= 0.0:
             key = "actor_rollout_ref.actor.invalid_action_penalty_coef"
             raise ValueError(f"{key} = {coefficient} is subtracted, so it must be >= 0; for example {key}=0.1")
-        for name in ("keep_penalty", "keep_consistency_penalty"):
+        for section, name in (
+            ("algorithm", "inadmissible_penalty"),
+            ("algorithm.hae", "keep_penalty"),
+            ("algorithm.hae", "keep_consistency_penalty"),
+        ):
             value = getattr(self, name)
             if not value <= 0.0:
-                key = f"algorithm.hae.{name}"
+                key = f"{section}.{name}"
                 raise ValueError(f"{key} = {value} is added to the reward, so it must be <= 0; for example {key}=-0.3")
         modes = get_args(KeepPenaltyMode)
         if self.keep_penalty_mode not in modes:
@@ -59,11 +66,12 @@ class ShapingConfig:
 class ShapedRewards:
     """Shaped rewards and their parts, each `[episodes, turns]` and zero outside valid turns.
 
-    `rewards` is the environment's reward plus the three parts; the parts are zero or negative.
+    `rewards` is the environment's reward plus the four parts; the parts are zero or negative.
     """
 
     rewards: Tensor
     format_penalty: Tensor
+    inadmissible_penalty: Tensor
     keep_penalty: Tensor
     consistency_penalty: Tensor
 
@@ -74,6 +82,7 @@ def shaped_rewards(
     boundary: Tensor,
     valid: Tensor,
     well_formed: Tensor,
+    admissible: Tensor,
     copied_exactly: Tensor,
     comparable: Tensor,
     config: ShapingConfig,
@@ -85,6 +94,7 @@ def shaped_rewards(
         boundary: `Decision.boundary`, `[episodes, turns]`, bool or 0/1 like the other marks.
         valid: marks real turns.
         well_formed: `Reply.valid`.
+        admissible: whether the action was among the admissible ones.
         copied_exactly: `Decision.copied_exactly`; read on KEEP turns.
         comparable: `Decision.comparable`; read on KEEP turns.
         config: see `ShapingConfig`.
@@ -99,6 +109,7 @@ def shaped_rewards(
         "boundary": boundary,
         "valid": valid,
         "well_formed": well_formed,
+        "admissible": admissible,
         "copied_exactly": copied_exactly,
         "comparable": comparable,
     }
@@ -118,14 +129,16 @@ def shaped_rewards(
 
     zeros = torch.zeros(rewards.shape, dtype=dtype, device=rewards.device)
     format_penalty = zeros.masked_fill(valid & ~well_formed.bool(), -config.invalid_action_penalty_coef)
+    inadmissible_penalty = zeros.masked_fill(valid & ~admissible.bool(), config.inadmissible_penalty)
     keep_penalty = zeros.masked_fill(keep, config.keep_penalty)
     if config.keep_penalty_mode == "normalized":
         keep_penalty = keep_penalty / valid.sum(dim=1, keepdim=True).clamp(min=1)
     consistency_penalty = zeros.masked_fill(drifted, config.keep_consistency_penalty)
     environment = torch.where(valid, rewards.to(dtype), zeros)
     return ShapedRewards(
-        rewards=environment + format_penalty + keep_penalty + consistency_penalty,
+        rewards=environment + format_penalty + inadmissible_penalty + keep_penalty + consistency_penalty,
         format_penalty=format_penalty,
+        inadmissible_penalty=inadmissible_penalty,
         keep_penalty=keep_penalty,
         consistency_penalty=consistency_penalty,
     )

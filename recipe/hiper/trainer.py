@@ -195,17 +195,20 @@ class HiPERTrainer(PPOTrainerSync):
         )
 
     def _compute_flat_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        """verl's own estimator; only the penalty for malformed replies is added to the rewards before it."""
+        """verl's own estimator; only the penalties of single turns are added to the rewards before it."""
         turns = read_turns(batch)
         metrics.update(batch_metrics(turns))
-        coefficient = self.settings.shaping.invalid_action_penalty_coef
-        if coefficient:
+        shaping = self.settings.shaping
+        penalties = shaping.inadmissible_penalty * turns.inadmissible - (
+            shaping.invalid_action_penalty_coef * turns.malformed
+        )
+        if penalties.any():
             data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["rm_scores"])
             scores = list(data["rm_scores"].unbind())
-            for row, (score, malformed) in enumerate(zip(scores, turns.malformed.tolist(), strict=True)):
-                if malformed:
+            for row, (score, penalty) in enumerate(zip(scores, penalties.tolist(), strict=True)):
+                if penalty:
                     scores[row] = score.clone()
-                    scores[row][-1] -= coefficient
+                    scores[row][-1] += penalty
             rewritten = torch.nested.as_nested_tensor(scores, layout=torch.jagged)
             batch = tq.kv_batch_put(
                 keys=batch.keys,

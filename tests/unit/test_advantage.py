@@ -159,14 +159,16 @@ def test_switch_advantage_of_the_paper_by_hand():
 
 
 def test_shaping_comes_before_the_estimate():
-    """keep -1, inconsistent copy -2, format -4 on turn 1: its reward is -7 and reaches turn 0 halved."""
-    drifted = keep(1, copied_exactly=False, problems=(Problem.TEXT_OUTSIDE.value,))
+    """keep -1, inconsistent copy -2, format -4, no such action -8 on turn 1: -15, which reaches turn 0 halved."""
+    drifted = keep(1, copied_exactly=False, problems=(Problem.TEXT_OUTSIDE.value,), admissible=False)
     rows = [ROWS[0], ("won_0", drifted), *ROWS[2:]]
-    shaping = ShapingConfig(invalid_action_penalty_coef=4.0, keep_penalty=-1.0, keep_consistency_penalty=-2.0)
+    shaping = ShapingConfig(
+        invalid_action_penalty_coef=4.0, inadmissible_penalty=-8.0, keep_penalty=-1.0, keep_consistency_penalty=-2.0
+    )
     credit = credit_of(HALVES, rows, shaping=shaping)
-    assert credit.shaped.rewards.tolist() == [[0.0, -7.0, 8.0], [0.0, -1.0, 0.0]]
-    assert credit.raw.adv_low[0].tolist() == [-1.5 - 3.5, -3.0 - 7.0, 2.0]
-    assert credit.raw.adv_high[0].tolist() == [-2.75 - 3.5, 0.0, 6.0]
+    assert credit.shaped.rewards.tolist() == [[0.0, -15.0, 8.0], [0.0, -1.0, 0.0]]
+    assert credit.raw.adv_low[0].tolist() == [-1.5 - 7.5, -3.0 - 15.0, 2.0]
+    assert credit.raw.adv_high[0].tolist() == [-2.75 - 7.5, 0.0, 6.0]
 
 
 @pytest.mark.parametrize("switch_advantage", ["segment_return", "termination"])

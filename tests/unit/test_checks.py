@@ -6,11 +6,9 @@ from __future__ import annotations
 import re
 
 import pytest
-import torch
 from made_config import composed, reference
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast, Qwen2Config
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from agent_system.errors import ConfigError
 from recipe.hiper.checks import check_config, check_model, checkpoint_bytes, suggestion
@@ -263,9 +261,12 @@ def test_what_else_can_be_wrong_with_a_model_is_reported_together(tmp_path):
 
 def test_the_size_of_a_checkpoint_is_estimated_from_the_weights(tmp_path):
     """Policy and critic, each with float32 weights and the two moments of AdamW."""
-    tensors = {"a": torch.zeros(10, 7), "b": torch.zeros(5, dtype=torch.bfloat16)}
-    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    assert checkpoint_bytes(str(tmp_path)) == 75 * 4 * 3 * 2
+    sizes = dict(vocab_size=11, hidden_size=4, intermediate_size=6, num_attention_heads=1, num_key_value_heads=1)
+    config = Qwen2Config(**sizes, num_hidden_layers=1, tie_word_embeddings=True)
+    config.save_pretrained(tmp_path)
+    parameters = sum(parameter.numel() for parameter in Qwen2ForCausalLM(config).parameters())
+    assert parameters == 11 * 4 + 4 * (4 * 4) + 3 * 4 + 3 * 4 * 6 + 3 * 4, "the tied output layer is stored once"
+    assert checkpoint_bytes(str(tmp_path)) == parameters * 4 * 3 * 2
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -74,6 +74,7 @@ def test_settings_follow_the_keys():
     config = composed(
         "algorithm.gamma=0.9",
         "algorithm.lam=0.8",
+        "algorithm.inadmissible_penalty=-0.6",
         "algorithm.hae.lam_seg=0.7",
         "algorithm.hae.switch_advantage=termination",
         "algorithm.hae.bootstrap_truncated=True",
@@ -93,7 +94,7 @@ def test_settings_follow_the_keys():
     assert HiPERSettings.from_config(config) == HiPERSettings(
         estimator="hae",
         hae=HAEConfig(0.9, 0.8, 0.7, "termination", True),
-        shaping=ShapingConfig(0.4, -3.5, "normalized", -0.2, False),
+        shaping=ShapingConfig(0.4, -0.6, -3.5, "normalized", -0.2, False),
         whiten=False,
         num_heads=2,
         value_coefficients=(2, 1.0, 3),

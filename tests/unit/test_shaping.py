@@ -15,12 +15,13 @@ REWARDS = torch.tensor([[0.0, 0.0, 0.0, 10.0, 7.0]])
 BOUNDARY = torch.tensor([[1, 0, 0, 0, 0]]).bool()
 VALID = torch.tensor([[1, 1, 1, 1, 0]]).bool()
 WELL_FORMED = torch.tensor([[0, 1, 1, 0, 0]]).bool()
+ADMISSIBLE = torch.tensor([[1, 0, 1, 0, 0]]).bool()
 COPIED = torch.tensor([[0, 1, 0, 0, 0]]).bool()
 COMPARABLE = torch.tensor([[0, 1, 1, 0, 1]]).bool()
 
 
 def shape(config: ShapingConfig, boundary=BOUNDARY):
-    return shaped_rewards(REWARDS, boundary, VALID, WELL_FORMED, COPIED, COMPARABLE, config)
+    return shaped_rewards(REWARDS, boundary, VALID, WELL_FORMED, ADMISSIBLE, COPIED, COMPARABLE, config)
 
 
 def test_without_penalties_only_padding_is_cleared():
@@ -32,6 +33,12 @@ def test_malformed_replies():
     result = shape(ShapingConfig(invalid_action_penalty_coef=0.1))
     torch.testing.assert_close(result.format_penalty, torch.tensor([[-0.1, 0.0, 0.0, -0.1, 0.0]]))
     torch.testing.assert_close(result.rewards, torch.tensor([[-0.1, 0.0, 0.0, 10 - 0.1, 0.0]]))
+
+
+def test_actions_that_are_not_admissible():
+    result = shape(ShapingConfig(inadmissible_penalty=-0.25))
+    torch.testing.assert_close(result.inadmissible_penalty, torch.tensor([[0.0, -0.25, 0.0, -0.25, 0.0]]))
+    torch.testing.assert_close(result.rewards, torch.tensor([[0.0, -0.25, 0.0, 10 - 0.25, 0.0]]))
 
 
 def test_keep_penalty_fixed():
@@ -80,6 +87,7 @@ GRIDS = st.integers(1, 4).flatmap(
     st.builds(
         ShapingConfig,
         invalid_action_penalty_coef=st.floats(0, 1),
+        inadmissible_penalty=st.floats(-5, 0),
         keep_penalty=st.floats(-5, 0),
         keep_penalty_mode=st.sampled_from(["fixed", "normalized"]),
         keep_consistency_penalty=st.floats(-5, 0),
@@ -91,12 +99,13 @@ def test_equals_a_loop_over_turns(grid, config):
     generator = torch.Generator().manual_seed(seed)
     shape_ET = (len(lengths), width)
     rewards = torch.randn(shape_ET, generator=generator, dtype=torch.float64)
-    boundary, well_formed, copied, comparable = (torch.rand(4, *shape_ET, generator=generator) < 0.5).unbind(0)
+    marks = torch.rand(5, *shape_ET, generator=generator) < 0.5
+    boundary, well_formed, admissible, copied, comparable = marks.unbind(0)
     valid = torch.arange(width)[None, :] < torch.tensor(lengths)[:, None]
     result = shaped_rewards(
-        rewards.masked_fill(~valid, torch.nan), boundary, valid, well_formed, copied, comparable, config
+        rewards.masked_fill(~valid, torch.nan), boundary, valid, well_formed, admissible, copied, comparable, config
     )
-    parts = (result.format_penalty, result.keep_penalty, result.consistency_penalty)
+    parts = (result.format_penalty, result.inadmissible_penalty, result.keep_penalty, result.consistency_penalty)
     assert all((part <= 0).all() for part in parts)
     for row, length in enumerate(lengths):
         keeps = [t for t in range(1, length) if not boundary[row, t]]
@@ -106,6 +115,8 @@ def test_equals_a_loop_over_turns(grid, config):
                 expected = float(rewards[row, t])
                 if not well_formed[row, t]:
                     expected -= config.invalid_action_penalty_coef
+                if not admissible[row, t]:
+                    expected += config.inadmissible_penalty
                 if t in keeps:
                     share = len(keeps) / length / len(keeps) if config.keep_penalty_mode == "normalized" else 1.0
                     expected += config.keep_penalty * share
@@ -120,6 +131,7 @@ def test_equals_a_loop_over_turns(grid, config):
     [
         ({"invalid_action_penalty_coef": -0.1}, "invalid_action_penalty_coef=0.1"),
         ({"invalid_action_penalty_coef": float("nan")}, "invalid_action_penalty_coef=0.1"),
+        ({"inadmissible_penalty": 0.3}, "algorithm.inadmissible_penalty=-0.3"),
         ({"keep_penalty": 0.3}, "algorithm.hae.keep_penalty=-0.3"),
         ({"keep_consistency_penalty": 0.3}, "algorithm.hae.keep_consistency_penalty=-0.3"),
         ({"keep_penalty_mode": "other"}, "algorithm.hae.keep_penalty_mode=fixed"),
@@ -132,11 +144,11 @@ def test_settings_outside_their_range(change, key):
 
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="copied_exactly has shape"):
-        shaped_rewards(REWARDS, BOUNDARY, VALID, WELL_FORMED, COPIED[:, :2], COMPARABLE, ShapingConfig())
+        shaped_rewards(REWARDS, BOUNDARY, VALID, WELL_FORMED, ADMISSIBLE, COPIED[:, :2], COMPARABLE, ShapingConfig())
     with pytest.raises(ValueError, match=r"\[episodes, turns\]"):
-        shaped_rewards(REWARDS[0], BOUNDARY, VALID, WELL_FORMED, COPIED, COMPARABLE, ShapingConfig())
+        shaped_rewards(REWARDS[0], BOUNDARY, VALID, WELL_FORMED, ADMISSIBLE, COPIED, COMPARABLE, ShapingConfig())
 
 
 def test_half_precision_rewards_are_shaped_in_float32():
-    args = (BOUNDARY, VALID, WELL_FORMED, COPIED, COMPARABLE, ShapingConfig())
+    args = (BOUNDARY, VALID, WELL_FORMED, ADMISSIBLE, COPIED, COMPARABLE, ShapingConfig())
     assert shaped_rewards(REWARDS.bfloat16(), *args).rewards.dtype == torch.float32
