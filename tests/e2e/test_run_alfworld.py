@@ -37,7 +37,14 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen:
     environment = {**os.environ, "HIPER_CACHE": str(folder.parent / "cache")}
     command = ["bash", str(SCRIPT), *TINY, f"run_dir={folder}", *overrides]
     return subprocess.Popen(
-        command, env=environment, cwd=folder.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env=environment,
+        cwd=folder.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so would everything below it; a terminal's does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

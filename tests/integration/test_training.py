@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 from tiny_model import make_model, make_tokenizer
 from trainer_runs import assert_finite, assert_policies_agree, read_json_lines, run_module
@@ -183,7 +184,11 @@ def test_episodes_tell_what_happened(run):
 
 
 def test_credit_in_the_episodes_is_hae(run):
-    """Recomputed turn by turn from the values in the file, with gamma = lam = 1 and lam_seg = 0.95."""
+    """Recomputed turn by turn from the values in the file, with the settings that the run says it had."""
+    algorithm = OmegaConf.load(run.folder / "config.yaml").algorithm
+    gamma, lam, lam_seg = algorithm.gamma, algorithm.lam, algorithm.hae.lam_seg
+    assert algorithm.hae.keep_penalty_mode == "normalized" and algorithm.hae.switch_advantage == "segment_return"
+    assert 0.0 not in (algorithm.inadmissible_penalty, algorithm.hae.keep_penalty)
     for episode in run.episodes("train", 3):
         turns = episode["trajectory"]
         low = high = segment = 0.0
@@ -191,18 +196,22 @@ def test_credit_in_the_episodes_is_hae(run):
         for turn in reversed(turns):
             kept = not turn["boundary"]
             drifted = kept and not turn["copied_exactly"] and turn["comparable"]
-            reward = turn["reward"] - 0.1 * bool(turn["problems"]) - 0.3 * kept - 0.3 * drifted
+            reward = turn["reward"] - 0.1 * bool(turn["problems"])
+            reward += algorithm.inadmissible_penalty * (not turn["admissible"])
+            reward += algorithm.hae.keep_penalty / len(turns) * kept
+            reward += algorithm.hae.keep_consistency_penalty * drifted
             assert turn["shaped_reward"] == pytest.approx(reward, abs=1e-5)
             values = turn["values"]
             if after is None:  # cut by the step limit, not bootstrapped
                 low, high, segment = reward - values["low"], reward, reward
             elif after["boundary"]:
                 start = after["values"]["high"]
-                low = reward + start - values["low"]
-                high, segment = reward + start + 0.95 * after["advantages"]["subgoal"], reward + start
+                low = reward + gamma * start - values["low"]
+                high = reward + gamma * (start + lam_seg * after["advantages"]["subgoal"])
+                segment = reward + gamma * start
             else:
-                low = reward + after["values"]["low"] - values["low"] + low
-                high, segment = reward + high, reward + segment
+                low = reward + gamma * after["values"]["low"] - values["low"] + gamma * lam * low
+                high, segment = reward + gamma * high, reward + gamma * segment
             assert turn["advantages"]["action"] == pytest.approx(low, abs=1e-5)
             assert turn["advantages"]["switch"] == pytest.approx(segment - values["term"], abs=1e-5)
             subgoal = high - values["high"] if turn["boundary"] else 0.0
