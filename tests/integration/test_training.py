@@ -259,7 +259,8 @@ def test_flat_gae_is_verls_own(workplace):
         # The tiny model's replies break the flat format, and the penalty is in the rewards verl trains on.
         malformed = 1 - metrics["rollout/well_formed_share"]
         assert malformed > 0.5
-        assert metrics["critic/rewards/mean"] == pytest.approx(metrics["rollout/return"] - 0.1 * malformed, abs=1e-5)
+        penalties = 0.1 * malformed + 0.3 * (1 - metrics["rollout/admissible_share"])
+        assert metrics["critic/rewards/mean"] == pytest.approx(metrics["rollout/return"] - penalties, abs=1e-5)
     assert all("advantages" not in turn for turn in run.episodes("train", 2)[0]["trajectory"])
     assert not (run.folder / "checkpoints").exists()
 

@@ -73,7 +73,7 @@ def _split(data: TensorDict, parts: list[list[int]]) -> list[TensorDict]:
     """The rows of each part, with every nested field taken apart once and not once for each part, as verl does it.
 
     Python objects that belong to rows (records of an episode and the like) stay behind: engines read tensors, and
-    copying the objects took a fifth of a forward pass.
+    moving the objects with every micro-batch took 7% of a forward pass.
     """
     split: list[dict] = [{} for _ in parts]
     for name, field in data.items():
