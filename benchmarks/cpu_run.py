@@ -106,6 +106,7 @@ def main() -> None:
     given = parser.parse_args()
     common = [
         f"trainer.total_training_steps={max(2, given.steps)}",
+        "trainer.critic_warmup=0",
         "trainer.val_before_train=False",
         "trainer.test_freq=-1",
         "trainer.save_freq=-1",

@@ -218,6 +218,11 @@ def _batches(config: DictConfig) -> Iterator[str]:
             f"trainer.total_training_steps={trainer.total_training_steps}: say how long to train. "
             "trainer.total_training_steps=150"
         )
+    elif trainer.critic_warmup > trainer.total_training_steps:
+        yield (
+            f"trainer.critic_warmup={trainer.critic_warmup}: the policy is trained from that step on, and the run ends "
+            f"with step {trainer.total_training_steps}. trainer.critic_warmup=0"
+        )
 
 
 def _checkpoints(config: DictConfig) -> Iterator[str]:

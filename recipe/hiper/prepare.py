@@ -151,7 +151,6 @@ def prepare_model(config: DictConfig, data_dir: Path, progress: bool) -> str:
             default.demonstrations,
             episodes=settings.episodes,
             seed=settings.seed,
-            max_turns=config.env.max_steps,
             history_length=config.env.history_length,
         ),
         train=_with(default.train, steps=settings.steps, seed=settings.seed),

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -28,13 +29,21 @@ TINY = [
     "warm_start.steps=60",
     "data.train_batch_size=8",
     "algorithm.updates_per_step=2",
+    "trainer.critic_warmup=0",
+    "actor_rollout_ref.actor.optim.lr_warmup_steps=0",
     "trainer.test_freq=1",
     "trainer.save_freq=2",
 ]
 
 
 def start(folder: Path, *overrides: str) -> subprocess.Popen:
-    environment = {**os.environ, "HIPER_CACHE": str(folder.parent / "cache")}
+    """The script in a shell whose environment is activated: it is suitable, so none is made."""
+    environment = {
+        **os.environ,
+        "HIPER_CACHE": str(folder.parent / "cache"),
+        "HIPER_VENV": str(folder.parent / "venv"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
     command = ["bash", str(SCRIPT), *TINY, f"run_dir={folder}", *overrides]
     return subprocess.Popen(
         command,
@@ -129,7 +138,30 @@ def test_resume_goes_on_and_says_from_where(folder, resumed_run):
     assert "[3/3]" in resumed_run
 
 
-def test_nothing_is_left_running(folder, resumed_run):
+@pytest.fixture(scope="module")
+def evaluation(folder, resumed_run) -> str:
+    return finish(start(folder, "trainer.total_training_steps=3", "trainer.val_only=True"))
+
+
+def test_a_checkpoint_can_be_evaluated(folder, evaluation):
+    """On the same tasks as in training, with nothing trained and nothing lost."""
+    assert "resuming from the checkpoint of step 3" in evaluation
+    rows = metrics(folder)
+    assert [row["step"] for row in rows] == [0, 1, 2, 3]
+    assert rows[-1]["val/episodes"] == 12 and f"held-out {rows[-1]['val/success_rate']:.1%}" in evaluation
+    assert rows[-1]["actor/grad_norm"] > 0, "what the training logged at that step is still there"
+    panels = [
+        {json.loads(line)["task_id"] for line in (folder / "episodes" / f"val_{step:06d}.jsonl").read_text().splitlines()}
+        for step in (0, 3)
+    ]
+    assert panels[0] == panels[1]
+
+
+def test_an_active_environment_is_used(folder, first_run):
+    assert not (folder.parent / "venv").exists()
+
+
+def test_nothing_is_left_running(folder, evaluation):
     assert left_behind(folder) == []
 
 

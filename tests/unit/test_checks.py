@@ -53,6 +53,11 @@ CASES = {
         "follows env.rollout.n=1",
         ["actor_rollout_ref.rollout.n=4", "env.rollout.n=4"],
     ),
+    "only the critic": (
+        ["trainer.critic_warmup=3", "trainer.total_training_steps=2"],
+        "the run ends with step 2",
+        ["trainer.critic_warmup=0", "trainer.total_training_steps=2"],
+    ),
     "no tasks": (["data.train_batch_size=0"], "at least one task per step", ["data.train_batch_size=64"]),
     "episodes do not divide": (
         ["data.train_batch_size=63", "trainer.n_gpus_per_node=2"],
@@ -129,7 +134,7 @@ CASES = {
         "needs groups with scores",
         ["algorithm.use_pf_ppo=False"],
     ),
-    "text for a number": (["env.max_steps=many"], "a number is expected", ["env.max_steps=30"]),
+    "text for a number": (["env.max_steps=many"], "a number is expected", ["env.max_steps=20"]),
     "nothing for a number": (["env.val_tasks=null"], "a number is expected", ["env.val_tasks=128"]),
     "text for true or false": (
         ["algorithm.hae.norm_adv=always"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 
 import numpy
 import pytest
@@ -162,6 +163,28 @@ def test_a_checkpoint_that_does_not_fit_is_refused_with_what_mends_it(tmp_path):
         assert part in message
     assert not folder.exists()
     recorder(tmp_path).require_disk_space(str(folder))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one megabyte."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {made.stderr.strip()}")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_a_disk_that_fills_up_during_a_run_is_noticed_before_the_next_checkpoint(small_disk):
+    made = recorder(small_disk / "run", checkpoint_bytes=500_000)
+    made.require_disk_space(str(small_disk / "checkpoints"))
+    (small_disk / "something else").write_bytes(bytes(700_000))
+    with pytest.raises(NoSpaceLeft, match="Make room"):
+        made.require_disk_space(str(small_disk / "checkpoints"))
+    made.log({"rollout/success_rate": 0.5}, step=1)
+    assert lines(small_disk / "run" / "metrics.jsonl") == [{"step": 1, "rollout/success_rate": 0.5}]
 
 
 def test_the_failures_of_an_earlier_run_are_forgotten(tmp_path):

@@ -46,7 +46,7 @@ class DemonstrationSpec:
     """
 
     episodes: int = 2000
-    max_turns: int = 30
+    max_turns: int = 20
     history_length: int = 2
     slips: float = 0.15
     wrong_subgoals: float = 0.03

@@ -35,7 +35,7 @@ class PlaySpec:
     """How the model plays. Lengths in tokens; the defaults are those of the CPU profile."""
 
     temperature: float = 0.4
-    max_turns: int = 30
+    max_turns: int = 20
     history_length: int = 2
     max_prompt: int = 256
     max_reply: int = 48
