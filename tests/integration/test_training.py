@@ -315,6 +315,6 @@ def test_lora_trains_the_adapters_and_wandb_works_offline(workplace):
         losses = [f"critic/vf_loss_{head}" for head in ("high", "low", "term")]
         assert_finite(metrics, *losses, "critic/grad_norm", "actor/pg_loss", "actor/grad_norm")
         assert metrics["actor/grad_norm"] > 0
-    assert run.metrics[1]["actor/kl_loss"] < 1e-6 < run.metrics[2]["actor/kl_loss"]
+    assert run.metrics[2]["actor/kl_loss"] > 1e-6, "the policy has left the reference, which is the base model"
     assert run.metrics[1]["critic/value_low/mean"] == 0 != run.metrics[2]["critic/value_low/mean"]
     assert list(run.folder.rglob("offline-run-*/*.wandb")), "without WANDB_API_KEY nothing is sent, and nothing is lost"
