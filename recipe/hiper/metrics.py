@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,6 +34,8 @@ def _has_subgoals(records: Iterable[TurnRecord]) -> bool:
 def episode_metrics(turns: BatchTurns) -> dict[str, float]:
     """Success, length, decisions and format over the episodes of a batch; names without prefix.
 
+    `repeated_miss_share`: turns that write an inadmissible action again, word for word, right after it was of no use.
+    Misses of that kind are a loop, the others a lapse; they call for different remedies.
     Shares are over turns unless the name says otherwise. `success_rate/<kind>` splits by the kind of task. A flat agent
     has no `switch_rate` and no `keep_copied_share`.
     """
@@ -53,6 +56,12 @@ def episode_metrics(turns: BatchTurns) -> dict[str, float]:
         "turns": float(len(played)),
         "episode_length": _mean(len(episode) for episode in episodes),
         "admissible_share": _mean(turn.admissible for turn in played),
+        "repeated_miss_share": sum(
+            not before.admissible and before.action == turn.action
+            for episode in episodes
+            for before, turn in pairwise(episode)
+        )
+        / len(played),
         "well_formed_share": _mean(turn.well_formed for turn in played),
         "observation_cut_share": _mean(turn.observation_cut for turn in played),
         "generations_after_end_share": sum(turns.generations_after_end) / generations,

@@ -60,6 +60,23 @@ def test_episodes_by_hand(turns):
     }
 
 
+@pytest.mark.parametrize(
+    ("actions", "admissible", "repeated"),
+    [
+        (("look", "look", "look"), (False, False, False), 2),
+        (("look", "look", "look"), (True, True, True), 0),
+        (("take mug", "take mug", "look"), (False, False, True), 1),
+        (("take mug", "look", "take mug"), (False, True, False), 0),
+        (("take mug", "take cup", "take cup"), (False, False, True), 1),
+    ],
+)
+def test_a_miss_is_repeated_where_the_same_words_follow_at_once(actions, admissible, repeated):
+    rows = [("a_0", keep(n, action=actions[n], admissible=admissible[n])) for n in range(3)]
+    # The same action in another episode repeats nothing.
+    rows.append(("b_0", turn(0, action=actions[-1], admissible=False)))
+    assert episode_metrics(batch_turns(rows))["repeated_miss_share"] == pytest.approx(repeated / 4)
+
+
 def test_the_switch_rate_leaves_out_turn_0(turns):
     """Turn 0 opens a segment whatever the reply says. Of the five later turns one switched."""
     assert episode_metrics(turns)["switch_rate"] == pytest.approx(1 / 5)
