@@ -81,7 +81,8 @@ class ProgressBar:
 
     Args:
         folder: the run's folder.
-        terminal: where to draw. On something that is no terminal (a pipe, a CI log), a line per step is printed.
+        terminal: where to draw. On something that is no terminal (a pipe, a CI log), a line is printed for every
+            step and every evaluation.
     """
 
     def __init__(self, folder: Path, terminal: TextIO):
@@ -91,7 +92,7 @@ class ProgressBar:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._bar: tqdm | None = None
-        self._shown: tuple[str, int] | None = None
+        self._shown: tuple[str, int, str] | None = None
 
     def __enter__(self) -> ProgressBar:
         self._thread.start()
@@ -121,9 +122,10 @@ class ProgressBar:
             self._bar.update(step - self._bar.n)
             self._bar.set_description_str(stage, refresh=False)
             self._bar.set_postfix_str(step_summary(metrics))
-        elif (stage, step) != self._shown:
-            if self._shown is None or step != self._shown[1]:
-                print(f"[{step}/{status['total_steps']}] {step_summary(metrics)}", file=self._terminal)
-            if self._shown is None or stage != self._shown[0]:
+        elif (now := (stage, step, step_summary(metrics))) != self._shown:
+            before = self._shown or ("", None, "")
+            if now[1:] != before[1:]:
+                print(f"[{step}/{status['total_steps']}] {now[2]}", file=self._terminal)
+            if stage != before[0]:
                 print(f"  {stage}", file=self._terminal)
-            self._shown = (stage, step)
+            self._shown = now

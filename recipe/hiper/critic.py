@@ -73,6 +73,8 @@ class MultiHeadValueEngine(FSDPEngineWithValueHead):
         return module
 
     def _build_lora_module(self, module):
+        # verl asks PEFT for a causal language model, whose wrapper looks this method up. It is for generating only.
+        module.prepare_inputs_for_generation = None
         module = super()._build_lora_module(module)
         for part in module.modules():  # PEFT freezes everything but the adapters; a frozen head would stay at zero
             if isinstance(part, Float32Heads):

@@ -51,6 +51,18 @@ def test_without_a_terminal_a_line_per_step(tmp_path):
     assert "\r" not in output.getvalue()
 
 
+def test_an_evaluation_alone_shows_its_result(tmp_path):
+    """`trainer.val_only=True`: no step is done, and the result is what the user waits for."""
+    output = io.StringIO()
+    with ProgressBar(tmp_path, output) as bar:
+        recorder = RunRecorder(tmp_path, total_steps=3, checkpoint_bytes=1, episodes_every=0)
+        recorder.resumed_from(3)
+        bar._show()
+        recorder.log({"val/success_rate": 0.375}, step=3)
+        recorder.finish()
+    assert output.getvalue().splitlines()[-2:] == ["[3/3] held-out 37.5%", "  finished"]
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
