@@ -42,7 +42,11 @@ class Measured:
 
 def _tree_memory(process: psutil.Process) -> int:
     total = 0
-    for member in [process, *process.children(recursive=True)]:
+    try:
+        members = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:  # the run has just ended
+        return 0
+    for member in members:
         try:
             total += member.memory_full_info().pss
         except psutil.Error:
