@@ -41,6 +41,8 @@ SETTINGS = HiPERSettings(
     hae=HAEConfig(gamma=0.99, lam_turn=0.95, lam_seg=0.9),
     shaping=ShapingConfig(invalid_action_penalty_coef=0.1, keep_penalty=-0.3, keep_consistency_penalty=-0.3),
     whiten=True,
+    regularize_copies=False,
+    random_signs=False,
     num_heads=3,
     value_coefficients=(1.0, 1.0, 1.0),
     updates_per_step=None,

@@ -189,9 +189,18 @@ def hae_credit(turns: BatchTurns, values: Tensor, log_probs: Tensor, settings: H
         name: grid.to_rows(whiten(advantage, mask) if settings.whiten else advantage)
         for name, (advantage, mask) in advantages.items()
     }
+    if settings.random_signs:
+        rows = {name: advantage * (2 * torch.randint(2, advantage.shape) - 1) for name, advantage in rows.items()}
     boundary_R = grid.to_rows(opens)
     credit = token_credit(
-        rows["switch"], rows["high"], rows["low"], boundary_R, turns.spans, log_probs.shape[1], ~turns.is_turn
+        rows["switch"],
+        rows["high"],
+        rows["low"],
+        boundary_R,
+        turns.spans,
+        log_probs.shape[1],
+        ~turns.is_turn,
+        regularize_copies=settings.regularize_copies,
     )
     targets, mask = _value_targets(turns, raw, opens, config.switch_advantage)
     return TurnCredit(

@@ -137,6 +137,8 @@ def token_credit(
     spans: Tensor,
     response_length: int,
     is_padding_R: Tensor | None = None,
+    *,
+    regularize_copies: bool = False,
 ) -> TokenCredit:
     """Give each token the advantage of the decision it writes.
 
@@ -150,6 +152,8 @@ def token_credit(
             integer `[rows, 3, 2]`; an empty range such as (0, 0) where a block is absent.
         response_length: number of response tokens of the padded batch.
         is_padding_R: rows that only fill up the batch, `[rows]`.
+        regularize_copies: leave the sub-goal block of a KEEP turn on the loss mask, with advantage zero, so that the KL
+            and entropy terms reach it.
 
     Raises:
         ValueError: shapes differ, or a span leaves the response.
@@ -165,12 +169,14 @@ def token_credit(
     position_L = torch.arange(response_length, device=spans.device)
     advantages = torch.zeros(rows, response_length, dtype=adv_low_R.dtype, device=spans.device)
     loss_mask = torch.zeros(rows, response_length, dtype=torch.bool, device=spans.device)
-    blocks = ((adv_switch_R, real_R), (adv_high_R, real_R & boundary_R.bool()), (adv_low_R, real_R))
-    for index, (advantage_R, carries_R) in enumerate(blocks):
+    opens_R = real_R & boundary_R.bool()
+    subgoal_in_loss_R = real_R if regularize_copies else opens_R
+    blocks = ((adv_switch_R, real_R, real_R), (adv_high_R, opens_R, subgoal_in_loss_R), (adv_low_R, real_R, real_R))
+    for index, (advantage_R, carries_R, in_loss_R) in enumerate(blocks):
         start_R1, end_R1 = spans[:, index, :1], spans[:, index, 1:]
-        block_RL = (position_L >= start_R1) & (position_L < end_R1) & carries_R[:, None]
-        advantages = torch.where(block_RL, advantage_R[:, None], advantages)
-        loss_mask |= block_RL
+        block_RL = (position_L >= start_R1) & (position_L < end_R1)
+        advantages = torch.where(block_RL & carries_R[:, None], advantage_R[:, None], advantages)
+        loss_mask |= block_RL & in_loss_R[:, None]
     return TokenCredit(advantages=advantages, loss_mask=loss_mask)
 
 

@@ -38,6 +38,8 @@ class HiPERSettings:
         hae: the estimator's settings.
         shaping: penalties added to the environment's rewards.
         whiten: `algorithm.hae.norm_adv`.
+        regularize_copies: `algorithm.hae.regularize_copies`, see `credit.token_credit`.
+        random_signs: `algorithm.hae.random_signs`: a control that must not learn.
         num_heads: value heads of the critic (three, two, or one for the flat baselines).
         value_coefficients: weights of the high, low and term value losses.
         updates_per_step: number of equal mini-batches a step's rows are cut into; None for mini-batches of
@@ -49,6 +51,8 @@ class HiPERSettings:
     hae: HAEConfig
     shaping: ShapingConfig
     whiten: bool
+    regularize_copies: bool
+    random_signs: bool
     num_heads: int
     value_coefficients: tuple[float, float, float]
     updates_per_step: int | None
@@ -63,6 +67,8 @@ class HiPERSettings:
             hae=hae_config(config),
             shaping=shaping_config(config),
             whiten=algorithm.hae.norm_adv,
+            regularize_copies=algorithm.hae.regularize_copies,
+            random_signs=algorithm.hae.random_signs,
             num_heads=number_of_heads(config),
             value_coefficients=(critic.high_value_coef, 1.0, critic.term_value_coef),
             updates_per_step=algorithm.updates_per_step,

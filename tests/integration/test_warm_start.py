@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from agent_system.environments.alfworld.game_spec import GameSpec
 from agent_system.environments.alfworld.games import find_games
 from agent_system.errors import ConfigError, TaskError
-from agent_system.plan_execute.protocol import parse_reply
+from agent_system.plan_execute.protocol import Reply, parse_reply
 from recipe.hiper.warm_start.build import MANIFEST, WarmStartSpec, make_warm_start, weights_digest
-from recipe.hiper.warm_start.demonstrations import DemonstrationSpec, collect
+from recipe.hiper.warm_start.demonstrations import IDLE_ACTION, DemonstrationSpec, collect
 from recipe.hiper.warm_start.evaluate import PlaySpec, panel, play
 from recipe.hiper.warm_start.model import ModelSpec
 from recipe.hiper.warm_start.train import TrainSpec
@@ -88,7 +88,7 @@ def test_a_finished_folder_is_reused_and_a_foreign_one_is_refused(warm_start, ge
 
 def test_demonstrations_do_not_depend_on_the_number_of_workers_and_parse(generated_games):
     games = [game.path for game in find_games(generated_games, "train")]
-    spec = DemonstrationSpec(episodes=8, slips=0.3, wrong_subgoals=0.2)
+    spec = DemonstrationSpec(episodes=8, idle=0.0, hasty=0.0, slips=0.3, wrong_subgoals=0.2)
     one, two = (collect(games, spec, workers=workers, progress=False) for workers in (1, 2))
     assert one == two
     assert len(one) == 8 and sum(d.won for d in one) >= 7
@@ -98,6 +98,27 @@ def test_demonstrations_do_not_depend_on_the_number_of_workers_and_parse(generat
     assert any("obs: Nothing happens." in e.prompt for e in examples)
     # Every demonstrated action can be copied from the prompt.
     assert all(parse_reply(e.reply).action in e.prompt.split("actions: ")[1] for e in examples)
+
+
+def test_players_look_around_and_forget_as_often_as_the_spec_says(generated_games):
+    games = [game.path for game in find_games(generated_games, "train") if "pick_clean" in str(game.path)]
+    careful = DemonstrationSpec(episodes=8, idle=0.0, hasty=0.0, slips=0.0, wrong_subgoals=0.0, max_turns=60)
+
+    def replies(**habits) -> list[list[Reply]]:
+        played = collect(games, replace(careful, **habits), workers=1, progress=False)
+        assert all(d.won for d in played)
+        return [[parse_reply(e.reply) for e in d.examples] for d in played]
+
+    assert not any(reply.action == IDLE_ACTION for episode in replies() for reply in episode)
+    idle = [reply.action == IDLE_ACTION for episode in replies(idle=0.5) for reply in episode]
+    assert 0.25 < sum(idle) / len(idle) < 0.75
+
+    def first_plan(episode: list[Reply]) -> str:
+        """The first word of the sub-goal that follows the first find."""
+        return next(reply.subgoal.split()[0] for reply in episode if not reply.subgoal.startswith("find"))
+
+    assert {first_plan(episode) for episode in replies()} == {"clean"}
+    assert {first_plan(episode) for episode in replies(hasty=1.0)} == {"put"}
 
 
 def test_the_evaluation_plays_the_whole_panel_and_is_reproducible(warm_start, generated_games):

@@ -83,6 +83,8 @@ def made_settings(
         hae=hae,
         shaping=shaping or ShapingConfig(),
         whiten=whiten,
+        regularize_copies=False,
+        random_signs=False,
         num_heads=num_heads,
         value_coefficients=(1.0, 1.0, 1.0),
         updates_per_step=None,

@@ -115,6 +115,26 @@ def test_won_episode_by_hand():
     ]
 
 
+def test_regularized_copies_reach_the_loss_mask():
+    settings = replace(made_settings(HALVES), regularize_copies=True)
+    credit = hae_credit(batch_turns(ROWS), VALUES, LOG_PROBS, settings)
+    assert credit.token_mask[1].int().tolist() == [1, 1, 1, 1, 1, 1, 0]
+    assert torch.equal(credit.token_advantages, credit_of(HALVES).token_advantages)
+
+
+def test_random_signs_change_signs_of_whole_decisions_and_nothing_else():
+    settings = replace(made_settings(HALVES), random_signs=True)
+    plain = credit_of(HALVES).token_advantages
+    signs = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        credit = hae_credit(batch_turns(ROWS), VALUES, LOG_PROBS, settings)
+        assert torch.equal(credit.token_advantages.abs(), plain.abs())
+        assert torch.equal(credit.raw.adv_low, credit_of(HALVES).raw.adv_low)
+        signs |= {tuple(row.tolist()) for row in torch.sign(credit.token_advantages / plain)[:, [0, 2, 4]]}
+    assert len(signs) > 4  # the three decisions of a turn are drawn apart
+
+
 def test_cut_episode_counts_as_zero_without_bootstrap():
     """low: -2; 2/2 - 1 - 2/2 = -1. high: -2. switch: -4, -3."""
     credit = credit_of(HALVES)

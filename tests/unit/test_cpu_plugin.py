@@ -17,6 +17,7 @@ import verl_plugins.cpu.engines
 from verl_plugins.cpu.main_ppo import CPU_DEFAULTS
 from verl_plugins.cpu.platform import PlatformCPU
 from verl_plugins.cpu.plugin import require_plugin
+from verl_plugins.cpu.replica import ROLLOUT_THREADS, rollout_threads
 from verl_plugins.cpu.workers import SYNC_TIMEOUT_ENV, socket_timeout, sync_timeout_s
 
 
@@ -154,3 +155,16 @@ def test_the_limit_is_an_environment_variable(monkeypatch):
     assert sync_timeout_s() == 300.0
     monkeypatch.setenv(SYNC_TIMEOUT_ENV, "12.5")
     assert sync_timeout_s() == 12.5
+
+
+def test_the_rollout_leaves_a_core_to_the_agents(monkeypatch):
+    monkeypatch.delenv(ROLLOUT_THREADS, raising=False)
+    for cores, threads in ((1, 1), (2, 1), (16, 15)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        assert rollout_threads() == threads
+    monkeypatch.setenv(ROLLOUT_THREADS, "6")
+    assert rollout_threads() == 6
+    for wrong in ("0", "-1", "many", ""):
+        monkeypatch.setenv(ROLLOUT_THREADS, wrong)
+        with pytest.raises(ValueError, match=rf"{ROLLOUT_THREADS}=1"):
+            rollout_threads()

@@ -151,6 +151,14 @@ def test_which_token_gets_what():
     assert credit.loss_mask.int().tolist() == [[1, 1, 1, 1, 1, 1, 0], [1, 0, 0, 0, 1, 0, 0], [0] * 7]
 
 
+def test_regularized_copies_are_in_the_loss_with_no_advantage():
+    advantages = torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0], [100.0, 200.0, 300.0]])
+    plain = token_credit(*advantages, BOUNDARY, SPANS, 7, PADDING)
+    credit = token_credit(*advantages, BOUNDARY, SPANS, 7, PADDING, regularize_copies=True)
+    assert torch.equal(credit.advantages, plain.advantages)
+    assert credit.loss_mask.int().tolist() == [[1, 1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 1, 0, 0], [0] * 7]
+
+
 def test_where_the_values_are_read():
     """High and term at the first token, low at its own position; with two heads the term value is the low head's."""
     heads = [torch.tensor([[10.0, 11.0, 12.0], [20.0, 21.0, 22.0]]) + 100 * head for head in range(3)]

@@ -102,6 +102,24 @@ def test_an_untreated_object_in_the_right_place_is_taken_back():
     assert player.advise("heat egg") == Advice("SWITCH", "find egg", "take egg 1 from garbagecan 1")
 
 
+def test_a_hasty_player_forgets_the_treatment_until_it_was_missed():
+    player = Expert("heat some egg and put it in garbagecan", Exploration.LISTED, random.Random(0), hasty=True)
+    player.observe("You pick up the egg 1 from the shelf 1.", ["go to garbagecan 1", "go to microwave 1"])
+    assert player.advise("find egg") == Advice("SWITCH", "put egg in garbagecan", "go to garbagecan 1")
+    player.observe("You move the egg 1 to the garbagecan 1.", ["take egg 1 from garbagecan 1", "go to microwave 1"])
+    assert player.advise("put egg in garbagecan") == Advice("SWITCH", "find egg", "take egg 1 from garbagecan 1")
+    player.observe("You pick up the egg 1 from the garbagecan 1.", ["go to shelf 1", "go to microwave 1"])
+    assert player.advise("find egg") == Advice("SWITCH", "heat egg", "go to microwave 1")
+
+
+def test_putting_another_thing_or_another_place_does_not_remind_a_hasty_player():
+    player = Expert("heat some egg and put it in garbagecan", Exploration.LISTED, random.Random(0), hasty=True)
+    player.observe("You move the mug 1 to the garbagecan 1.", ["go to shelf 1"])
+    player.observe("You move the egg 1 to the shelf 1.", ["go to microwave 1"])
+    player.observe("You pick up the egg 1 from the shelf 1.", ["go to garbagecan 1", "go to microwave 1"])
+    assert player.advise("find egg").subgoal == "put egg in garbagecan"
+
+
 def test_a_wrong_object_in_hand_is_put_aside_where_it_fits_or_taken_back():
     player = expert("put a pen in desk")
     player.observe("You pick up the book 1 from the bed 1.", ["go to desk 1", "move book 1 to bed 1"])

@@ -114,14 +114,16 @@ class Expert:
         task: the task sentence.
         exploration: the order in which receptacles are searched.
         rng: draws the order of `Exploration.RANDOM`.
+        hasty: forget to clean, heat or cool until the thing was put down at the destination once, to no avail.
 
     Raises:
         TaskError: the task sentence is not one of ALFWorld's.
     """
 
-    def __init__(self, task: str, exploration: Exploration, rng: random.Random):
+    def __init__(self, task: str, exploration: Exploration, rng: random.Random, *, hasty: bool = False):
         self.intent = parse_task(task)
         self._exploration, self._rng = exploration, rng
+        self._forgets_treatment = hasty
         self._admissible: tuple[str, ...] = ()
         self._location: str | None = None
         self._held: str | None = None
@@ -147,6 +149,8 @@ class Expert:
         if found := _PUT.search(observation):
             self._held = None
             self._seen_at[found[1]] = found[2]
+            if (_kind(found[1]), _kind(found[2])) == (self.intent.target, self.intent.destination):
+                self._forgets_treatment = False
         if found := _TREAT.search(observation):
             verb, thing = found[1], found[2]
             self._treated.add((verb, thing))
@@ -166,7 +170,7 @@ class Expert:
             return f"find {second}{intent.target}", self._put_aside(held) if held else self._find()
         if intent.lamp:
             return f"use {intent.lamp}", self._use_lamp()
-        if intent.verb and (intent.verb, held) not in self._treated:
+        if intent.verb and (intent.verb, held) not in self._treated and not self._forgets_treatment:
             return f"{intent.verb} {intent.target}", self._treat(held)
         return f"put {second}{intent.target} in {intent.destination}", self._deliver(held)
 

@@ -32,7 +32,7 @@ class GameSpec:
         ConfigError: a value is out of range; the message names the command-line option that mends it.
     """
 
-    receptacles: tuple[int, int] | None = (5, 9)
+    receptacles: tuple[int, int] | None = (4, 6)
     same_kind: int = 2
     objects_per_receptacle: int = 2
     max_instances: int = 2
@@ -47,7 +47,7 @@ class GameSpec:
         if self.receptacles is not None and not _SMALLEST_ROOM <= self.receptacles[0] <= self.receptacles[1]:
             problems.append(
                 f"receptacles={self.receptacles}: a range low-high with low >= {_SMALLEST_ROOM} is needed, because a "
-                f"goal can need {_SMALLEST_ROOM} receptacles; for example --receptacles 5-9"
+                f"goal can need {_SMALLEST_ROOM} receptacles; for example --receptacles 4-6"
             )
         for name in ("same_kind", "objects_per_receptacle", "max_instances"):
             if getattr(self, name) < 1:

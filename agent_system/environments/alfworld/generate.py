@@ -277,7 +277,10 @@ def _parser() -> argparse.ArgumentParser:
     default = GameSpec()
     parser.add_argument("--out", type=Path, required=True, help="folder to make; finished folders are reused")
     parser.add_argument(
-        "--receptacles", type=_receptacle_range, default="5-9", help="a range such as 5-9, or 'all' of the floor plan"
+        "--receptacles",
+        type=_receptacle_range,
+        default="-".join(map(str, default.receptacles)),
+        help="a range such as 4-6, or 'all' of the floor plan",
     )
     for name, text in (
         ("same_kind", "most receptacles of one kind (only with a range)"),

@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Demonstrations: what the scripted expert would reply in the states that a clumsy player visits.
+"""Demonstrations: what players of mixed care reply in the states that a clumsy player visits.
 
-The expert labels every turn, but some of the actions carried out are not its own: a random admissible one, or one of
-the mistakes that a small model makes (a receptacle that is not in the room, an object that is not in sight), and
-sometimes the sub-goal in force is a wrong one. A model taught only perfect play meets a state after a mistake for the
-first time when it makes one; a model taught this way has seen how one goes on.
+The players know how everything is done and do not always choose well. On some turns they look around instead of going
+on, and in some episodes they plan hastily: they forget to clean, heat or cool until it turns out that it was needed. A
+model that imitates them has the skill and both habits, the good and the bad; which one pays is for reinforcement
+learning to find out, in actions and in sub-goals. Imitating a flawless expert leaves it nothing but mistakes of
+perception, which take far more experience to mend than a short run has (docs/dev/learning.md).
+
+Some of the actions carried out are not the player's own: a random admissible one, or one of the mistakes that a small
+model makes (a receptacle that is not in the room, an object that is not in sight), and sometimes the sub-goal in force
+is a wrong one. These slips are carried out and not taught: a model taught only flawless play meets a state after a
+mistake for the first time when it makes one; a model taught this way has seen how one goes on.
 
 Prompts come from the code that renders them in training, and the sub-goal in force from the code that carries replies
 out, so that the model is taught the very texts it will be asked with. Workers import no torch.
@@ -16,7 +22,7 @@ import multiprocessing
 import random
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -30,6 +36,8 @@ from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import PromptStyle, render_prompt
 from agent_system.plan_execute.protocol import SWITCH, Decision, carry_out, parse_reply
 
+IDLE_ACTION = "look"
+
 
 @dataclass(frozen=True)
 class DemonstrationSpec:
@@ -39,7 +47,9 @@ class DemonstrationSpec:
         episodes: number of episodes; games are played in turn, again from the first when all were played.
         max_turns: turns after which an episode is cut.
         history_length: (observation, action) pairs in a prompt (`env.history_length`).
-        slips: share of turns on which another action than the expert's is carried out.
+        idle: share of turns on which the player looks around (`look`) instead of going on.
+        hasty: share of episodes whose player forgets to clean, heat or cool at first (`Expert(hasty=True)`).
+        slips: share of turns on which another action than the player's is carried out.
         wrong_subgoals: share of turns after which a wrong sub-goal is in force.
         listed: share of episodes that search receptacles in the order of the list; the others search at random.
         seed: any integer.
@@ -47,7 +57,9 @@ class DemonstrationSpec:
 
     episodes: int = 2000
     max_turns: int = 20
-    history_length: int = 2
+    history_length: int = 1
+    idle: float = 0.4
+    hasty: float = 0.5
     slips: float = 0.15
     wrong_subgoals: float = 0.03
     listed: float = 0.0
@@ -56,7 +68,7 @@ class DemonstrationSpec:
 
 @dataclass(frozen=True)
 class Example:
-    """One turn: what the model is shown, and what the expert replies."""
+    """One turn: what the model is shown, and what the player replies."""
 
     prompt: str
     reply: str
@@ -64,7 +76,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """One episode of a slipping expert."""
+    """One episode."""
 
     examples: tuple[Example, ...]
     won: bool
@@ -99,7 +111,7 @@ def _demonstrate(game: Path, number: int, spec: DemonstrationSpec) -> Demonstrat
     environment = _environment(spec.max_turns)
     observation, info = environment.reset(options={"game_file": game})
     exploration = Exploration.LISTED if rng.random() < spec.listed else Exploration.RANDOM
-    expert = Expert(info["task"], exploration, rng)
+    expert = Expert(info["task"], exploration, rng, hasty=rng.random() < spec.hasty)
     memory = EpisodeMemory(spec.history_length)
     examples = []
     while not info["won"] and memory.turn < spec.max_turns:
@@ -107,6 +119,8 @@ def _demonstrate(game: Path, number: int, spec: DemonstrationSpec) -> Demonstrat
         expert.observe(observation, admissible)
         prompt = render_prompt(PromptStyle.PLAN_EXECUTE_COMPACT, memory.parts(observation, admissible, info["task"]))
         advice = expert.advise(memory.subgoal)
+        if rng.random() < spec.idle:
+            advice = replace(advice, action=IDLE_ACTION)
         examples.append(Example(prompt, advice.reply))
         action = _slip(admissible, expert.intent.target, rng) if rng.random() < spec.slips else advice.action
         memory.record(_decision(advice, expert, memory, spec, rng), observation, action)

@@ -36,7 +36,7 @@ class PlaySpec:
 
     temperature: float = 0.4
     max_turns: int = 20
-    history_length: int = 2
+    history_length: int = 1
     max_prompt: int = 256
     max_reply: int = 48
     seed: int = 0

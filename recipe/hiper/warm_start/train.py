@@ -39,7 +39,7 @@ class TrainSpec:
         seed: of the initial weights and of the order of examples.
     """
 
-    steps: int = 600
+    steps: int = 1500
     batch: int = 32
     lr: float = 2e-3
     warmup: int = 100
