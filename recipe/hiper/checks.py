@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from agent_system.errors import ConfigError
-from agent_system.rollout.agents import AGENTS, agent_kind
+from agent_system.rollout.agents import agent_kind
 from recipe.hiper.settings import ESTIMATORS, hae_config, shaping_config
 
 OPEN_SECTIONS = (
@@ -113,14 +113,16 @@ def raise_all(problems: list[str]) -> None:
 
 def _environment(config: DictConfig) -> Iterator[str]:
     env = config.env
-    if env.env_name not in AGENTS:
-        known = ", ".join(AGENTS)
-        yield f"env.env_name={env.env_name} is not known. Known: {known}. env.env_name={next(iter(AGENTS))}"
-    elif config.algorithm.adv_estimator == "hae" and not agent_kind(env.env_name).full.has_subgoal:
-        yield (
-            f"algorithm.adv_estimator=hae needs replies with sub-goals, but env.env_name={env.env_name} is flat. "
-            "env.env_name=alfworld/AlfredTWEnvOptions, or algorithm.adv_estimator=gae"
-        )
+    try:
+        kind = agent_kind(env.env_name)
+    except ConfigError as error:
+        yield str(error)
+    else:
+        if config.algorithm.adv_estimator == "hae" and not kind.full.has_subgoal:
+            yield (
+                f"algorithm.adv_estimator=hae needs replies with sub-goals, but env.env_name={env.env_name} is flat. "
+                "env.env_name=alfworld/AlfredTWEnvOptions, or algorithm.adv_estimator=gae"
+            )
     if env.prompt_style not in ("full", "compact"):
         yield f"env.prompt_style={env.prompt_style} is not full or compact. env.prompt_style=full"
     for name, least in (("max_steps", 1), ("history_length", 0), ("val_tasks", 1), ("fault_retries", 0)):

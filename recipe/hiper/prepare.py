@@ -22,6 +22,7 @@ from agent_system.environments.alfworld.generate import MANIFEST, generate_games
 from agent_system.environments.alfworld.rooms import TaskKind
 from agent_system.environments.tasks import HELD_OUT_SEED, TaskPanel, held_out_subset
 from agent_system.errors import ConfigError
+from agent_system.rollout.agents import agent_kind
 from recipe.hiper.task_data import write_task_file
 
 EVAL_SPLITS = {
@@ -100,29 +101,39 @@ def prepare_games(config: DictConfig, progress: bool) -> Path:
     return folder
 
 
-def prepare_panels(config: DictConfig, data_dir: Path) -> dict[str, TaskPanel]:
+def prepare_panels(config: DictConfig, data_dir: Path | None) -> dict[str, TaskPanel]:
     """The training and held-out tasks.
+
+    Args:
+        data_dir: ALFWorld's games; None for an environment that brings its own tasks.
 
     Raises:
         ConfigError: unknown split, no games, or fewer held-out games than asked for.
     """
-    name = config.env.alfworld.eval_dataset
-    if name not in EVAL_SPLITS:
-        raise ConfigError(
-            f"env.alfworld.eval_dataset={name} is not one of {', '.join(EVAL_SPLITS)}. "
-            "env.alfworld.eval_dataset=valid_unseen"
-        )
-    held_out = alfworld_panel(data_dir, EVAL_SPLITS[name])
+    if tasks := agent_kind(config.env.env_name).tasks:
+        train, held_out, where = tasks("train"), tasks("val"), f"the panel val of {config.env.env_name}"
+    else:
+        name = config.env.alfworld.eval_dataset
+        if name not in EVAL_SPLITS:
+            raise ConfigError(
+                f"env.alfworld.eval_dataset={name} is not one of {', '.join(EVAL_SPLITS)}. "
+                "env.alfworld.eval_dataset=valid_unseen"
+            )
+        where = EVAL_SPLITS[name]
+        train, held_out = alfworld_panel(data_dir, "train"), alfworld_panel(data_dir, where)
     wanted = config.env.val_tasks
     if wanted > len(held_out):
         raise ConfigError(
-            f"env.val_tasks={wanted}, but {EVAL_SPLITS[name]} has {len(held_out)} games. env.val_tasks={len(held_out)}"
+            f"env.val_tasks={wanted}, but {where} has {len(held_out)} games. env.val_tasks={len(held_out)}"
         )
-    return {"train": alfworld_panel(data_dir, "train"), "val": held_out_subset(held_out, wanted, HELD_OUT_SEED)}
+    return {"train": train, "val": held_out_subset(held_out, wanted, HELD_OUT_SEED)}
 
 
-def prepare_model(config: DictConfig, data_dir: Path, progress: bool) -> str:
+def prepare_model(config: DictConfig, data_dir: Path | None, progress: bool) -> str:
     """The model to train: the configured one, or the warm-started small model (made here when it is missing).
+
+    Args:
+        data_dir: as for `prepare_panels`.
 
     Raises:
         ConfigError: no model is configured, or the small model is asked for on games it cannot be taught on.
@@ -134,6 +145,11 @@ def prepare_model(config: DictConfig, data_dir: Path, progress: bool) -> str:
         raise ConfigError(
             "actor_rollout_ref.model.path=null and warm_start.enable=False: there is no model to train. "
             "actor_rollout_ref.model.path=<folder or name>, or warm_start.enable=True"
+        )
+    if data_dir is None:
+        raise ConfigError(
+            f"the warm-started model is taught on ALFWorld only, but env.env_name={config.env.env_name}. "
+            "actor_rollout_ref.model.path=<folder or name>"
         )
     if not (data_dir / MANIFEST).exists():
         raise ConfigError(
@@ -168,7 +184,8 @@ def _with(spec, **values):
 
 def prepare(config: DictConfig, progress: bool) -> DictConfig:
     """Make what is missing and fill in what depends on it. Changes `config` in place and returns it."""
-    data_dir = prepare_games(config, progress)
+    has_own_tasks = agent_kind(config.env.env_name).tasks is not None
+    data_dir = None if has_own_tasks else prepare_games(config, progress)
     panels = prepare_panels(config, data_dir)
     trainer = config.trainer
     write_task_file(
@@ -182,7 +199,8 @@ def prepare(config: DictConfig, progress: bool) -> DictConfig:
     model = prepare_model(config, data_dir, progress)
     with open_dict(config):
         config.actor_rollout_ref.model.path = model
-        config.env.alfworld.data_dir = str(data_dir)
+        if data_dir is not None:
+            config.env.alfworld.data_dir = str(data_dir)
         config.env.pool_name = f"hiper-env-{uuid4().hex[:8]}"
         rollout = config.actor_rollout_ref.rollout
         if rollout.max_model_len is None:
