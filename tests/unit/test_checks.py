@@ -90,6 +90,16 @@ CASES = {
         "is not known. Known: alfworld/AlfredTWEnvOptions",
         ["env.env_name=alfworld/AlfredTWEnvOptions"],
     ),
+    "a module that is not there": (
+        ["env.env_name=no_such_module:GAME"],
+        "cannot be imported (No module named 'no_such_module'). PYTHONPATH must hold its folder",
+        ["env.env_name=alfworld/AlfredTWEnvOptions"],
+    ),
+    "a module without that environment": (
+        ["env.env_name=json:GAME"],
+        "there is no AgentKind 'GAME' in ",
+        ["env.env_name=alfworld/AlfredTWEnvOptions"],
+    ),
     "flat replies under hae": (
         ["env.env_name=alfworld/AlfredTWEnv"],
         "needs replies with sub-goals",

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does it learn? A game whose optimum is known, a start near chance, the real trainer: HAE has to reach the optimum."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+from gymnasium.utils.env_checker import check_env
+from tiny_game import ROOMS, THINGS, TreasureHouse, tasks
+from tiny_game_player import make_player
+from trainer_runs import REPOSITORY, assert_finite, assert_policies_agree, read_json_lines, run_module
+
+MAX_STEPS = 5
+STEPS = 25
+
+
+def games(thing: str) -> list[TreasureHouse]:
+    """The games that ask for `thing`, at their start. A panel holds each of them equally often."""
+    started = []
+    for room in ROOMS:
+        started.append(TreasureHouse(MAX_STEPS))
+        started[-1].reset(options={"thing": thing, "room": room})
+    return started
+
+
+def fewest_turns(game: TreasureHouse) -> int | None:
+    """Turns of the shortest way to win, by breadth-first search in the game; None if it cannot be won in time."""
+    states = [game]
+    for turn in range(1, MAX_STEPS + 1):
+        running = []
+        for state in states:
+            for action in state.admissible:
+                after = deepcopy(state)
+                _, _, terminated, truncated, info = after.step(action)
+                if info["won"]:
+                    return turn
+                if not (terminated or truncated):
+                    running.append(after)
+        states = running
+    return None
+
+
+def most_wins(alike: Sequence[TreasureHouse]) -> int:
+    """How many of these games the best plan wins that tells them apart by nothing but what they show from now on."""
+    most = 0
+    for action in alike[0].admissible:
+        wins, running = 0, defaultdict(list)
+        for game in alike:
+            after = deepcopy(game)
+            observation, _, terminated, truncated, info = after.step(action)
+            wins += info["won"]
+            if not (terminated or truncated):
+                running[observation].append(after)
+        most = max(most, wins + sum(most_wins(group) for group in running.values()))
+    return most
+
+
+def train(folder: Path, player: Path, steps: int, *overrides: str) -> list[dict]:
+    """What `metrics.jsonl` says of each step, from 0. What decides about learning is named here, not in a profile."""
+    settings = {
+        "profile": "cpu",
+        "run_dir": folder,
+        "actor_rollout_ref.model.path": player,
+        "env.env_name": "tiny_game:TREASURE_HOUSE",
+        "env.name": "treasure-house",
+        "env.max_steps": MAX_STEPS,
+        "env.history_length": 0,  # what the note said is nowhere but in the sub-goal
+        "env.val_tasks": len(tasks("val")),
+        "env.seed": 0,
+        "data.train_batch_size": 64,
+        "data.max_prompt_length": 64,
+        "data.max_response_length": 16,
+        "algorithm.gamma": 0.95,
+        "algorithm.lam": 0.5,
+        "algorithm.updates_per_step": 4,
+        "algorithm.inadmissible_penalty": -0.5,
+        "algorithm.hae.regularize_copies": True,
+        "algorithm.hae.keep_penalty": 0,  # the optimum is the environment's
+        "algorithm.hae.keep_consistency_penalty": 0,
+        "actor_rollout_ref.rollout.temperature": 1.0,
+        "actor_rollout_ref.actor.invalid_action_penalty_coef": 0.5,
+        "actor_rollout_ref.actor.ppo_epochs": 2,
+        "actor_rollout_ref.actor.kl_loss_coef": 0.05,
+        "actor_rollout_ref.actor.optim.lr": 5e-4,
+        # Near the optimum the few episodes that are lost have huge advantages; full steps would be thrown by them.
+        "actor_rollout_ref.actor.optim.lr_scheduler_type": "cosine",
+        "actor_rollout_ref.actor.optim.lr_warmup_steps": 0,
+        "critic.ppo_epochs": 2,
+        "critic.optim.lr": 3e-3,
+        "trainer.critic_warmup": 2,
+        "trainer.total_training_steps": steps,
+        "trainer.test_freq": steps,
+        "trainer.save_freq": -1,
+    }
+    arguments = [f"{key}={value}" for key, value in settings.items()] + list(overrides)
+    here = Path(__file__).parent
+    path = os.pathsep.join(filter(None, (str(REPOSITORY), str(here), os.environ.get("PYTHONPATH"))))
+    run_module("recipe.hiper.main", arguments, {"PYTHONPATH": path}, folder.with_suffix(".txt"))
+    rows = read_json_lines(folder / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(steps + 1))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def player(tmp_path_factory) -> Path:
+    return make_player(tmp_path_factory.mktemp("player"))
+
+
+@pytest.fixture(scope="module")
+def optimum() -> tuple[float, float]:
+    """Success rate and mean turns of the best play."""
+    turns = [fewest_turns(game) for thing in THINGS for game in games(thing)]
+    won = [number for number in turns if number is not None]
+    return len(won) / len(turns), sum(won) / len(won)
+
+
+def test_the_game_keeps_gymnasiums_contract():
+    check_env(TreasureHouse(), skip_render_check=True)
+
+
+def test_nobody_wins_who_forgets_the_note(optimum):
+    """And in the prompts of this test only the sub-goal remembers it: who reaches the optimum plans."""
+    best_success, _ = optimum
+    for thing in THINGS:
+        indoors = games(thing)
+        for game in indoors:
+            game.step("open door")
+        assert most_wins(indoors) / len(indoors) <= best_success / 2
+
+
+def test_hae_reaches_the_optimum(player, optimum, tmp_path):
+    rows = train(tmp_path / "run", player, STEPS)
+    for row in rows[1:]:
+        assert_policies_agree(row)
+        losses = [f"critic/vf_loss_{head}" for head in ("high", "low", "term")]
+        assert_finite(row, *losses, "critic/grad_norm", "hierarchy/switch_probability")
+        if "actor/grad_norm" in row:
+            assert_finite(row, "actor/pg_loss", "actor/kl_loss", "actor/grad_norm")
+    best_success, best_turns = optimum
+    first, last = rows[0], rows[-1]
+    assert first["val/success_rate"] <= best_success / 2
+    assert last["val/success_rate"] >= 0.95 * best_success
+    assert last["val/episode_length"] == pytest.approx(best_turns, abs=0.25)
+
+
+def test_without_a_learning_rate_nothing_is_learned(player, tmp_path):
+    """So it is the updates that do it, and nothing else moves the weights."""
+    rows = train(tmp_path / "run", player, 3, "actor_rollout_ref.actor.optim.lr=0")
+    for row in rows[2:]:
+        assert_policies_agree(row)
+        assert row["actor/grad_norm"] > 0
+        assert abs(row["actor/kl_loss"]) < 1e-9
+    assert abs(rows[-1]["val/success_rate"] - rows[0]["val/success_rate"]) < 0.2
