@@ -98,9 +98,8 @@ def table(curves: list[Curve]) -> str:
         ]
         gain = 100 * (curve.rates[-1] - curve.rates[0])
         apart = "yes" if ends[0][1] < ends[1][0] or ends[1][1] < ends[0][0] else "no"
-        lines.append(
-            f"| {curve.name} | {curve.steps[-1]} | {curve.minutes:.0f} | {shown[0]} | {shown[1]} | {gain:+.1f} | {apart} |"
-        )
+        cells = (curve.name, curve.steps[-1], f"{curve.minutes:.0f}", *shown, f"{gain:+.1f}", apart)
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
 

@@ -150,10 +150,8 @@ def test_a_checkpoint_can_be_evaluated(folder, evaluation):
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     assert rows[-1]["val/episodes"] == 12 and f"held-out {rows[-1]['val/success_rate']:.1%}" in evaluation
     assert rows[-1]["actor/grad_norm"] > 0, "what the training logged at that step is still there"
-    panels = [
-        {json.loads(line)["task_id"] for line in (folder / "episodes" / f"val_{step:06d}.jsonl").read_text().splitlines()}
-        for step in (0, 3)
-    ]
+    lines = [(folder / "episodes" / f"val_{step:06d}.jsonl").read_text().splitlines() for step in (0, 3)]
+    panels = [{json.loads(line)["task_id"] for line in of_one_step} for of_one_step in lines]
     assert panels[0] == panels[1]
 
 

@@ -8,7 +8,6 @@ import os
 import ray
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
-
 ROLLOUT_THREADS = "VERL_CPU_ROLLOUT_THREADS"
 """Environment variable: OpenMP threads of each vLLM engine (default: one fewer than there are cores)."""
 
@@ -17,8 +16,8 @@ def rollout_threads() -> int:
     """OpenMP threads of a vLLM engine.
 
     During a rollout the agent loop and the environments want a core too. A team of threads as large as the machine then
-    waits at the end of every operation for the member that was sent off its core: on two cores, with two threads, 70% of
-    the engine's time went there.
+    waits at the end of every operation for the member that was sent off its core: on two cores, with two threads, 70%
+    of the engine's time went there.
 
     Raises:
         ValueError: the environment variable is no number of threads.
