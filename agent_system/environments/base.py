@@ -13,10 +13,12 @@ running episode. `info` always holds `task: str` and `admissible_actions: list[s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from agent_system.plan_execute.prompts import BLANK
 
 
 class StopReason(str, Enum):
@@ -30,6 +32,22 @@ class StopReason(str, Enum):
     """`env.max_steps` turns were played: the episode was truncated."""
     FAULT = "fault"
     """The environment broke on every retry of the task. Such an episode is never trained on."""
+
+
+def is_admissible(action: str, admissible: Sequence[str]) -> bool:
+    """Whether the action is one of those, or fills in the blank of one, as "search[tea]" does "search[<your query>]".
+
+    The action is stripped and lower-cased, as the environments do.
+    """
+    action = action.strip().lower()
+    if action in admissible:
+        return True
+    for template in admissible:
+        if blank := BLANK.search(template):
+            start, end = template[: blank.start()], template[blank.end() :]
+            if len(action) > len(start) + len(end) and action.startswith(start) and action.endswith(end):
+                return True
+    return False
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from enum import Enum
 
 ALFRED = "the ALFRED household environment"
 CUT_MARK = " ..."
+BLANK = re.compile(r"<your [^<>]+>")
+"""In an admissible action: what the agent writes in its own words, as in "search[<your query>]"."""
 
 
 class PromptStyle(str, Enum):
@@ -243,7 +245,7 @@ def _history_section(parts: PromptParts) -> str:
 
 def _format_rules(style: PromptStyle, parts: PromptParts) -> str:
     action = "exactly one of the admissible actions, without the quotes"
-    if any("<" in admissible for admissible in parts.admissible_actions):
+    if any(BLANK.search(admissible) for admissible in parts.admissible_actions):
         action += ", with your own words in place of what stands between < and >"
     if not style.has_subgoal:
         return _flat_rules(style, action)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 from verl.utils.profiler import simple_timer
 
-from agent_system.environments.base import StopReason, TaskSpec
+from agent_system.environments.base import StopReason, TaskSpec, is_admissible
 from agent_system.environments.pool import EnvPool
 from agent_system.errors import EnvironmentFault
 from agent_system.plan_execute.memory import EpisodeMemory
@@ -168,7 +168,7 @@ class EpisodeAgentLoop(AgentLoopBase):
                     subgoal_in_force=decision.subgoal if decision else "",
                     copied_exactly=decision.copied_exactly if decision else False,
                     comparable=decision.comparable if decision else False,
-                    admissible=reply.action.strip().lower() in info["admissible_actions"],
+                    admissible=is_admissible(reply.action, info["admissible_actions"]),
                     reward=float(step.reward),
                     terminated=step.terminated,
                     truncated=step.truncated,

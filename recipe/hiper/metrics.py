@@ -159,3 +159,30 @@ def credit_metrics(turns: BatchTurns, credit: TurnCredit) -> dict[str, float]:
     tokens = credit.token_mask.sum(dim=1)[turns.is_turn].float()
     result["actor/trained_tokens_per_turn"] = float(tokens.mean())
     return result
+
+
+def entropy_metrics(turns: BatchTurns, entropy_RL: Tensor) -> dict[str, float]:
+    """Entropy by type of decision: nats a block, that is summed over its tokens, averaged over the turns that write one.
+
+    `entropy/subgoal` is over the turns that open a segment, `entropy/subgoal_copy` over those that repeat a sub-goal.
+    What all turns of a type lack a block for (a flat agent's sub-goal) is left out.
+
+    Args:
+        entropy_RL: entropy of the policy before the update at each response token, `[rows, tokens]`.
+    """
+    position = torch.arange(entropy_RL.shape[1])
+    opens = turns.column("boundary")
+    blocks = {
+        "switch": (0, turns.is_turn),
+        "subgoal": (1, turns.is_turn & opens),
+        "subgoal_copy": (1, turns.is_turn & ~opens),
+        "action": (2, turns.is_turn),
+    }
+    result = {}
+    for name, (block, of_type) in blocks.items():
+        start, end = turns.spans[:, block, :1], turns.spans[:, block, 1:]
+        written = of_type & (start < end).squeeze(1)
+        if written.any():
+            nats = (entropy_RL * ((position >= start) & (position < end))).sum(dim=1)
+            result[f"entropy/{name}"] = float(nats[written].mean())
+    return result

@@ -29,7 +29,7 @@ from recipe.hiper.critic import (
     head_field,
     hierarchical_value_loss,
 )
-from recipe.hiper.metrics import batch_metrics, credit_metrics, validation_metrics
+from recipe.hiper.metrics import batch_metrics, credit_metrics, entropy_metrics, validation_metrics
 from recipe.hiper.recorder import RunRecorder
 from recipe.hiper.rollout_watch import WatchedReplayBuffer
 from recipe.hiper.settings import HiPERSettings
@@ -183,10 +183,13 @@ class HiPERTrainer(PPOTrainerSync):
         if self.settings.estimator != "hae":
             return self._compute_flat_advantage(batch, metrics)
         turns = self._turns
+        fields = ["old_values", "old_log_probs", "response_mask"]
+        # verl computes no entropy where it takes the log-probabilities over from vLLM
+        has_entropy = not (self.config.algorithm.get("rollout_correction") or {}).get("bypass_mode")
         data = tq.kv_batch_get(
             keys=batch.keys,
             partition_id=batch.partition_id,
-            select_fields=["old_values", "old_log_probs", "response_mask"],
+            select_fields=[*fields, "entropy"] if has_entropy else fields,
         )
         response_mask = data["response_mask"]
         log_probs = data["old_log_probs"].to_padded_tensor(0.0).float()
@@ -194,6 +197,8 @@ class HiPERTrainer(PPOTrainerSync):
         self._credit = credit
         metrics.update(batch_metrics(turns))
         metrics.update(credit_metrics(turns, credit))
+        if has_entropy:
+            metrics.update(entropy_metrics(turns, data["entropy"].to_padded_tensor(0.0).float()))
         self.recorder.write_episodes("train", self.global_steps, turns, credit)
         return tq.kv_batch_put(
             keys=batch.keys,

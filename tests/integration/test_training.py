@@ -109,7 +109,7 @@ def test_every_step_is_sound(run):
         metrics = run.metrics[step]
         assert_policies_agree(metrics)
         losses = [f"critic/vf_loss_{head}" for head in ("high", "low", "term")]
-        gradients = ["actor/grad_norm", "critic/grad_norm"]
+        gradients = ["actor/grad_norm", "critic/grad_norm", "entropy/switch", "entropy/action"]
         assert_finite(metrics, *losses, *gradients, "actor/pg_loss", "actor/kl_loss", "hierarchy/switch_probability")
         assert all(metrics[name] > 0 for name in gradients)
         assert metrics["rollout/episodes"] == EPISODES

@@ -12,7 +12,14 @@ from made_turns import after_cut, batch_turns, keep, made_settings, turn
 from agent_system.environments.base import StopReason
 from recipe.hiper.advantage import hae_credit
 from recipe.hiper.hae import HAEConfig
-from recipe.hiper.metrics import batch_metrics, credit_metrics, episode_metrics, hierarchy_metrics, validation_metrics
+from recipe.hiper.metrics import (
+    batch_metrics,
+    credit_metrics,
+    entropy_metrics,
+    episode_metrics,
+    hierarchy_metrics,
+    validation_metrics,
+)
 from recipe.hiper.shaping import ShapingConfig
 
 HEAT, LOOK = "pick_heat_then_place_in_recep", "look_at_obj_in_light"
@@ -173,3 +180,22 @@ def test_credit_by_hand():
     assert metrics["shaping/keep_penalty"] == -0.5 and metrics["shaping/format_penalty"] == 0.0
     assert metrics["hierarchy/switch_probability"] == pytest.approx((0.25 + 0.75) / 2)  # turn 0 left out
     assert metrics["actor/trained_tokens_per_turn"] == pytest.approx((6 + 4 + 6) / 3)  # a kept sub-goal is not trained
+
+
+def test_entropy_by_type_of_decision():
+    """Tokens 0-1, 2-3 and 4-5 are the blocks; a row of padding and a turn without a sub-goal block do not count."""
+    blockless = keep(2, spans=((0, 2), (0, 0), (2, 6)))
+    turns = batch_turns([("a_0", turn(0)), ("a_0", keep(1)), ("a_0", blockless), ("pad_0", turn(0))], padding=(3,))
+    entropy = torch.tensor(
+        [
+            [0.1, 0.0, 0.5, 0.3, 1.0, 0.0],
+            [0.3, 0.0, 0.0, 0.1, 2.0, 0.0],
+            [0.2, 0.0, 1.0, 1.0, 1.0, 0.0],
+            [9.0, 9.0, 9.0, 9.0, 9.0, 9.0],
+        ]
+    )
+    assert entropy_metrics(turns, entropy) == pytest.approx(
+        {"entropy/switch": 0.2, "entropy/subgoal": 0.8, "entropy/subgoal_copy": 0.1, "entropy/action": 2.0}
+    )
+    flat = batch_turns([("a_0", turn(0, spans=((0, 0), (0, 0), (0, 6))))])
+    assert set(entropy_metrics(flat, entropy[:1])) == {"entropy/action"}

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which actions count as admissible."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent_system.environments.base import is_admissible
+
+SHOP = ["search[<your query>]", "click[< prev]", "click[next >]", "click[<b>]"]
+
+
+@pytest.mark.parametrize(
+    ("action", "admissible"),
+    [
+        ("search[red tea]", True),
+        (" Search[Red Tea] ", True),
+        ("search[]", False),
+        ("search[tea", False),
+        ("click[< prev]", True),
+        ("click[next >]", True),
+        ("click[<b>]", True),
+        ("click[<i>]", False),
+        ("click[tea]", False),
+        ("", False),
+    ],
+)
+def test_a_blank_is_filled_in_and_everything_else_is_taken_literally(action, admissible):
+    assert is_admissible(action, SHOP) == admissible
