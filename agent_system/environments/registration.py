@@ -11,7 +11,10 @@ def register_environments() -> None:
     """Makes ``gymnasium.make("hiper/...")`` work. Calling it again changes nothing."""
     from gymnasium.envs.registration import register, registry
 
-    entry_points = {"hiper/ALFWorld-v0": "agent_system.environments.alfworld.env:ALFWorldEnv"}
+    entry_points = {
+        "hiper/ALFWorld-v0": "agent_system.environments.alfworld.env:ALFWorldEnv",
+        "hiper/WebShop-v0": "agent_system.environments.webshop.env:WebShopEnv",
+    }
     for env_id, entry_point in entry_points.items():
         if env_id not in registry:
             register(id=env_id, entry_point=entry_point)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 ALFRED = "the ALFRED household environment"
+WEBSHOP = "the WebShop online store"
 CUT_MARK = " ..."
 BLANK = re.compile(r"<your [^<>]+>")
 """In an admissible action: what the agent writes in its own words, as in "search[<your query>]"."""

@@ -9,11 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from importlib import import_module
 
 from agent_system.environments.tasks import TaskPanel
 from agent_system.errors import ConfigError
-from agent_system.plan_execute.prompts import ALFRED, PromptStyle
+from agent_system.plan_execute.prompts import ALFRED, WEBSHOP, PromptStyle
+
+
+class World(str, Enum):
+    """Where tasks come from, for `recipe.hiper.prepare`."""
+
+    ALFWORLD = "alfworld"
+    """Games of `env.alfworld`."""
+    WEBSHOP = "webshop"
+    """Goals of a shop, `env.webshop`."""
+    OWN = "own"
+    """`AgentKind.tasks`."""
 
 
 @dataclass(frozen=True)
@@ -23,24 +35,32 @@ class AgentKind:
     Attributes:
         environment: completes "You act in ..." in the prompts.
         full, compact: prompt style for an instruction-tuned model and for a small demonstrated one.
-        tasks: the panel of the split "train" or "val". None: ALFWorld's games, which `recipe.hiper.prepare` finds or
-            makes.
+        tasks: the panel of the split "train" or "val", for an environment that brings its own.
+        world: where the tasks come from.
     """
 
     environment: str
     full: PromptStyle
     compact: PromptStyle
     tasks: Callable[[str], TaskPanel] | None = None
+    world: World = World.OWN
 
     def style(self, prompt_style: str) -> PromptStyle:
         """The prompt style for `env.prompt_style` ("full" or "compact")."""
         return self.full if prompt_style == "full" else self.compact
 
 
+def _kind(world: World, environment: str, full: PromptStyle) -> AgentKind:
+    compact = PromptStyle.PLAN_EXECUTE_COMPACT if full.has_subgoal else PromptStyle.FLAT_COMPACT
+    return AgentKind(environment, full, compact, world=world)
+
+
 AGENTS = {
-    "alfworld/AlfredTWEnvOptions": AgentKind(ALFRED, PromptStyle.PLAN_EXECUTE, PromptStyle.PLAN_EXECUTE_COMPACT),
-    "alfworld/AlfredTWEnv": AgentKind(ALFRED, PromptStyle.FLAT, PromptStyle.FLAT_COMPACT),
-    "alfworld/AlfredTWEnvNothink": AgentKind(ALFRED, PromptStyle.FLAT_NOTHINK, PromptStyle.FLAT_COMPACT),
+    "alfworld/AlfredTWEnvOptions": _kind(World.ALFWORLD, ALFRED, PromptStyle.PLAN_EXECUTE),
+    "alfworld/AlfredTWEnv": _kind(World.ALFWORLD, ALFRED, PromptStyle.FLAT),
+    "alfworld/AlfredTWEnvNothink": _kind(World.ALFWORLD, ALFRED, PromptStyle.FLAT_NOTHINK),
+    "WebshopOptions": _kind(World.WEBSHOP, WEBSHOP, PromptStyle.PLAN_EXECUTE),
+    "Webshop": _kind(World.WEBSHOP, WEBSHOP, PromptStyle.FLAT),
 }
 
 
@@ -76,5 +96,10 @@ def _foreign_kind(env_name: str, module_name: str, name: str) -> AgentKind:
         raise ConfigError(
             f"env.env_name={env_name}: there is no AgentKind {name!r} in {module.__file__}. "
             f"env.env_name={module_name}:<NAME>, or env.env_name={next(iter(AGENTS))}"
+        )
+    if kind.world is World.OWN and kind.tasks is None:
+        raise ConfigError(
+            f"env.env_name={env_name}: the AgentKind has no tasks. Give it tasks=<function of the split> "
+            f"(docs/extending.md), or env.env_name={next(iter(AGENTS))}"
         )
     return kind

@@ -10,7 +10,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from agent_system.errors import ConfigError
-from agent_system.rollout.agents import agent_kind
+from agent_system.rollout.agents import World, agent_kind
+from recipe.hiper.prepare_webshop import webshop_problems
 from recipe.hiper.settings import ESTIMATORS, hae_config, shaping_config
 
 OPEN_SECTIONS = (
@@ -118,6 +119,11 @@ def _environment(config: DictConfig) -> Iterator[str]:
     except ConfigError as error:
         yield str(error)
     else:
+        if kind.world is not World.OWN and kind.world.value not in env:
+            yield (
+                f"env.env_name={env.env_name} belongs to another environment than the one chosen with env=. "
+                f"env={kind.world.value}"
+            )
         if config.algorithm.adv_estimator == "hae" and not kind.full.has_subgoal:
             yield (
                 f"algorithm.adv_estimator=hae needs replies with sub-goals, but env.env_name={env.env_name} is flat. "
@@ -135,7 +141,9 @@ def _environment(config: DictConfig) -> Iterator[str]:
             f"actor_rollout_ref.rollout.n={config.actor_rollout_ref.rollout.n} follows env.rollout.n={env.rollout.n} "
             f"and is not set by itself. Remove it, or env.rollout.n={config.actor_rollout_ref.rollout.n}"
         )
-    if env.alfworld.games not in ("auto", "published", "generated"):
+    if "webshop" in env:
+        yield from webshop_problems(config)
+    elif env.alfworld.games not in ("auto", "published", "generated"):
         yield f"env.alfworld.games={env.alfworld.games} is not auto, published or generated. env.alfworld.games=auto"
 
 

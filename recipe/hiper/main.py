@@ -18,6 +18,7 @@ from pathlib import Path
 from agent_system.errors import ConfigError, HiPERError
 
 PROFILES = ("cpu", "gpu")
+ENVIRONMENTS = ("alfworld", "webshop")
 
 CPU_ENVIRONMENT = {
     "VERL_PLATFORM": "cpu",
@@ -87,14 +88,14 @@ def fill_in_machine(config) -> None:
         config.ray_kwargs.ray_init.runtime_env.env_vars = forwarded
 
 
-def reference_config(profile: str):
-    """The configuration of a profile without overrides: the set of keys that exist."""
+def reference_config(profile: str, environment: str = "alfworld"):
+    """The configuration of a profile and an environment without overrides: the set of keys that exist."""
     from hydra import compose, initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()
     with initialize_config_module("recipe.hiper.config", version_base=None):
-        return compose("hiper_trainer", overrides=[f"profile={profile}"])
+        return compose("hiper_trainer", overrides=[f"profile={profile}", f"env={environment}"])
 
 
 def check_overrides(arguments: list[str]) -> None:
@@ -112,7 +113,11 @@ def check_overrides(arguments: list[str]) -> None:
     profile = next(argument for argument in reversed(given) if argument.startswith("profile=")).split("=", 1)[1]
     if profile not in PROFILES:
         raise_all([f"profile={profile} is not one of {', '.join(PROFILES)}. profile=cpu"])
-    leaves = set(flat_keys(OmegaConf.to_container(reference_config(profile), resolve=False)))
+    chosen = [argument.split("=", 1)[1] for argument in given if argument.startswith("env=")]
+    environment = chosen[-1] if chosen else ENVIRONMENTS[0]
+    if environment not in ENVIRONMENTS:
+        raise_all([f"env={environment} is not one of {', '.join(ENVIRONMENTS)}. env={ENVIRONMENTS[0]}"])
+    leaves = set(flat_keys(OmegaConf.to_container(reference_config(profile, environment), resolve=False)))
     problems = []
     for override in OverridesParser.create().parse_overrides(given):
         key = override.key_or_group
@@ -133,7 +138,9 @@ def checked_and_prepared(config):
     from recipe.hiper.prepare import prepare
 
     fill_in_machine(config)
-    check_config(config, reference_config("cpu" if config.trainer.device == "cpu" else "gpu"))
+    profile = "cpu" if config.trainer.device == "cpu" else "gpu"
+    environment = next(name for name in ENVIRONMENTS if name in config.env)
+    check_config(config, reference_config(profile, environment))
     prepare(config, progress=True)
     check_model(config)
     return config

@@ -162,7 +162,7 @@ def credit_metrics(turns: BatchTurns, credit: TurnCredit) -> dict[str, float]:
 
 
 def entropy_metrics(turns: BatchTurns, entropy_RL: Tensor) -> dict[str, float]:
-    """Entropy by type of decision: nats a block, that is summed over its tokens, averaged over the turns that write one.
+    """Entropy by type of decision: nats a block (summed over its tokens), averaged over the turns that write one.
 
     `entropy/subgoal` is over the turns that open a segment, `entropy/subgoal_copy` over those that repeat a sub-goal.
     What all turns of a type lack a block for (a flat agent's sub-goal) is left out.

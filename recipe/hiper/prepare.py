@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import asdict, replace
 from hashlib import sha256
@@ -21,9 +22,13 @@ from agent_system.environments.alfworld.games import DATA_FOLDER, alfworld_panel
 from agent_system.environments.alfworld.generate import MANIFEST, generate_games
 from agent_system.environments.alfworld.rooms import TaskKind
 from agent_system.environments.tasks import HELD_OUT_SEED, TaskPanel, held_out_subset
+from agent_system.environments.webshop.shop import open_shop
 from agent_system.errors import ConfigError
-from agent_system.rollout.agents import agent_kind
+from agent_system.rollout.agents import World, agent_kind
+from recipe.hiper.prepare_webshop import overlap, prepare_shop_folder, shop_arguments, shop_panels
 from recipe.hiper.task_data import write_task_file
+
+logger = logging.getLogger(__name__)
 
 EVAL_SPLITS = {
     "valid_seen": "valid_seen",
@@ -101,16 +106,26 @@ def prepare_games(config: DictConfig, progress: bool) -> Path:
     return folder
 
 
+def prepare_data(config: DictConfig, world: World, progress: bool) -> Path | None:
+    """The games or the shop; None for an environment that brings its own tasks."""
+    if world is World.WEBSHOP:
+        return prepare_shop_folder(config, cache_folder(), progress)
+    return prepare_games(config, progress) if world is World.ALFWORLD else None
+
+
 def prepare_panels(config: DictConfig, data_dir: Path | None) -> dict[str, TaskPanel]:
     """The training and held-out tasks.
 
     Args:
-        data_dir: ALFWorld's games; None for an environment that brings its own tasks.
+        data_dir: the games, or the shop; None for an environment that brings its own tasks.
 
     Raises:
         ConfigError: unknown split, no games, or fewer held-out games than asked for.
     """
-    if tasks := agent_kind(config.env.env_name).tasks:
+    kind = agent_kind(config.env.env_name)
+    if kind.world is World.WEBSHOP:
+        return shop_panels(config, data_dir)
+    if tasks := kind.tasks:
         train, held_out, where = tasks("train"), tasks("val"), f"the panel val of {config.env.env_name}"
     else:
         name = config.env.alfworld.eval_dataset
@@ -146,23 +161,23 @@ def prepare_model(config: DictConfig, data_dir: Path | None, progress: bool) -> 
             "actor_rollout_ref.model.path=null and warm_start.enable=False: there is no model to train. "
             "actor_rollout_ref.model.path=<folder or name>, or warm_start.enable=True"
         )
-    if data_dir is None:
+    world = agent_kind(config.env.env_name).world
+    if world is World.OWN:
         raise ConfigError(
-            f"the warm-started model is taught on ALFWorld only, but env.env_name={config.env.env_name}. "
+            f"the warm-started model is taught on ALFWorld and in the shop only, not on {config.env.env_name}. "
             "actor_rollout_ref.model.path=<folder or name>"
         )
-    if not (data_dir / MANIFEST).exists():
+    if world is World.ALFWORLD and not (data_dir / MANIFEST).exists():
         raise ConfigError(
             "the warm-started model is taught on generated games, but the games are published ones. "
             "env.alfworld.games=generated, or actor_rollout_ref.model.path=<folder or name>"
         )
     # torch and transformers are only needed to make or load the model
-    from recipe.hiper.warm_start.build import WarmStartSpec, make_warm_start
+    from recipe.hiper.warm_start import build
 
-    default = WarmStartSpec()
+    default = build.WarmStartSpec() if world is World.ALFWORLD else build.ShopWarmStartSpec()
     spec = replace(
         default,
-        games=game_spec(config),
         demonstrations=_with(
             default.demonstrations,
             episodes=settings.episodes,
@@ -172,8 +187,15 @@ def prepare_model(config: DictConfig, data_dir: Path | None, progress: bool) -> 
         train=_with(default.train, steps=settings.steps, seed=settings.seed),
         model=_with(default.model, **settings.model),
     )
-    folder = cache_folder() / "models" / f"warm-start-{spec.digest[:12]}"
-    make_warm_start(folder, data_dir, spec, workers=os.cpu_count() or 1, progress=progress)
+    workers = os.cpu_count() or 1
+    if world is World.ALFWORLD:
+        spec = replace(spec, games=game_spec(config))
+        folder = cache_folder() / "models" / f"warm-start-{spec.digest[:12]}"
+        build.make_warm_start(folder, data_dir, spec, workers=workers, progress=progress)
+    else:
+        made_from = sha256(f"{spec.digest}/{open_shop(data_dir).manifest.sources}".encode()).hexdigest()
+        folder = cache_folder() / "models" / f"warm-start-{made_from[:12]}"
+        build.make_shop_warm_start(folder, data_dir, spec, workers=workers, progress=progress)
     return str(folder)
 
 
@@ -184,9 +206,15 @@ def _with(spec, **values):
 
 def prepare(config: DictConfig, progress: bool) -> DictConfig:
     """Make what is missing and fill in what depends on it. Changes `config` in place and returns it."""
-    has_own_tasks = agent_kind(config.env.env_name).tasks is not None
-    data_dir = None if has_own_tasks else prepare_games(config, progress)
+    world = agent_kind(config.env.env_name).world
+    data_dir = prepare_data(config, world, progress)
     panels = prepare_panels(config, data_dir)
+    if world is World.WEBSHOP and (shared := overlap(config, data_dir, panels)):
+        logger.warning(
+            "%.0f%% of the held-out goals are training goals too (as in the peers' code). Disjoint ones: "
+            "env.webshop.split=fixed",
+            100 * shared,
+        )
     trainer = config.trainer
     write_task_file(
         Path(config.data.train_files),
@@ -199,8 +227,10 @@ def prepare(config: DictConfig, progress: bool) -> DictConfig:
     model = prepare_model(config, data_dir, progress)
     with open_dict(config):
         config.actor_rollout_ref.model.path = model
-        if data_dir is not None:
+        if world is World.ALFWORLD:
             config.env.alfworld.data_dir = str(data_dir)
+        elif world is World.WEBSHOP:
+            config.env.kwargs = shop_arguments(config, data_dir)
         config.env.pool_name = f"hiper-env-{uuid4().hex[:8]}"
         rollout = config.actor_rollout_ref.rollout
         if rollout.max_model_len is None:

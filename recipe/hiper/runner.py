@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import ray
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from verl.trainer.main_ppo import run_ppo
 from verl.trainer.ppo.utils import need_reference_policy
 from verl.utils.config import validate_config
@@ -49,6 +49,7 @@ class HiPERTaskRunner:
                     envs_per_worker=env.pool.envs_per_worker,
                     num_cpus_per_worker=env.resources_per_worker.num_cpus,
                     timeout_s=env.pool.timeout_s,
+                    env_kwargs=OmegaConf.to_container(env.kwargs),
                 ),
                 env.pool_name,
             )

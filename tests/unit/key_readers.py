@@ -38,7 +38,8 @@ def _in_order(scope: ast.AST) -> Iterable[ast.AST]:
 
 def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[ast.expr, ast.expr]]:
     if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
-        yield from zip(target.elts, value.elts, strict=True)
+        if len(target.elts) == len(value.elts):  # they differ where one of them is starred
+            yield from zip(target.elts, value.elts, strict=True)
     else:
         yield target, value
 

@@ -8,9 +8,10 @@ import random
 import pytest
 from alfworld.gen.goal_library import gdict
 
-from agent_system.environments.alfworld.expert import Advice, Expert, Exploration, Intent, parse_task
+from agent_system.environments.alfworld.expert import Expert, Exploration, Intent, parse_task
 from agent_system.environments.alfworld.rooms import TOOLS, TaskKind
 from agent_system.errors import TaskError
+from agent_system.plan_execute.advice import Advice
 from agent_system.plan_execute.protocol import parse_reply
 
 START = "You are in the middle of a room. Looking quickly around you, you see a desk 1, and a drawer 1."

@@ -53,7 +53,7 @@ def test_its_tasks_are_played_and_no_game_is_generated(tmp_path):
 
 
 def test_the_warm_started_model_does_not_play_it(tmp_path):
-    with pytest.raises(ConfigError, match=r"ALFWorld only.*actor_rollout_ref.model.path="):
+    with pytest.raises(ConfigError, match=r"in the shop only.*actor_rollout_ref.model.path="):
         prepare(configured(tmp_path), progress=False)
 
 

@@ -133,7 +133,8 @@ def own_keys() -> set[str]:
     added = {
         key
         for profile in PROFILES
-        for key in flat_keys(OmegaConf.to_container(reference(profile), resolve=False))
+        for environment in ENVIRONMENTS
+        for key in flat_keys(OmegaConf.to_container(reference(profile, environment), resolve=False))
         if key not in verls and not any(key.startswith(f"{known}.") for known in verls)
     }
     # verl's tree leaves out some fields of its own dataclasses.
@@ -152,7 +153,7 @@ def test_defect_6_every_key_has_a_reader():
     keys = own_keys()
     expected = {"run_dir", "algorithm.updates_per_step", "algorithm.hae.keep_penalty", "env.alfworld.generated.seed"}
     assert keys >= expected | {"trainer.poll_interval", "trainer.episodes_every", "trainer.allow_padded_vocabulary"}
-    assert keys >= {"warm_start.seed", "critic.term_value_coef", "env.pool.timeout_s"}
+    assert keys >= {"warm_start.seed", "critic.term_value_coef", "env.pool.timeout_s", "env.webshop.source"}
     assert unread(keys, keys_read_in(SOURCE) | keys_read_in_yaml()) == []
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from agent_system.environments.alfworld.expert import Advice
+from agent_system.plan_execute.advice import Advice
 from agent_system.plan_execute.protocol import parse_reply, token_spans
 from recipe.hiper.warm_start.demonstrations import Example
 from recipe.hiper.warm_start.evaluate import wilson_interval

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from agent_system.errors import TaskError
-from agent_system.plan_execute.protocol import KEEP, SWITCH, SwitchWord
+from agent_system.plan_execute.advice import Advice
 
 _TOOLS = {"clean": "sinkbasin", "heat": "microwave", "cool": "fridge"}
 _STATES = {"clean": "clean", "hot": "heat", "cool": "cool"}
@@ -72,20 +72,6 @@ class Intent:
         once = (*search, *treat, f"put {self.target} in {self.destination}")
         again = (f"find second {self.target}", f"put second {self.target} in {self.destination}")
         return (*once, *again) if self.count == 2 else once
-
-
-@dataclass(frozen=True)
-class Advice:
-    """What the expert would do now: the three blocks of a plan-execute reply."""
-
-    switch: SwitchWord
-    subgoal: str
-    action: str
-
-    @property
-    def reply(self) -> str:
-        """The advice in the words of the plan-execute protocol."""
-        return f"<switch>{self.switch}</switch><subgoal>{self.subgoal}</subgoal><action>{self.action}</action>"
 
 
 def parse_task(task: str) -> Intent:
@@ -159,7 +145,7 @@ class Expert:
     def advise(self, subgoal: str) -> Advice:
         """What to do now, given the sub-goal in force ("" before the first turn)."""
         wanted, action = self._plan()
-        return Advice(KEEP if wanted == subgoal else SWITCH, wanted, action)
+        return Advice.towards(wanted, action, subgoal)
 
     # --- phases ---------------------------------------------------------------------------------------------------
 

@@ -7,20 +7,24 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from agent_system.environments.alfworld.game_spec import GameSpec
 from agent_system.environments.alfworld.games import alfworld_panel
-from agent_system.environments.alfworld.generate import Manifest, generate_games
+from agent_system.environments.alfworld.generate import generate_games
 from agent_system.environments.tasks import epoch_order
+from agent_system.environments.webshop.shop import ShopManifest
 from agent_system.errors import ConfigError, TaskError
-from recipe.hiper.warm_start.demonstrations import DemonstrationSpec, Example, collect
+from recipe.hiper.warm_start.demonstrations import Demonstration, DemonstrationSpec, Example, collect
 from recipe.hiper.warm_start.model import ModelSpec, build_model
+from recipe.hiper.warm_start.shop_demonstrations import ShopDemonstrationSpec, collect_in_shop
 from recipe.hiper.warm_start.tokenizer import train_tokenizer
 from recipe.hiper.warm_start.train import TrainReport, TrainSpec, encode, train
 
@@ -60,8 +64,30 @@ class WarmStartSpec:
     @property
     def digest(self) -> str:
         """SHA-256 over this spec and the version of the code."""
-        content = json.dumps({"code": CODE_VERSION, **asdict(self)}, sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
+        return _digest(self)
+
+
+@dataclass(frozen=True)
+class ShopWarmStartSpec:
+    """Everything that a shop's model depends on besides the shop. Arguments as `WarmStartSpec`."""
+
+    demonstrations: ShopDemonstrationSpec = field(default_factory=ShopDemonstrationSpec)
+    model: ModelSpec = field(default_factory=ModelSpec)
+    train: TrainSpec = field(default_factory=TrainSpec)
+    max_vocabulary: int = 2000
+    max_phrases: int = 128
+    held_out_episodes: int = 96
+    threads: int = 2
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over this spec and the version of the code."""
+        return _digest(self)
+
+
+def _digest(spec: WarmStartSpec | ShopWarmStartSpec) -> str:
+    content = json.dumps({"code": CODE_VERSION, **asdict(spec)}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def make_warm_start(
@@ -82,16 +108,51 @@ def make_warm_start(
         TaskError: the games folder is damaged, or `out_dir` has an unreadable manifest.
     """
     games = generate_games(games_dir, spec.games, workers=workers, progress=progress)
-    if out_dir.exists():
-        return _reused(out_dir, spec, games)
 
-    examples = _examples(games_dir, "train", spec.demonstrations, workers, progress)
+    def examples(split: str, demonstrations: DemonstrationSpec) -> list[Example]:
+        tasks = epoch_order(alfworld_panel(games_dir, split), demonstrations.seed, epoch=0)
+        files = [Path(task.options["game_file"]) for task in tasks]
+        return _flat(collect(files, demonstrations, workers=workers, progress=progress))
+
+    return _make(out_dir, spec, games.digest, examples, ("train", "valid_seen"), progress)
+
+
+def make_shop_warm_start(
+    out_dir: Path, shop: Path, spec: ShopWarmStartSpec, *, workers: int, progress: bool
+) -> TrainReport:
+    """The same for a prepared shop: demonstrations on the training goals, measured on those of "eval".
+
+    Raises:
+        ConfigError: `out_dir` holds something else, or a model made from another spec or in another shop.
+        TaskError: `out_dir` has an unreadable manifest.
+    """
+    manifest = ShopManifest.read(shop)
+    made_from = hashlib.sha256(json.dumps([manifest.sources, manifest.tagger], sort_keys=True).encode()).hexdigest()
+
+    def examples(part: str, demonstrations: ShopDemonstrationSpec) -> list[Example]:
+        return _flat(collect_in_shop(shop, part, demonstrations, workers=workers, progress=progress))
+
+    return _make(out_dir, spec, made_from, examples, ("train", "eval"), progress)
+
+
+def _make(
+    out_dir: Path,
+    spec: WarmStartSpec | ShopWarmStartSpec,
+    data_digest: str,
+    collect_examples: Callable[[str, Any], list[Example]],
+    splits: tuple[str, str],
+    progress: bool,
+) -> TrainReport:
+    """Demonstrations, tokenizer, behaviour cloning; or the finished model."""
+    if out_dir.exists():
+        return _reused(out_dir, spec, data_digest)
+    examples = collect_examples(splits[0], spec.demonstrations)
     held_out_spec = replace(
         spec.demonstrations,
         episodes=spec.held_out_episodes,
         seed=spec.demonstrations.seed + _HELD_OUT_SEED_SHIFT,
     )
-    held_out = _examples(games_dir, "valid_seen", held_out_spec, workers, progress)
+    held_out = collect_examples(splits[1], held_out_spec)
     texts = (text for e in examples[:_TOKENIZER_SAMPLE] for text in (e.prompt, e.reply))
     tokenizer = train_tokenizer(texts, spec.max_vocabulary, spec.model.positions, spec.max_phrases)
 
@@ -105,7 +166,7 @@ def make_warm_start(
         report = train(model, encoded, encoded_held_out, spec.train, progress=progress)
     finally:
         torch.set_num_threads(threads)
-    _save(out_dir, model, tokenizer, spec, games, report)
+    _save(out_dir, model, tokenizer, spec, data_digest, report)
     return report
 
 
@@ -118,18 +179,16 @@ def weights_digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _examples(games_dir: Path, split: str, spec: DemonstrationSpec, workers: int, progress: bool) -> list[Example]:
-    tasks = epoch_order(alfworld_panel(games_dir, split), spec.seed, epoch=0)
-    games = [Path(task.options["game_file"]) for task in tasks]
-    return [e for d in collect(games, spec, workers=workers, progress=progress) for e in d.examples]
+def _flat(demonstrations: list[Demonstration]) -> list[Example]:
+    return [example for demonstration in demonstrations for example in demonstration.examples]
 
 
 def _save(
     out_dir: Path,
     model: Qwen2ForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
-    spec: WarmStartSpec,
-    games: Manifest,
+    spec: WarmStartSpec | ShopWarmStartSpec,
+    data_digest: str,
     report: TrainReport,
 ) -> None:
     partial = out_dir.with_name(f"{out_dir.name}.partial-{os.getpid()}")
@@ -139,7 +198,7 @@ def _save(
     tokenizer.save_pretrained(partial)
     content = {
         "digest": spec.digest,
-        "games_digest": games.digest,
+        "games_digest": data_digest,
         "weights_digest": weights_digest(model),
         "parameters": model.num_parameters(),
         "vocabulary": len(tokenizer),
@@ -151,7 +210,7 @@ def _save(
     partial.rename(out_dir)
 
 
-def _reused(out_dir: Path, spec: WarmStartSpec, games: Manifest) -> TrainReport:
+def _reused(out_dir: Path, spec: WarmStartSpec | ShopWarmStartSpec, data_digest: str) -> TrainReport:
     path = out_dir / MANIFEST
     if not path.exists():
         raise ConfigError(f"{out_dir} exists and holds no {MANIFEST}: it is not a warm start. Choose another --out")
@@ -160,9 +219,9 @@ def _reused(out_dir: Path, spec: WarmStartSpec, games: Manifest) -> TrainReport:
         digest, games_digest, report = found["digest"], found["games_digest"], TrainReport(**found["report"])
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise TaskError(f"{path} cannot be read ({error!r}): delete {out_dir} and make the model again") from error
-    if digest != spec.digest or games_digest != games.digest:
+    if digest != spec.digest or games_digest != data_digest:
         raise ConfigError(
-            f"{out_dir} holds a model that was made from other settings or other games (digest {digest[:12]}, wanted "
+            f"{out_dir} holds a model that was made from other settings or other data (digest {digest[:12]}, wanted "
             f"{spec.digest[:12]}). Choose another folder (--out), or delete this one"
         )
     return report

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A prepared shop: products, search, goals and nouns, opened read-only from the folder that `prepare` wrote."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from agent_system.environments.webshop.goals import (
+    FIXED_SEED,
+    Goal,
+    Goals,
+    GoalTable,
+    Split,
+    goal_table,
+    human_goal,
+    require_index,
+    split_ranges,
+    synthetic_goal,
+)
+from agent_system.environments.webshop.products import HumanInstruction, Product
+from agent_system.environments.webshop.reward import Score, score_purchase
+from agent_system.environments.webshop.search import SearchIndex
+from agent_system.environments.webshop.site import HITS
+from agent_system.environments.webshop.store import LineStore, open_array
+from agent_system.errors import ConfigError
+
+FORMAT = 1
+"""Raise it whenever a prepared shop of before can no longer be read."""
+MANIFEST = "shop.json"
+PRODUCTS, NOUNS, HUMAN = "products.jsonl", "nouns.jsonl", "human.jsonl"
+PRICES, ASINS, ASIN_NUMBERS = "prices.npy", "asins.npy", "asin_numbers.npy"
+INDEX = "index"
+WISHES = {Goals.SYNTHETIC: "synthetic_wishes.npy", Goals.HUMAN: "human_wishes.npy"}
+GOAL_COLUMNS = ("product", "choice", "price_upper", "price")
+PREPARE = "python -m agent_system.environments.webshop.prepare --data-dir"
+
+
+@dataclass(frozen=True)
+class ShopManifest:
+    """What a prepared folder holds.
+
+    Attributes:
+        format: `FORMAT` of the code that wrote it.
+        sources: SHA-256 of each file it was made from, by name.
+        tagger: what found the nouns of the titles.
+        products: number of products.
+        goals: number of goals of each kind.
+        files: size in bytes of every file, by its path in the folder.
+    """
+
+    format: int
+    sources: dict[str, str]
+    tagger: str
+    products: int
+    goals: dict[str, int]
+    files: dict[str, int]
+
+    def write(self, folder: Path) -> None:
+        """Written last, in one go: a folder with a manifest is complete."""
+        partial = folder / f"{MANIFEST}.partial"
+        partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        partial.rename(folder / MANIFEST)
+
+    @classmethod
+    def read(cls, folder: Path) -> ShopManifest:
+        """The manifest of a folder.
+
+        Raises:
+            ConfigError: there is none, or another version of this program wrote it.
+        """
+        file = folder / MANIFEST
+        if not file.exists():
+            raise ConfigError(f"{folder} holds no prepared shop ({MANIFEST} is missing). Make one: {PREPARE} {folder}")
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if content["format"] != FORMAT:
+                raise ConfigError(
+                    f"{folder} was prepared by another version (format {content['format']}, this one reads {FORMAT}). "
+                    f"Make it again: {PREPARE} {folder} --rebuild"
+                )
+            return cls(**content)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{file} cannot be read ({error!r}). Make it again: {PREPARE} {folder} --rebuild"
+            ) from error
+
+
+class Shop:
+    """An opened shop. Everything in it is mapped into memory and shared by all processes of a node.
+
+    Raises:
+        ConfigError: the folder holds no complete shop of this version.
+        TaskError: one of its files is broken.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = ShopManifest.read(folder)
+        for name, size in self.manifest.files.items():
+            file = folder / name
+            if not file.exists() or file.stat().st_size != size:
+                raise ConfigError(
+                    f"{file} is missing or was changed after the shop was prepared. Make it again: "
+                    f"{PREPARE} {folder} --rebuild"
+                )
+        self._products = LineStore(folder / PRODUCTS)
+        self._nouns = LineStore(folder / NOUNS)
+        self._human = LineStore(folder / HUMAN)
+        self._asins = open_array(folder / ASINS)
+        self._asin_numbers = open_array(folder / ASIN_NUMBERS)
+        self._index = SearchIndex.open(folder / INDEX)
+        # Bounded: a process holds some thousand products and searches, not the catalogue.
+        self.product = lru_cache(maxsize=4096)(self._product)
+        self.search = lru_cache(maxsize=1024)(self._search)
+        self._table = lru_cache(maxsize=8)(self._make_table)
+
+    def __len__(self) -> int:
+        return len(self._products)
+
+    def _product(self, number: int) -> Product:
+        return Product.from_json(self._products[number])
+
+    def _search(self, query: str) -> list[int]:
+        return self._index.search(query, HITS)
+
+    def number_of(self, asin: str) -> int | None:
+        """Number of the product with this id, None if there is none."""
+        wanted = asin.upper().encode("utf-8")
+        place = int(np.searchsorted(self._asins, wanted))
+        found = place < len(self._asins) and self._asins[place] == wanted
+        return int(self._asin_numbers[place]) if found else None
+
+    def nouns(self, number: int) -> list[str]:
+        """Nouns of a product's title, with repeats."""
+        return json.loads(self._nouns[number])
+
+    # ------------------------------------------------------------------ goals
+
+    def goals(self, goals: Goals, split: Split, seed: int) -> GoalTable:
+        """All goals in their order. The seed counts under `legacy` only."""
+        return self._table(goals, split, seed if split is Split.LEGACY else FIXED_SEED)
+
+    def ranges(self, goals: Goals, split: Split) -> dict[str, range]:
+        """Indices of the goals of each split."""
+        return split_ranges(self.manifest.goals[goals.value], split)
+
+    def goal(self, goals: Goals, split: Split, seed: int, index: int) -> Goal:
+        """One goal.
+
+        Raises:
+            TaskError: there is none of that index.
+        """
+        table = self.goals(goals, split, seed)
+        index = require_index(index, len(table))
+        number, choice = int(table.product[index]), int(table.choice[index])
+        product, upper = self.product(number), float(table.price_upper[index])
+        if goals is Goals.SYNTHETIC:
+            return synthetic_goal(product, choice, upper, index)
+        return human_goal(product, self._written(number, choice), upper, index)
+
+    def score(self, goals: Goals, split: Split, seed: int, goal: Goal, bought: int, chosen: dict[str, str]) -> Score:
+        """Score the purchase of product number `bought` with the chosen options."""
+        table = self.goals(goals, split, seed)
+        return score_purchase(
+            bought=self.product(bought),
+            chosen=chosen,
+            price=float(table.price[bought]),
+            goal=goal,
+            bought_nouns=self.nouns(bought),
+            goal_nouns=self.nouns(int(table.product[goal.index])),
+            split=split,
+        )
+
+    def prices(self) -> list[tuple[float, ...]]:
+        """One price, or the two ends of a range, for each product."""
+        return [tuple(pair[: 1 if np.isnan(pair[1]) else 2]) for pair in open_array(self.folder / PRICES).tolist()]
+
+    def _written(self, number: int, choice: int) -> HumanInstruction:
+        # One record per product that has any, in catalogue order, as the wishes are.
+        products = open_array(self.folder / WISHES[Goals.HUMAN])[:, 0]
+        instruction, attributes, options = json.loads(self._human[int(np.searchsorted(products, number))])[choice]
+        return HumanInstruction(instruction, tuple(attributes), tuple(options))
+
+    def _make_table(self, goals: Goals, split: Split, seed: int) -> GoalTable:
+        if split is Split.FIXED:
+            return GoalTable(**{name: open_array(goal_column(self.folder, goals, name)) for name in GOAL_COLUMNS})
+        wishes = [tuple(wish) for wish in open_array(self.folder / WISHES[goals]).tolist()]
+        return goal_table(self.prices(), wishes, goals, seed)
+
+
+def goal_column(folder: Path, goals: Goals, name: str) -> Path:
+    """File of one column of the goals in `fixed` order."""
+    return folder / f"{goals.value}_goals_{name}.npy"
+
+
+@lru_cache(maxsize=4)
+def open_shop(folder: Path) -> Shop:
+    """The shop in a folder; one `Shop` per process serves all its environments."""
+    return Shop(folder)

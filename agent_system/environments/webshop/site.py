@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shop as a state machine: pages, what they show, what can be clicked, and what a click does.
+
+Pages, texts and transitions are the original's (`web_agent_site/app.py`, `envs/web_agent_text_env.py`), without HTML in
+between. A page is a list of `Segment`s; the two text observations and the shop for people are written from it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from typing import Protocol
+
+from agent_system.environments.webshop.products import Product
+
+HITS = 50
+"""Products that a search finds at most."""
+HITS_PER_PAGE = 10
+NO_RATING = "N.A."
+SEPARATOR = " [SEP] "
+COMPACT_TITLE_WORDS = 8
+SEARCH_TEMPLATE = "search[<your query>]"
+"""Stands for every search in a list of admissible actions."""
+
+# As the original matches it: from the start, greedy, on one line; what follows the last bracket does not count.
+_ACTION = re.compile(r"(.+)\[(.+)\]")
+
+
+class Page(str, Enum):
+    """Where a shopper is."""
+
+    SEARCH = "search"
+    RESULTS = "results"
+    ITEM = "item"
+    DETAIL = "detail"
+    """One of an item's sub-pages (`Detail`)."""
+    DONE = "done"
+    """After the purchase."""
+
+
+class Detail(str, Enum):
+    """An item's sub-pages, by the label of the button that opens them."""
+
+    DESCRIPTION = "Description"
+    FEATURES = "Features"
+    REVIEWS = "Reviews"
+    ATTRIBUTES = "Attributes"
+
+
+class Role(Enum):
+    """What a segment of a page is."""
+
+    TEXT = "text"
+    BUTTON = "button"
+    OPTION = "option"
+    PRODUCT = "product"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One piece of visible text."""
+
+    text: str
+    role: Role = Role.TEXT
+
+
+class Catalogue(Protocol):
+    """What the site needs of a shop."""
+
+    def search(self, query: str) -> list[int]:
+        """Numbers of at most `HITS` products, best first."""
+
+    def product(self, number: int) -> Product:
+        """The product of that number."""
+
+
+@dataclass
+class State:
+    """Everything a page depends on.
+
+    Attributes:
+        query: what was searched for; None before the first search.
+        results_page: counts from 1.
+        item: number of the product that is looked at.
+        detail: which sub-page of it.
+        options: the value chosen in each option group, in the order of the first choice in each.
+        visited: ids of the products looked at since the last visit of the search page.
+        score: the score to show on the last page.
+    """
+
+    page: Page = Page.SEARCH
+    query: str | None = None
+    results_page: int = 1
+    item: int | None = None
+    detail: Detail | None = None
+    options: dict[str, str] = field(default_factory=dict)
+    visited: set[str] = field(default_factory=set)
+    score: float | None = None
+
+
+class Site:
+    """One shopper's visit.
+
+    Args:
+        catalogue: the shop.
+        instruction: the task, shown on every page.
+        checkout: called on the purchase with the product and the chosen options; returns the score.
+        show_attributes: whether items have the page "Attributes". The original's default is no.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        instruction: str,
+        checkout: Callable[[int, dict[str, str]], float],
+        show_attributes: bool = False,
+    ) -> None:
+        self._catalogue = catalogue
+        self._instruction = instruction
+        self._checkout = checkout
+        self._details = [d for d in Detail if show_attributes or d is not Detail.ATTRIBUTES]
+        self.state = State()
+
+    # ------------------------------------------------------------------ what can be done
+
+    @property
+    def has_search_bar(self) -> bool:
+        """Whether the page shows one. A search is carried out on every page all the same."""
+        return self.state.page is Page.SEARCH
+
+    @property
+    def clickables(self) -> list[str]:
+        """What can be clicked, in lower case and in the page's order."""
+        return list(self._links())
+
+    def act(self, action: str) -> bool:
+        """Carry out `search[...]` or `click[...]`; anything else, and a click on what is not there, changes nothing.
+
+        Returns:
+            Whether the action meant something here.
+        """
+        parsed = parse_action(action)
+        if parsed is None or self.state.page is Page.DONE:
+            return False
+        verb, argument = parsed
+        if verb == "search":
+            self.state = State(page=Page.RESULTS, query=argument, visited=self.state.visited)
+            return True
+        follow = self._links().get(argument)
+        if follow is None or argument == "search":
+            return False
+        follow()
+        return True
+
+    def _links(self) -> dict[str, Callable[[], None]]:
+        """What each clickable text does. Of equal texts the last one on the page counts, in the place of the first."""
+        state = self.state
+        if state.page is Page.DONE:
+            return {}
+        if state.page is Page.SEARCH:
+            return {"search": self._back_to_search}
+        links: dict[str, Callable[[], None]] = {"back to search": self._back_to_search}
+        if state.page is Page.RESULTS:
+            if state.results_page > 1:
+                links["< prev"] = partial(self._turn_page, -1)
+            links["next >"] = partial(self._turn_page, 1)
+            for number in self.hits_shown():
+                links[self._catalogue.product(number).asin.lower()] = partial(self._open_item, number)
+        elif state.page is Page.ITEM:
+            links["< prev"] = self._back_to_results
+            for detail in self._details:
+                links[detail.value.lower()] = partial(self._open_detail, detail)
+            links["buy now"] = self._buy
+            for name, values in self.item.options.items():
+                for value in values:
+                    links[value] = partial(self._choose, name, value)
+        else:
+            links["< prev"] = self._back_to_item
+        return links
+
+    def _back_to_search(self) -> None:
+        self.state = State()
+
+    def _turn_page(self, by: int) -> None:
+        self.state.results_page += by
+
+    def _open_item(self, number: int) -> None:
+        self.state.page, self.state.item = Page.ITEM, number
+        self.state.visited.add(self.item.asin)
+
+    def _back_to_results(self) -> None:
+        self.state.page, self.state.item = Page.RESULTS, None
+        self.state.options = {}
+
+    def _open_detail(self, detail: Detail) -> None:
+        self.state.page, self.state.detail = Page.DETAIL, detail
+
+    def _back_to_item(self) -> None:
+        self.state.page, self.state.detail = Page.ITEM, None
+
+    def _choose(self, name: str, value: str) -> None:
+        self.state.options[name] = value
+
+    def _buy(self) -> None:
+        self.state.score = self._checkout(self.state.item, dict(self.state.options))
+        self.state.page = Page.DONE
+
+    # ------------------------------------------------------------------ what is seen
+
+    @property
+    def instruction(self) -> str:
+        """The task."""
+        return self._instruction
+
+    @property
+    def details(self) -> list[Detail]:
+        """The sub-pages that items have here."""
+        return list(self._details)
+
+    @property
+    def item(self) -> Product:
+        """The product that is looked at, or was bought."""
+        return self._catalogue.product(self.state.item)
+
+    def hits(self) -> list[int]:
+        """All products that the last search found, best first."""
+        return self._catalogue.search(self.state.query)
+
+    def hits_shown(self) -> list[int]:
+        """Those on this page of the results; none beyond the last."""
+        end = self.state.results_page * HITS_PER_PAGE
+        return self.hits()[end - HITS_PER_PAGE : end]
+
+    def segments(self) -> Iterator[Segment]:
+        """The visible text of the page."""
+        page = self.state.page
+        if page is Page.DONE:
+            yield from self._receipt()
+            return
+        if page is Page.SEARCH:
+            yield Segment("WebShop")
+        yield Segment("Instruction:")
+        yield Segment(self._instruction)
+        if page is Page.SEARCH:
+            yield Segment("Search", Role.BUTTON)
+            return
+        yield Segment("Back to Search", Role.BUTTON)
+        if page is Page.RESULTS:
+            yield from self._results()
+        elif page is Page.ITEM:
+            yield from self._item()
+        else:
+            yield Segment("< Prev", Role.BUTTON)
+            yield from map(Segment, self._detail())
+
+    def _results(self) -> Iterator[Segment]:
+        yield Segment(f"Page {self.state.results_page} (Total results: {len(self.hits())})")
+        if self.state.results_page > 1:
+            yield Segment("< Prev", Role.BUTTON)
+        yield Segment("Next >", Role.BUTTON)
+        for number in self.hits_shown():
+            product = self._catalogue.product(number)
+            yield Segment(product.asin, Role.PRODUCT)
+            yield Segment(product.title)
+            yield Segment(product.price_tag)
+
+    def _item(self) -> Iterator[Segment]:
+        product = self.item
+        yield Segment("< Prev", Role.BUTTON)
+        for name, values in product.options.items():
+            yield Segment(name)
+            for value in values:
+                yield Segment(value, Role.OPTION)
+        yield Segment(product.title)
+        yield Segment(f"Price: {product.price_tag}")
+        yield Segment(f"Rating: {NO_RATING}")
+        for detail in self._details:
+            yield Segment(detail.value, Role.BUTTON)
+        yield Segment("Buy Now", Role.BUTTON)
+
+    def _detail(self) -> tuple[str, ...]:
+        product = self.item
+        if self.state.detail is Detail.DESCRIPTION:
+            return (product.description,)
+        if self.state.detail is Detail.FEATURES:
+            return product.bullets
+        if self.state.detail is Detail.ATTRIBUTES:
+            return (*product.attributes, product.category, product.query, product.product_category)
+        return ()  # the published catalogue is loaded without its reviews
+
+    def _receipt(self) -> Iterator[Segment]:
+        # The misspelling is the original's.
+        yield from map(
+            Segment,
+            (
+                "Thank you for shopping with us!", "Your code:", "None", "(Paste it in your MTurk interface.)",
+                "Purchased", "asin", self.item.asin, "options", _as_json(self.state.options), "attrs", "None",
+                "category", "None", "query", "None", "product category", "None",
+                "Target", "asin", "options", "attrs", "price upper", "instuction text",
+                "category", "product category", "query", "Goal", "None", "Reward", "Your score (min 0.0, max 1.0)",
+                str(self.state.score), "Reward Details", "None",
+            ),
+        )  # fmt: skip
+
+    def text(self) -> str:
+        """The observation of the mode "text"."""
+        return SEPARATOR.join(segment.text.strip() for segment in self.segments() if _is_node(segment.text))
+
+    def rich_text(self) -> str:
+        """The observation of the mode "text_rich": a line for each segment, with marks on what can be clicked."""
+        first = ""
+        lines = []
+        for segment in self.segments():
+            text = segment.text
+            if not _is_node(text):
+                continue
+            if segment.role is Role.BUTTON:
+                lines.append(f"[button] {text} [button_]")
+            elif segment.role is Role.OPTION:
+                is_chosen = text in self.state.options.values()
+                lines.append(f"  {_marked(text, is_chosen)}")
+                if is_chosen:
+                    first = f"You have clicked {text}.\n{first}"
+            elif segment.role is Role.PRODUCT:
+                lines.append(f"\n{_marked(text, text in self.state.visited)}")
+            else:
+                lines.append(text)
+        return first + "\n".join(lines) + "\n"
+
+
+    def page_text(self) -> str:
+        """The page without the task, each piece of text in quotes: what verl-agent's manager shows in a prompt."""
+        if self.state.page is Page.DONE:
+            return self.text()
+        texts = [segment.text.strip() for segment in self.segments() if _is_node(segment.text)]
+        return SEPARATOR.join(f"'{text}'" for text in texts[texts.index("Instruction:") + 2 :])
+
+    def compact_text(self) -> str:
+        """The page in few words, for a small model. Not the original's: titles are cut to their first words, labels of
+        buttons are left out (a prompt lists what can be clicked), and the options chosen so far are shown."""
+        state = self.state
+        if state.page is Page.SEARCH:
+            return "search page"
+        if state.page is Page.RESULTS:
+            shown = [self._product_line(number) for number in self.hits_shown()]
+            found = f"results page {state.results_page} of {len(self.hits())} for {state.query}"
+            return f"{found}: {' | '.join(shown) or 'none'}"
+        if state.page is Page.DONE:
+            return "bought"
+        product = self.item
+        if state.page is Page.DETAIL:
+            return f"{state.detail.value.lower()}: {' | '.join(self._detail()) or 'none'}"
+        options = [f"{name}: {state.options.get(name, 'not chosen')}" for name in product.options]
+        return " | ".join([f"item: {product.title}", product.price_tag, *options])
+
+    def _product_line(self, number: int) -> str:
+        product = self._catalogue.product(number)
+        seen = " seen" if product.asin in self.state.visited else ""
+        title = " ".join(product.title.split()[:COMPACT_TITLE_WORDS])
+        return f"{product.asin.lower()} {title} {product.price_tag}{seen}"
+
+
+def parse_action(action: str) -> tuple[str, str] | None:
+    """("search" or "click", argument in lower case), or None for anything else.
+
+    >>> parse_action("click[Buy Now] please")
+    ('click', 'buy now')
+    """
+    match = _ACTION.match(action)
+    if match is None or match[1] not in ("search", "click"):
+        return None
+    return match[1], match[2].lower()
+
+
+def _as_json(options: dict[str, str]) -> str:
+    """As the original's templates write it: sorted by name, and safe within HTML."""
+    return json.dumps(options, sort_keys=True).translate(_HTML_IN_JSON)
+
+
+_HTML_IN_JSON = {ord(character): f"\\u{ord(character):04x}" for character in "<>&'"}
+
+
+def _is_node(text: str) -> bool:
+    """Whether text makes a text node of its own in the original's page: blank text with a line break does not."""
+    return bool(text) and (bool(text.strip()) or "\n" not in text)
+
+
+def _marked(text: str, is_clicked: bool) -> str:
+    return f"[clicked button] {text} [clicked button_]" if is_clicked else f"[button] {text} [button_]"

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a scripted player would do: the three blocks of a plan-execute reply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent_system.plan_execute.protocol import KEEP, SWITCH, SwitchWord
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A decision to keep or to switch, the sub-goal in force after it, and the action."""
+
+    switch: SwitchWord
+    subgoal: str
+    action: str
+
+    @classmethod
+    def towards(cls, subgoal: str, action: str, current: str) -> Advice:
+        """Go on with `current` where it is the sub-goal already, else switch."""
+        return cls(KEEP if subgoal == current else SWITCH, subgoal, action)
+
+    @property
+    def reply(self) -> str:
+        """The advice in the words of the plan-execute protocol."""
+        return f"<switch>{self.switch}</switch><subgoal>{self.subgoal}</subgoal><action>{self.action}</action>"
