@@ -14,7 +14,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["agent_system*", "recipe*", "verl_plugins*"]),
-    package_data={"recipe.hiper": ["config/**/*.yaml"], "agent_system.rollout": ["*.yaml"]},
+    package_data={
+        "recipe.hiper": ["config/**/*.yaml"],
+        "agent_system.rollout": ["*.yaml"],
+        "agent_system.environments.webshop": ["templates/*"],
+    },
     entry_points={
         "verl.plugins": ["cpu = verl_plugins.cpu.plugin"],
         "gymnasium.envs": ["__root__ = agent_system.environments.registration:register_environments"],

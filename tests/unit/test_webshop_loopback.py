@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server of the shop for people: whom it answers, and what it does with requests that make no sense."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+
+import pytest
+from shop_browser import FORM, Browser, serving
+
+from agent_system.environments.webshop.browse import ShopForPeople, serve
+from agent_system.environments.webshop.loopback import LoopbackServer
+from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
+from agent_system.environments.webshop.recorded import EpisodeList
+from agent_system.environments.webshop.synthetic import CatalogueSpec
+from agent_system.environments.webshop.visits import ShopSetting
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A generated shop."""
+    path = tmp_path_factory.mktemp("shop")
+    prepare_shop(path, ShopSpec(catalogue=CatalogueSpec(products=60)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(folder):
+    with serving(ShopSetting(folder)) as one:
+        yield one
+
+
+def test_only_the_loopback_address_listens(folder):
+    server = serve(ShopForPeople(ShopSetting(folder), EpisodeList([])), port=0)
+    assert server.server_address[0] == "127.0.0.1"
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:{port}", "127.0.0.1.evil.example", "[::1]", "", "localhost:x"]
+)
+def test_foreign_host_names_are_refused(browser, host):
+    answer = browser.raw("GET", "/", headers={"Host": host.format(port=browser.port)})
+    assert answer.status == 421 and "Choose a goal" in answer.page.text and "Find me" not in answer.page.text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:{port}", "localhost:{port}", "LOCALHOST", "localhost:9999"])
+def test_names_of_this_machine_are_taken(browser, host):
+    """Any port: it may be forwarded from another one."""
+    host = host.format(port=browser.port)
+    assert browser.raw("GET", "/", headers={"Host": host}).status == 200
+    form = {"Content-Type": FORM, "Host": host, "Origin": f"http://{host}"}
+    assert browser.raw("POST", "/visits", b"goal=1", form).status == 303
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "https://127.0.0.1:{port}"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://localhost:{port}"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_forms_of_other_sites_are_not_carried_out(browser, headers):
+    browser.post("/visits", goal=0)
+    headers = {name: value.format(port=browser.port) for name, value in headers.items()}
+    headers["Content-Type"] = FORM
+    answer = browser.raw("POST", browser.place, b"turn=0&query=mug", headers)
+    assert answer.status == 403 and "not carried out" in answer.page.text
+    assert "Your actions: 0" in browser.get(browser.place).page.text
+
+
+def test_every_answer_forbids_scripts_and_frames(browser):
+    for path in ("/", "/style.css", "/icon.svg", "/nowhere", "/visits/1-gone", "/episodes/9/9"):
+        headers = browser.get(path).headers
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "script" not in headers["Content-Security-Policy"]
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+    assert browser.get("/").headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/", "/nowhere", "/style.css", "/visits", "/episodes"])
+def test_head_is_get_without_a_body(browser, path):
+    get, head = browser.raw("GET", path), browser.raw("HEAD", path)
+    assert (head.status, head.body) == (get.status, b"")
+    assert head.headers["Content-Length"] == get.headers["Content-Length"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers", "status"),
+    [
+        ("GET", "/nowhere", None, {}, 404),
+        ("GET", "/../../etc/passwd", None, {}, 404),
+        ("GET", "/style.css.jinja", None, {}, 404),
+        ("GET", "/visits/", None, {}, 404),
+        ("GET", "/" + "x" * 70_000, None, {}, 414),
+        ("GET", "/?part=%ff", None, {}, 400),
+        ("GET", "/?" + "&".join(f"f{i}=1" for i in range(40)), None, {}, 400),
+        ("POST", "/", b"", {"Content-Type": FORM}, 405),
+        ("POST", "/episodes", b"", {"Content-Type": FORM}, 405),
+        ("POST", "/visits", b"goal=1", {"Content-Type": "text/plain"}, 415),
+        ("POST", "/visits", b"goal=%ff", {"Content-Type": FORM}, 400),
+        ("POST", "/visits", b"goal=\xff", {"Content-Type": FORM}, 400),
+        ("POST", "/visits", b"query=" + b"x" * 200_000, {"Content-Type": FORM}, 413),
+        ("POST", "/visits", b"goal=1", {"Content-Type": FORM, "Content-Length": "-1"}, 400),
+        ("POST", "/visits", b"goal=1", {"Content-Type": FORM, "Transfer-Encoding": "chunked"}, 411),
+        ("PUT", "/", b"x", {}, 501),
+        ("DELETE", "/visits", None, {}, 501),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_with_a_page(browser, method, path, body, headers, status):
+    answer = browser.raw(method, path, body, headers)
+    assert answer.status == status
+    assert answer.page.elements_of("h1") and "Choose a goal" in answer.page.text
+
+
+def test_a_body_without_length_is_refused(browser):
+    with socket.create_connection(("127.0.0.1", browser.port), timeout=30) as raw:
+        raw.sendall(b"POST /visits HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert raw.makefile("rb").readline().startswith(b"HTTP/1.1 411 ")
+
+
+def test_what_is_no_http_is_refused(browser):
+    with socket.create_connection(("127.0.0.1", browser.port), timeout=30) as raw:
+        raw.sendall(b"\x16\x03\x01 nonsense\r\n\r\n")
+        assert b"400" in raw.makefile("rb").readline()
+
+
+def test_a_connection_is_used_again(browser):
+    connection = http.client.HTTPConnection("127.0.0.1", browser.port, timeout=30)
+    for path in ("/", "/nowhere", "/style.css"):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        assert response.read() and not response.will_close
+    connection.close()
+
+
+class Broken:
+    """An application with a defect."""
+
+    def answer(self, request):
+        raise ZeroDivisionError("a defect")
+
+    def error_page(self, title, text):
+        return f"<h1>{title}</h1><p>{text}</p>"
+
+
+def test_a_defect_is_reported_and_the_server_goes_on(capfd):
+    with LoopbackServer(Broken(), 0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        for _ in range(2):
+            answer = Browser(server.server_port).raw("GET", "/")
+            assert answer.status == 500 and b"Something broke" in answer.body and b"defect" not in answer.body
+        server.shutdown()
+        thread.join()
+    assert "ZeroDivisionError: a defect" in capfd.readouterr().err
