@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shop in training: the scripted shopper, the warm start in a shop, and the real trainer on its goals."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+
+import pytest
+from tiny_model import make_model
+from trainer_runs import assert_finite, assert_policies_agree, read_json_lines, run_module
+from transformers import AutoModelForCausalLM
+
+from agent_system.environments.tasks import TaskPanel
+from agent_system.environments.webshop.env import WebShopEnv
+from agent_system.environments.webshop.goals import Goals, Split
+from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
+from agent_system.environments.webshop.shop import open_shop
+from agent_system.environments.webshop.shopper import BUY, FIND, Shopper
+from agent_system.environments.webshop.synthetic import CatalogueSpec
+from agent_system.environments.webshop.tasks import goal_of, shop_panel
+from agent_system.errors import ConfigError, TaskError
+from agent_system.plan_execute.protocol import parse_reply
+from recipe.hiper.warm_start.build import MANIFEST, ShopWarmStartSpec, make_shop_warm_start
+from recipe.hiper.warm_start.model import ModelSpec
+from recipe.hiper.warm_start.shop_demonstrations import ShopDemonstrationSpec, collect_in_shop
+from recipe.hiper.warm_start.train import TrainSpec
+
+GAMES = 200
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shop")
+    prepare_shop(folder, ShopSpec(catalogue=CatalogueSpec(products=1000), tagger="lexicon"))
+    return folder
+
+
+def visit(env: WebShopEnv, goal: int, **habits: float) -> tuple[bool, list[str]]:
+    """Whether a shopper wins a goal, and its sub-goals."""
+    page, info = env.reset(options={"goal_index": goal})
+    shopper = Shopper(info["task"], random.Random(goal), **habits)
+    subgoals, ended = [""], False
+    while not ended:
+        advice = shopper.advise(page, info["admissible_actions"], subgoals[-1])
+        assert parse_reply(advice.reply).valid
+        subgoals.append(advice.subgoal)
+        page, _, terminated, truncated, info = env.step(advice.action)
+        ended = terminated or truncated
+    return info["won"], subgoals[1:]
+
+
+def test_a_careful_shopper_wins_most_goals_and_a_careless_one_few(shop):
+    env = WebShopEnv(shop, observation_mode="compact", max_steps=10)
+    careful = [visit(env, goal) for goal in range(GAMES)]
+    careless = [visit(env, goal, hasty=0.4, blind=0.25, curious=0.2) for goal in range(GAMES)]
+    shares = [sum(won for won, _ in visits) / GAMES for visits in (careful, careless)]
+    assert shares[0] > 0.65 and 0.2 < shares[1] < 0.5
+    won = next(subgoals for has_won, subgoals in careful if has_won and "choose size" in subgoals)
+    assert won[0] == FIND and won[-1] == BUY
+
+
+def test_a_shopper_that_is_handed_a_visit_goes_on_with_it(shop):
+    """Whatever was clicked before: its advice depends on the page alone."""
+    env = WebShopEnv(shop, observation_mode="compact", max_steps=40)
+    won = 0
+    for goal in range(60):
+        page, info = env.reset(options={"goal_index": goal})
+        rng, ended = random.Random(goal), False
+        shopper = Shopper(info["task"], rng)
+        for turn in range(40):
+            admissible = info["admissible_actions"]
+            clicks = [action for action in admissible if action.startswith("click[") and "buy" not in action]
+            is_clumsy = turn < 6 and clicks and rng.random() < 0.5
+            action = rng.choice(clicks) if is_clumsy else shopper.advise(page, admissible, "").action
+            page, _, terminated, truncated, info = env.step(action)
+            if ended := terminated or truncated:
+                break
+        assert ended
+        won += info["won"]
+    assert won > 35
+
+
+def test_demonstrations_depend_on_the_shop_and_the_spec_only(shop):
+    spec = ShopDemonstrationSpec(episodes=40)
+    one, two = (collect_in_shop(shop, "train", spec, workers=workers, progress=False) for workers in (1, 2))
+    assert one == two and len(one) == 40
+    assert one != collect_in_shop(shop, "train", replace(spec, seed=1), workers=1, progress=False)
+    examples = [example for demonstration in one for example in demonstration.examples]
+    assert all(parse_reply(example.reply).valid for example in examples)
+    assert any("history: none\nobs: search page" in example.prompt for example in examples)
+
+
+def test_a_model_is_made_reused_and_refused_in_another_shop(shop, tmp_path):
+    spec = ShopWarmStartSpec(
+        demonstrations=ShopDemonstrationSpec(episodes=20),
+        model=ModelSpec(hidden=32, layers=1, heads=1, intermediate=64),
+        train=TrainSpec(steps=20, batch=8, lr=5e-3, warmup=5),
+        max_vocabulary=600,
+        held_out_episodes=4,
+        threads=1,
+    )
+    report = make_shop_warm_start(tmp_path / "model", shop, spec, workers=1, progress=False)
+    assert report.last_loss < report.first_loss
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").num_parameters() > 0
+    assert make_shop_warm_start(tmp_path / "model", shop, spec, workers=1, progress=False) == report
+    other = tmp_path / "other"
+    prepare_shop(other, ShopSpec(catalogue=CatalogueSpec(products=100, seed=9), tagger="lexicon"))
+    with pytest.raises(ConfigError, match="other settings or other data"):
+        make_shop_warm_start(tmp_path / "model", other, spec, workers=1, progress=False)
+    assert json.loads((tmp_path / "model" / MANIFEST).read_text())["spec"]["held_out_episodes"] == 4
+
+
+# ---------------------------------------------------------------- panels
+
+
+def wishes(shop, panel: TaskPanel, split: Split) -> set[tuple[int, int]]:
+    found = set()
+    for task in panel.tasks:
+        goals, named_split, seed, index = goal_of(task.task_id)
+        assert (goals, named_split, index) == (Goals.SYNTHETIC, split, task.options["goal_index"])
+        table = open_shop(shop).goals(goals, split, seed)
+        found.add((int(table.product[index]), int(table.choice[index])))
+    return found
+
+
+def test_panels_of_the_fixed_split_are_disjoint_and_the_same_for_every_seed(shop):
+    opened = open_shop(shop)
+    panels = [shop_panel(opened, Goals.SYNTHETIC, Split.FIXED, part, 0, 10**6) for part in ("train", "eval", "test")]
+    parts = [wishes(shop, panel, Split.FIXED) for panel in panels]
+    assert [len(panel) for panel in panels] == [len(part) for part in parts]
+    assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+    again = shop_panel(opened, Goals.SYNTHETIC, Split.FIXED, "train", 77, 10**6)
+    assert again.digest == panels[0].digest
+    fewer = shop_panel(opened, Goals.SYNTHETIC, Split.FIXED, "train", 0, 50)
+    assert len(fewer) == 50 and {task.task_id for task in fewer.tasks} < {task.task_id for task in panels[0].tasks}
+
+
+def test_panels_of_the_legacy_split_overlap(shop):
+    train = shop_panel(open_shop(shop), Goals.SYNTHETIC, Split.LEGACY, "train", 6, 20_000)
+    test = shop_panel(open_shop(shop), Goals.SYNTHETIC, Split.LEGACY, "test", 6, 1280)
+    assert {task.seed for task in train.tasks} == set(range(6, 134))
+    assert {task.seed for task in test.tasks} == set(range(1006, 1134))
+    held_out = wishes(shop, test, Split.LEGACY)
+    assert len(held_out & wishes(shop, train, Split.LEGACY)) > 0.9 * len(held_out)
+
+
+@pytest.mark.parametrize("name", ["pick_and_place-3", "synthetic-fixed-", "synthetic-other-1", "human-fixed-1-2-3"])
+def test_names_of_other_tasks_are_refused(name):
+    with pytest.raises(TaskError, match="not the name of a WebShop task"):
+        goal_of(name)
+
+
+# ---------------------------------------------------------------- the trainer
+
+
+def test_the_trainer_trains_in_a_shop(tmp_path):
+    """Two steps of a tiny model that knows nothing: what is tested is that everything fits together."""
+    make_model(tmp_path / "model")
+    folder = tmp_path / "run"
+    arguments = [
+        "env=webshop", "profile=cpu", f"run_dir={folder}", f"actor_rollout_ref.model.path={tmp_path / 'model'}",
+        "env.webshop.generated.products=200", "env.val_tasks=6", "env.max_steps=3", "data.train_batch_size=4",
+        "data.max_prompt_length=1200", "data.max_response_length=16", "algorithm.updates_per_step=2",
+        "trainer.critic_warmup=0", "actor_rollout_ref.actor.optim.lr_warmup_steps=0", "trainer.total_training_steps=2",
+        "trainer.test_freq=2", "trainer.save_freq=-1",
+    ]  # fmt: skip
+    printed = run_module("recipe.hiper.main", arguments, {"HIPER_CACHE": str(tmp_path / "cache")}, tmp_path / "log.txt")
+    assert "finished after" in printed
+    rows = {row["step"]: row for row in read_json_lines(folder / "metrics.jsonl")}
+    assert sorted(rows) == [0, 1, 2] and rows[2]["val/episodes"] == 6
+    for step in (1, 2):
+        assert_policies_agree(rows[step])
+        assert_finite(rows[step], "actor/grad_norm", "critic/grad_norm", "rollout/score", "hierarchy/segment_length")
+        assert rows[step]["rollout/episodes"] == 4
+    for episode in read_json_lines(folder / "episodes" / "train_000001.jsonl"):
+        assert goal_of(episode["task_id"])[:2] == (Goals.SYNTHETIC, Split.FIXED)
+        assert episode["trajectory"][0]["observation"] == "search page"
+        assert "actions: search[<your query>]" in episode["trajectory"][0]["prompt"]
