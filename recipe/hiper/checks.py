@@ -127,7 +127,8 @@ def _environment(config: DictConfig) -> Iterator[str]:
         if config.algorithm.adv_estimator == "hae" and not kind.full.has_subgoal:
             yield (
                 f"algorithm.adv_estimator=hae needs replies with sub-goals, but env.env_name={env.env_name} is flat. "
-                "env.env_name=alfworld/AlfredTWEnvOptions, or algorithm.adv_estimator=gae"
+                f"env.env_name={'WebshopOptions' if 'webshop' in env else 'alfworld/AlfredTWEnvOptions'}, or "
+                "algorithm.adv_estimator=gae"
             )
     if env.prompt_style not in ("full", "compact"):
         yield f"env.prompt_style={env.prompt_style} is not full or compact. env.prompt_style=full"
