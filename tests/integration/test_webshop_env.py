@@ -93,6 +93,15 @@ def test_truncation_and_the_end(generated_shop):
         env.unwrapped.step("search[mug]")
 
 
+def test_case_and_outer_spaces_do_not_matter(generated_shop):
+    env = WebShopEnv(generated_shop)
+    env.reset(options={"goal_index": 0})
+    results = env.step("search[red shoes]")[0]
+    env.step("click[back to search]")
+    assert env.step("  Search[Red SHOES] ")[0] == results
+    assert env.step("CLICK[Back to Search]")[0].startswith("WebShop [SEP] ")
+
+
 def test_same_seed_same_goal(generated_shop):
     env = gymnasium.make("hiper/WebShop-v0", data_dir=str(generated_shop))
     first = [env.reset(seed=4)[1]["goal_index"], *(env.reset()[1]["goal_index"] for _ in range(5))]

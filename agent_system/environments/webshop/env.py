@@ -64,7 +64,9 @@ class WebShopEnv(gymnasium.Env[str, str]):
     category of the product), ``goal_index``, ``won`` and ``score``; after the purchase also ``reward_details``
     (`reward.Score`). A purchase terminates the episode; the step limit truncates it.
 
-    An action that is not understood, or clicks on what is not there, changes nothing and uses up a step.
+    An action is stripped and lower-cased, as verl-agent's manager does it (the original itself knows "search" and
+    "click" in lower case only). One that is not understood, or clicks on what is not there, changes nothing and uses up
+    a step.
     """
 
     def __init__(
@@ -127,7 +129,7 @@ class WebShopEnv(gymnasium.Env[str, str]):
             raise TypeError(f"an action is a str, not {type(action).__name__}")
         if not self._running:
             raise ResetNeeded("this episode has not begun or is over: call reset() before step()")
-        self._site.act(action)
+        self._site.act(action.strip().lower())
         self._steps += 1
         terminated = self._site.state.page is Page.DONE
         truncated = not terminated and self._steps >= self.max_steps
