@@ -178,3 +178,10 @@ def test_the_trainer_trains_in_a_shop(tmp_path):
         assert goal_of(episode["task_id"])[:2] == (Goals.SYNTHETIC, Split.FIXED)
         assert episode["trajectory"][0]["observation"] == "search page"
         assert "actions: search[<your query>]" in episode["trajectory"][0]["prompt"]
+
+
+def test_a_model_is_measured_on_held_out_goals(shop, tmp_path):
+    make_model(tmp_path / "model")
+    arguments = ["--model", str(tmp_path / "model"), "--shop", str(shop), "--episodes", "6", "--max-turns", "2"]
+    printed = run_module("recipe.hiper.warm_start.evaluate", arguments, {}, tmp_path / "log.txt")
+    assert "success" in printed and "6 tasks)" in printed and "score" in printed

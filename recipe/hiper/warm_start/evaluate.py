@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a model plays held-out games, with nothing of the trainer in between: plain transformers on generated games.
+"""How a model plays held-out tasks, with nothing of the trainer in between: plain transformers.
 
     python -m recipe.hiper.warm_start.evaluate --model <folder> --games <folder> --episodes 128
+    python -m recipe.hiper.warm_start.evaluate --model <folder> --shop <folder> --episodes 128
 
-The panel is the one that training validates on: every model meets the same games.
+The panel is the one that training validates on: every model meets the same tasks.
 """
 
 from __future__ import annotations
@@ -11,19 +12,23 @@ from __future__ import annotations
 import argparse
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from agent_system.environments.alfworld.env import ALFWorldEnv
+import agent_system.environments  # noqa: F401  (registers the ids)
 from agent_system.environments.alfworld.games import alfworld_panel
-from agent_system.environments.base import TaskSpec
+from agent_system.environments.base import TaskSpec, is_admissible
 from agent_system.environments.tasks import HELD_OUT_SEED, TaskPanel, held_out_subset
+from agent_system.environments.webshop.goals import Goals, Split
+from agent_system.environments.webshop.shop import open_shop
+from agent_system.environments.webshop.tasks import shop_panel
 from agent_system.errors import HiPERError
 from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import PromptStyle, fit_prompt
@@ -32,7 +37,10 @@ from agent_system.plan_execute.protocol import carry_out, parse_reply
 
 @dataclass(frozen=True)
 class PlaySpec:
-    """How the model plays. Lengths in tokens; the defaults are those of the CPU profile."""
+    """How the model plays. Lengths in tokens; the defaults are those of the CPU profile on ALFWorld.
+
+    `env_kwargs` are passed to `gymnasium.make` besides the step limit.
+    """
 
     temperature: float = 0.4
     max_turns: int = 20
@@ -40,14 +48,22 @@ class PlaySpec:
     max_prompt: int = 256
     max_reply: int = 48
     seed: int = 0
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def in_shop(spec: PlaySpec, shop: Path) -> PlaySpec:
+    """The same with the CPU profile's values for WebShop."""
+    kwargs = {"data_dir": str(shop), "observation_mode": "compact"}
+    return replace(spec, max_turns=10, history_length=0, max_prompt=512, env_kwargs=kwargs)
 
 
 @dataclass
 class Episode:
-    """One played game, and what is counted in it."""
+    """One played task, and what is counted in it."""
 
     kind: str
     won: bool = False
+    score: float = 0.0
     turns: int = 0
     valid: int = 0
     admissible: int = 0
@@ -70,7 +86,8 @@ class Report:
         low, high = wilson_interval(sum(e.won for e in self.episodes), len(self.episodes))
         lines = [
             f"success            {self.success:6.1%}  (95% Wilson interval {low:.1%} to {high:.1%}, "
-            f"{len(self.episodes)} games)",
+            f"{len(self.episodes)} tasks)",
+            f"score              {sum(e.score for e in self.episodes) / len(self.episodes):6.3f}",
             f"valid replies      {sum(e.valid for e in self.episodes) / turns:6.1%}",
             f"admissible actions {sum(e.admissible for e in self.episodes) / turns:6.1%}",
             f"switches           {sum(e.switches for e in self.episodes) / turns:6.1%} of turns",
@@ -93,6 +110,16 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
+def goals_panel(shop: Path, part: str, episodes: int) -> TaskPanel:
+    """The synthetic goals that every model is measured on in a shop; `part` is train, eval or test.
+
+    Raises:
+        ConfigError: there is no such shop or part, or it has fewer goals than asked for.
+    """
+    goals = shop_panel(open_shop(shop.absolute()), Goals.SYNTHETIC, Split.FIXED, part, 0, limit=20_000)
+    return held_out_subset(goals, episodes, HELD_OUT_SEED)
+
+
 def panel(games: Path, split: str, episodes: int) -> TaskPanel:
     """The games that every model is measured on, with the kinds of tasks in the proportions of the split.
 
@@ -111,11 +138,11 @@ def play(
     *,
     progress: bool,
 ) -> Report:
-    """Plays all games side by side; the replies of a turn are generated as one batch."""
+    """Plays all tasks side by side; the replies of a turn are generated as one batch."""
     torch.manual_seed(spec.seed)
     tables = [_Table(task, spec, tokenizer) for task in games.tasks]
     entropy, tokens = 0.0, 0
-    with tqdm(total=len(tables), desc="held-out games", unit="game", disable=not progress) as bar:
+    with tqdm(total=len(tables), desc="held-out tasks", unit="task", disable=not progress) as bar:
         while running := [t for t in tables if not t.finished]:
             replies, batch_entropy, batch_tokens = _generate(model, tokenizer, [t.prompt() for t in running], spec)
             entropy, tokens = entropy + batch_entropy, tokens + batch_tokens
@@ -133,7 +160,9 @@ class _Table:
         self._spec, self._tokenizer = spec, tokenizer
         self._finished = False
         self._memory = EpisodeMemory(spec.history_length)
-        self._environment = ALFWorldEnv(max_steps=spec.max_turns)
+        self._environment = gymnasium.make(
+            task.env_id, max_steps=spec.max_turns, disable_env_checker=True, **spec.env_kwargs
+        )
         self._observation, self._info = self._environment.reset(seed=task.seed, options=dict(task.options))
 
     @property
@@ -150,12 +179,12 @@ class _Table:
         decision = carry_out(reply, self._memory.turn, self._memory.subgoal)
         self.episode.turns += 1
         self.episode.valid += reply.valid
-        self.episode.admissible += reply.action in self._info["admissible_actions"]
+        self.episode.admissible += is_admissible(reply.action, self._info["admissible_actions"])
         self.episode.switches += decision.boundary
         self._memory.record(decision, self._observation, reply.action)
         self._observation, _, terminated, truncated, self._info = self._environment.step(reply.action)
         self._finished = terminated or truncated
-        self.episode.won = self._info["won"]
+        self.episode.won, self.episode.score = self._info["won"], self._info["score"]
         if self._finished:
             self._environment.close()
 
@@ -191,21 +220,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: plays the panel and prints the report."""
     parser = argparse.ArgumentParser(
         prog="python -m recipe.hiper.warm_start.evaluate",
-        description="Play held-out generated games with a model and print its success rate.",
+        description="Play held-out tasks with a model and print its success rate.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     default = PlaySpec()
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face folder")
-    parser.add_argument("--games", type=Path, required=True, help="folder made by ...alfworld.generate")
-    parser.add_argument("--split", default="valid_unseen", help="train, valid_seen or valid_unseen")
+    world = parser.add_mutually_exclusive_group(required=True)
+    world.add_argument("--games", type=Path, help="folder made by ...alfworld.generate")
+    world.add_argument("--shop", type=Path, help="folder made by ...webshop.prepare")
+    parser.add_argument("--split", help="train, valid_seen or valid_unseen; of a shop train, eval or test")
     parser.add_argument("--episodes", type=int, default=128, help="games in the panel")
     parser.add_argument("--temperature", type=float, default=default.temperature, help="0 is greedy")
-    parser.add_argument("--max-turns", type=int, default=default.max_turns, help="turns after which an episode is cut")
+    parser.add_argument("--max-turns", type=int, help="turns of an episode (default: as the CPU profile)")
     parser.add_argument("--seed", type=int, default=default.seed, help="seed of the sampling, not of the panel")
     given = parser.parse_args(arguments)
-    spec = PlaySpec(temperature=given.temperature, max_turns=given.max_turns, seed=given.seed)
+    spec = PlaySpec(temperature=given.temperature, seed=given.seed)
     try:
-        games = panel(given.games, given.split, given.episodes)
+        if given.shop:
+            spec, games = in_shop(spec, given.shop), goals_panel(given.shop, given.split or "eval", given.episodes)
+        else:
+            games = panel(given.games, given.split or "valid_unseen", given.episodes)
+        if given.max_turns is not None:
+            spec = replace(spec, max_turns=given.max_turns)
     except HiPERError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     model = AutoModelForCausalLM.from_pretrained(given.model, dtype=torch.float32).eval()
