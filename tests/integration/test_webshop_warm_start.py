@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shop in training: the scripted shopper, the warm start in a shop, and the real trainer on its goals."""
+"""The shop before training: the scripted shopper, the warm start in a shop, and the panels of its goals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from tiny_model import make_model
-from trainer_runs import assert_finite, assert_policies_agree, read_json_lines, run_module
+from trainer_runs import run_module
 from transformers import AutoModelForCausalLM
 
 from agent_system.environments.tasks import TaskPanel
@@ -150,34 +150,6 @@ def test_panels_of_the_legacy_split_overlap(shop):
 def test_names_of_other_tasks_are_refused(name):
     with pytest.raises(TaskError, match="not the name of a WebShop task"):
         goal_of(name)
-
-
-# ---------------------------------------------------------------- the trainer
-
-
-def test_the_trainer_trains_in_a_shop(tmp_path):
-    """Two steps of a tiny model that knows nothing: what is tested is that everything fits together."""
-    make_model(tmp_path / "model")
-    folder = tmp_path / "run"
-    arguments = [
-        "env=webshop", "profile=cpu", f"run_dir={folder}", f"actor_rollout_ref.model.path={tmp_path / 'model'}",
-        "env.webshop.generated.products=200", "env.val_tasks=6", "env.max_steps=3", "data.train_batch_size=4",
-        "data.max_prompt_length=1200", "data.max_response_length=16", "algorithm.updates_per_step=2",
-        "trainer.critic_warmup=0", "actor_rollout_ref.actor.optim.lr_warmup_steps=0", "trainer.total_training_steps=2",
-        "trainer.test_freq=2", "trainer.save_freq=-1",
-    ]  # fmt: skip
-    printed = run_module("recipe.hiper.main", arguments, {"HIPER_CACHE": str(tmp_path / "cache")}, tmp_path / "log.txt")
-    assert "finished after" in printed
-    rows = {row["step"]: row for row in read_json_lines(folder / "metrics.jsonl")}
-    assert sorted(rows) == [0, 1, 2] and rows[2]["val/episodes"] == 6
-    for step in (1, 2):
-        assert_policies_agree(rows[step])
-        assert_finite(rows[step], "actor/grad_norm", "critic/grad_norm", "rollout/score", "hierarchy/segment_length")
-        assert rows[step]["rollout/episodes"] == 4
-    for episode in read_json_lines(folder / "episodes" / "train_000001.jsonl"):
-        assert goal_of(episode["task_id"])[:2] == (Goals.SYNTHETIC, Split.FIXED)
-        assert episode["trajectory"][0]["observation"] == "search page"
-        assert "actions: search[<your query>]" in episode["trajectory"][0]["prompt"]
 
 
 def test_a_model_is_measured_on_held_out_goals(shop, tmp_path):
