@@ -130,6 +130,6 @@ def test_the_evaluation_plays_the_whole_panel_and_is_reproducible(warm_start, ge
     assert [e.kind for e in first.episodes] == [t.kind for t in games.tasks]
     assert str(first) == str(second)
     assert all(e.turns == 4 or e.won for e in first.episodes)
-    assert "6 games" in str(first) and "95% Wilson interval" in str(first)
+    assert "6 tasks" in str(first) and "95% Wilson interval" in str(first)
     with pytest.raises(ConfigError, match="7"):
         panel(generated_games, "valid_unseen", 7)
