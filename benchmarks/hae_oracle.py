@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Is HAE unbiased, and does it vary less? Against the exact policy gradient of small plan-execute processes.
 
-    python benchmarks/hae_oracle.py                 # table and picture; about three minutes on one core
+    python benchmarks/hae_oracle.py                 # table and picture; minutes on one core
     python benchmarks/hae_oracle.py --tasks 3 --episodes 20000
 
 For each of some random tasks (`recipe.hiper.oracle`: three states, two sub-goals, two actions, eight turns, noisy
