@@ -230,7 +230,7 @@ def prepare(config: DictConfig, progress: bool) -> DictConfig:
         if world is World.ALFWORLD:
             config.env.alfworld.data_dir = str(data_dir)
         elif world is World.WEBSHOP:
-            config.env.kwargs = shop_arguments(config, data_dir)
+            config.env.kwargs = {**shop_arguments(config, data_dir), **config.env.kwargs}
         config.env.pool_name = f"hiper-env-{uuid4().hex[:8]}"
         rollout = config.actor_rollout_ref.rollout
         if rollout.max_model_len is None:

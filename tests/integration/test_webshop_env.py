@@ -109,6 +109,12 @@ def test_same_seed_same_goal(generated_shop):
     assert len(set(first)) > 1
 
 
+def test_without_an_index_legacy_draws_by_weight(published_shop):
+    env = WebShopEnv(published_shop, split="legacy", seed=6)
+    drawn = [env.reset(seed=1)[1]["goal_index"], *(env.reset()[1]["goal_index"] for _ in range(20))]
+    assert len(set(drawn)) > 15 and env.reset(seed=1)[1]["goal_index"] == drawn[0]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

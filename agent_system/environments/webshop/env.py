@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium
 from gymnasium.error import ResetNeeded
 
-from agent_system.environments.webshop.goals import Goal, Goals, Split, goal_weights, legacy_weighted_index
+from agent_system.environments.webshop.goals import Goal, Goals, Split, legacy_weighted_index
 from agent_system.environments.webshop.reward import Score
 from agent_system.environments.webshop.shop import open_shop
 from agent_system.environments.webshop.site import SEARCH_TEMPLATE, Page, Site
@@ -154,8 +154,7 @@ class WebShopEnv(gymnasium.Env[str, str]):
             )
         if self._split is Split.FIXED or self._goals is Goals.HUMAN:
             return int(self.np_random.integers(len(table)))
-        goals = [self._shop.goal(self._goals, self._split, self._seed, index) for index in range(len(table))]
-        return legacy_weighted_index(goal_weights([goal.attributes for goal in goals]), self.np_random.uniform)
+        return legacy_weighted_index(self._shop.legacy_weights(self._seed), self.np_random.uniform)
 
     def _checkout(self, bought: int, chosen: dict[str, str]) -> float:
         self._score = self._shop.score(self._goals, self._split, self._seed, self._goal, bought, chosen)

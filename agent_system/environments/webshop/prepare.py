@@ -46,6 +46,7 @@ from agent_system.environments.webshop.shop import (
     WISHES,
     ShopManifest,
     goal_column,
+    read_prices,
 )
 from agent_system.environments.webshop.sources import SourceFiles, find_sources
 from agent_system.environments.webshop.store import LineStore, complete_lines, open_array, write_lines
@@ -224,7 +225,7 @@ class _Maker:
         )
         wishes = np.array([(number, len(asked)) for number, asked in by_number.items()], dtype=np.int64)
         np.save(self.folder / WISHES[Goals.HUMAN], wishes.reshape(-1, 2))
-        prices = [pair[: 1 if np.isnan(pair[1]) else 2] for pair in open_array(self.folder / PRICES).tolist()]
+        prices = read_prices(self.folder)
         for goals in Goals:
             table = goal_table(prices, open_array(self.folder / WISHES[goals]).tolist(), goals, FIXED_SEED)
             for name in GOAL_COLUMNS:

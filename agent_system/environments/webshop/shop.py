@@ -17,6 +17,7 @@ from agent_system.environments.webshop.goals import (
     GoalTable,
     Split,
     goal_table,
+    goal_weights,
     human_goal,
     require_index,
     split_ranges,
@@ -111,13 +112,13 @@ class Shop:
         self._products = LineStore(folder / PRODUCTS)
         self._nouns = LineStore(folder / NOUNS)
         self._human = LineStore(folder / HUMAN)
-        self._asins = open_array(folder / ASINS)
-        self._asin_numbers = open_array(folder / ASIN_NUMBERS)
+        self._human_products = open_array(folder / WISHES[Goals.HUMAN])[:, 0]
         self._index = SearchIndex.open(folder / INDEX)
         # Bounded: a process holds some thousand products and searches, not the catalogue.
         self.product = lru_cache(maxsize=4096)(self._product)
         self.search = lru_cache(maxsize=1024)(self._search)
         self._table = lru_cache(maxsize=8)(self._make_table)
+        self.legacy_weights = lru_cache(maxsize=8)(self._legacy_weights)
 
     def __len__(self) -> int:
         return len(self._products)
@@ -127,13 +128,6 @@ class Shop:
 
     def _search(self, query: str) -> list[int]:
         return self._index.search(query, HITS)
-
-    def number_of(self, asin: str) -> int | None:
-        """Number of the product with this id, None if there is none."""
-        wanted = asin.upper().encode("utf-8")
-        place = int(np.searchsorted(self._asins, wanted))
-        found = place < len(self._asins) and self._asins[place] == wanted
-        return int(self._asin_numbers[place]) if found else None
 
     def nouns(self, number: int) -> list[str]:
         """Nouns of a product's title, with repeats."""
@@ -176,21 +170,26 @@ class Shop:
             split=split,
         )
 
-    def prices(self) -> list[tuple[float, ...]]:
-        """One price, or the two ends of a range, for each product."""
-        return [tuple(pair[: 1 if np.isnan(pair[1]) else 2]) for pair in open_array(self.folder / PRICES).tolist()]
+    def _legacy_weights(self, seed: int) -> list[float]:
+        goals = range(len(self.goals(Goals.SYNTHETIC, Split.LEGACY, seed)))
+        return goal_weights([self.goal(Goals.SYNTHETIC, Split.LEGACY, seed, index).attributes for index in goals])
 
     def _written(self, number: int, choice: int) -> HumanInstruction:
         # One record per product that has any, in catalogue order, as the wishes are.
-        products = open_array(self.folder / WISHES[Goals.HUMAN])[:, 0]
-        instruction, attributes, options = json.loads(self._human[int(np.searchsorted(products, number))])[choice]
+        record = self._human[int(np.searchsorted(self._human_products, number))]
+        instruction, attributes, options = json.loads(record)[choice]
         return HumanInstruction(instruction, tuple(attributes), tuple(options))
 
     def _make_table(self, goals: Goals, split: Split, seed: int) -> GoalTable:
         if split is Split.FIXED:
             return GoalTable(**{name: open_array(goal_column(self.folder, goals, name)) for name in GOAL_COLUMNS})
         wishes = [tuple(wish) for wish in open_array(self.folder / WISHES[goals]).tolist()]
-        return goal_table(self.prices(), wishes, goals, seed)
+        return goal_table(read_prices(self.folder), wishes, goals, seed)
+
+
+def read_prices(folder: Path) -> list[list[float]]:
+    """One price, or the two ends of a range, for each product."""
+    return [pair[: 1 if np.isnan(pair[1]) else 2] for pair in open_array(folder / PRICES).tolist()]
 
 
 def goal_column(folder: Path, goals: Goals, name: str) -> Path:

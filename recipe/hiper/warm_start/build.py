@@ -38,25 +38,19 @@ _HELD_OUT_SEED_SHIFT = 1_000_003
 
 
 @dataclass(frozen=True)
-class WarmStartSpec:
-    """Everything that the model depends on.
+class CloningSpec:
+    """What a model depends on besides who demonstrates where.
 
     Args:
-        games: the games; demonstrations are played on train, and measured on valid_seen.
-        demonstrations: how the expert plays.
         model: sizes of the model.
         train: how it is trained.
-        max_vocabulary: of the tokenizer, before its fixed tokens and phrases are added.
         max_phrases: of the tokenizer.
         held_out_episodes: demonstrations that are only measured on.
         threads: of torch. The order of additions depends on it, and so the last bits of the weights.
     """
 
-    games: GameSpec = field(default_factory=GameSpec)
-    demonstrations: DemonstrationSpec = field(default_factory=DemonstrationSpec)
     model: ModelSpec = field(default_factory=ModelSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
-    max_vocabulary: int = 1200
     max_phrases: int = 128
     held_out_episodes: int = 96
     threads: int = 2
@@ -64,30 +58,31 @@ class WarmStartSpec:
     @property
     def digest(self) -> str:
         """SHA-256 over this spec and the version of the code."""
-        return _digest(self)
+        content = json.dumps({"code": CODE_VERSION, **asdict(self)}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
-class ShopWarmStartSpec:
+class WarmStartSpec(CloningSpec):
+    """Everything that ALFWorld's model depends on.
+
+    Args:
+        games: the games; demonstrations are played on train, and measured on valid_seen.
+        demonstrations: how the expert plays.
+        max_vocabulary: of the tokenizer, before its fixed tokens and phrases are added.
+    """
+
+    games: GameSpec = field(default_factory=GameSpec)
+    demonstrations: DemonstrationSpec = field(default_factory=DemonstrationSpec)
+    max_vocabulary: int = 1200
+
+
+@dataclass(frozen=True)
+class ShopWarmStartSpec(CloningSpec):
     """Everything that a shop's model depends on besides the shop. Arguments as `WarmStartSpec`."""
 
     demonstrations: ShopDemonstrationSpec = field(default_factory=ShopDemonstrationSpec)
-    model: ModelSpec = field(default_factory=ModelSpec)
-    train: TrainSpec = field(default_factory=TrainSpec)
     max_vocabulary: int = 2000
-    max_phrases: int = 128
-    held_out_episodes: int = 96
-    threads: int = 2
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over this spec and the version of the code."""
-        return _digest(self)
-
-
-def _digest(spec: WarmStartSpec | ShopWarmStartSpec) -> str:
-    content = json.dumps({"code": CODE_VERSION, **asdict(spec)}, sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def make_warm_start(
