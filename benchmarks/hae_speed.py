@@ -4,7 +4,7 @@ targets of one batch.
 
     python benchmarks/hae_speed.py            # 128 episodes x 50 turns x 128 tokens
 
-Times what the trainer calls (`credit.read_slots` and `advantage.hae_credit`) and, in the same run, a Python loop over
+Times what the trainer calls (`credit.read_slots` and `advantage.turn_credit`) and, in the same run, a Python loop over
 rows and tokens that does the same arithmetic on lists, and checks that both give the same numbers. The rows are
 shuffled, as they are in training.
 """
@@ -30,17 +30,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from agent_system.plan_execute.protocol import Problem
 from agent_system.rollout.records import TurnRecord
-from recipe.hiper.advantage import BatchTurns, hae_credit
+from recipe.hiper.advantage import BatchTurns, turn_credit
 from recipe.hiper.credit import Head, read_slots
+from recipe.hiper.estimate import EstimatorConfig
 from recipe.hiper.hae import HAEConfig
 from recipe.hiper.settings import HiPERSettings
 from recipe.hiper.shaping import ShapingConfig
 
 SETTINGS = HiPERSettings(
-    estimator="hae",
-    hae=HAEConfig(gamma=0.99, lam_turn=0.95, lam_seg=0.9),
-    shaping=ShapingConfig(invalid_action_penalty_coef=0.1, keep_penalty=-0.3, keep_consistency_penalty=-0.3),
-    whiten=True,
+    estimator=EstimatorConfig(
+        name="hae",
+        hae=HAEConfig(gamma=0.99, lam_turn=0.95, lam_seg=0.9),
+        shaping=ShapingConfig(invalid_action_penalty_coef=0.1, keep_penalty=-0.3, keep_consistency_penalty=-0.3),
+    ),
     regularize_copies=False,
     random_signs=False,
     num_heads=3,
@@ -119,7 +121,7 @@ def make_batch(episodes: int, turns: int, tokens: int) -> Batch:
 def vectorised(batch: Batch) -> tuple[Tensor, ...]:
     """What the trainer does, in the order of `COMPARED`."""
     values = read_slots(batch.heads, batch.turns.value_low)
-    credit = hae_credit(batch.turns, values, batch.log_probs, SETTINGS)
+    credit = turn_credit(batch.turns, values, batch.log_probs, SETTINGS)
     return tuple(getattr(credit, name) for name in COMPARED)
 
 
@@ -139,7 +141,7 @@ def whiten_list(values: list[float]) -> list[float]:
 
 
 def shaped_reward(record: TurnRecord) -> float:
-    shaping = SETTINGS.shaping
+    shaping = SETTINGS.estimator.shaping
     reward = record.reward
     if record.problems:
         reward -= shaping.invalid_action_penalty_coef
@@ -160,7 +162,8 @@ def written_switch(record: TurnRecord, log_probs: list[float]) -> float:
 
 def looped(batch: LoopBatch) -> tuple[list, ...]:
     """The same arithmetic, one row and one token at a time."""
-    gamma, lam_turn, lam_seg = SETTINGS.hae.gamma, SETTINGS.hae.lam_turn, SETTINGS.hae.lam_seg
+    config = SETTINGS.estimator.hae
+    gamma, lam_turn, lam_seg = config.gamma, config.lam_turn, config.lam_seg
     records = batch.records
     count, tokens = len(records), len(batch.log_probs[0])
     row_of = {(record.task_id, record.turn): row for row, record in enumerate(records)}
@@ -272,7 +275,7 @@ def main() -> int:
 
     ours = milliseconds(lambda: vectorised(batch), arguments.repeats)
     theirs = milliseconds(lambda: looped(loop_batch), arguments.loop_repeats)
-    print(describe("read_slots and hae_credit", ours))
+    print(describe("read_slots and turn_credit", ours))
     print(describe("Python loop over rows and tokens", theirs))
     print(f"ratio of the medians: {statistics.median(theirs) / statistics.median(ours):.0f}")
     return 0

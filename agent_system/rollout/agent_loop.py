@@ -74,7 +74,8 @@ class EpisodeSettings:
             fault_retries=env.fault_retries,
             pool=env.pool_name,
             failure_log=env.failure_log,
-            bootstrap_row=config.algorithm.adv_estimator == "hae" and config.algorithm.hae.bootstrap_truncated,
+            bootstrap_row=config.algorithm.adv_estimator in ("hae", "turn_gae")
+            and config.algorithm.hae.bootstrap_truncated,
             lockstep=env.lockstep,
         )
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the rows of a training batch to what the updates need: the one place where the pure functions are put together.
 
-rows -> [episodes, turns] grid -> shaped rewards -> HAE -> whitening -> token advantages, loss mask, value targets
+rows -> [episodes, turns] grids -> shaping and estimator -> whitening -> token advantages, loss mask, value targets
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from torch import Tensor
 
 from agent_system.plan_execute.protocol import Problem
 from agent_system.rollout.records import TurnRecord
-from recipe.hiper.credit import EpisodeGrid, Head, episode_grid, token_credit, whiten
-from recipe.hiper.hae import HierarchicalAdvantages, hierarchical_advantages
+from recipe.hiper.credit import EpisodeGrid, Head, TokenCredit, episode_grid, token_credit
+from recipe.hiper.estimate import Estimate, TurnGrids, estimate, whitened
 from recipe.hiper.settings import HiPERSettings
-from recipe.hiper.shaping import ShapedRewards, shaped_rewards
 
 UNREADABLE_SWITCH = {Problem.MISSING_SWITCH.value, Problem.UNKNOWN_SWITCH.value}
 
@@ -96,20 +95,20 @@ class BatchTurns:
 
 @dataclass(frozen=True)
 class TurnCredit:
-    """Everything HAE decides about a batch.
+    """Everything an estimator decides about a batch.
 
     Attributes:
-        shaped: shaped rewards and their parts, `[episodes, turns]`.
-        raw: advantages and value targets before whitening, `[episodes, turns]`.
-        values: the values used, `[rows, 3]` by `credit.Head`.
+        estimate: shaped rewards, advantages before whitening and value targets, `[episodes, turns]`.
+        is_hierarchical: whether the three decisions of a turn have advantages of their own.
+        values: the values used, `[rows, 3]` by `credit.Head`; None without a critic.
         token_advantages, token_mask: `[rows, tokens]`.
         value_targets, value_mask: `[rows, 3]` by `credit.Head`.
         switch_probability: P(SWITCH) of each turn under the policy that sampled it, `[rows]`.
     """
 
-    shaped: ShapedRewards
-    raw: HierarchicalAdvantages
-    values: Tensor
+    estimate: Estimate
+    is_hierarchical: bool
+    values: Tensor | None
     token_advantages: Tensor
     token_mask: Tensor
     value_targets: Tensor
@@ -136,106 +135,90 @@ def switch_probability(log_probs_RL: Tensor, turns: BatchTurns) -> Tensor:
     return torch.where(inside.any(dim=1) & readable, probability, torch.zeros_like(probability))
 
 
-def hae_credit(turns: BatchTurns, values: Tensor, log_probs: Tensor, settings: HiPERSettings) -> TurnCredit:
-    """Shape the rewards, estimate the three advantages, whiten them and hand them to tokens.
+def turn_credit(
+    turns: BatchTurns,
+    values: Tensor | None,
+    log_probs: Tensor,
+    settings: HiPERSettings,
+    is_response: Tensor | None = None,
+) -> TurnCredit:
+    """Shape the rewards, estimate the advantages, whiten them and hand them to tokens.
+
+    With `hae` each block of a reply gets the advantage of its own decision. The other estimators give the advantage of
+    the turn to every token of its reply.
 
     Args:
         turns: the batch.
-        values: `[rows, 3]` by `credit.Head`, read by `credit.read_slots`.
+        values: `[rows, 3]` by `credit.Head`, read by `credit.read_slots`; None without a critic.
         log_probs: of the response tokens under the sampling policy, `[rows, tokens]`.
         settings: HiPER's settings.
+        is_response: which tokens of the padded responses are real, `[rows, tokens]`; None: all. Read without hierarchy.
     """
-    grid, config = turns.grid, settings.hae
-    boundary = turns.on_grid("boundary")
-    shaped = shaped_rewards(
-        rewards=turns.on_grid("reward", torch.float32),
-        boundary=boundary,
-        valid=grid.valid,
-        well_formed=turns.on_grid("well_formed"),
-        admissible=turns.on_grid("admissible"),
-        copied_exactly=turns.on_grid("copied_exactly"),
-        comparable=turns.on_grid("comparable"),
-        config=settings.shaping,
-    )
     beta = switch_probability(log_probs, turns)
-    high, low, before_switch = (grid.to_grid(values[:, slot]) for slot in Head)
-    bootstrap = _bootstrap_values(turns, values) if config.bootstrap_truncated else None
-    # On turn 0 there is no sub-goal to keep: with the planner's own value in its place the advantage is zero.
-    low_before = before_switch.clone()
-    low_before[:, 0] = high[:, 0]
-    raw = hierarchical_advantages(
-        shaped.rewards,
-        low,
-        high,
-        before_switch,
-        boundary,
-        grid.valid,
-        turns.on_grid("terminated"),
-        config,
-        # The prompt after the last turn shows the sub-goal in force, and nothing is written yet: the value before the
-        # switch decision is the executor's there.
-        bootstrap_low=None if bootstrap is None else bootstrap[:, Head.TERM],
-        bootstrap_high=None if bootstrap is None else bootstrap[:, Head.HIGH],
-        switch_prob=grid.to_grid(beta),
-        values_low_prev=low_before,
+    grids = turn_grids(turns, values, beta, settings.estimator.hae.bootstrap_truncated)
+    found = estimate(grids, settings.estimator)
+    grid = turns.grid
+    rows = dict(
+        zip(("switch", "high", "low"), map(grid.to_rows, whitened(grids, found, settings.estimator)), strict=True)
     )
-    opens = boundary & grid.valid
-    advantages = {
-        "switch": (raw.adv_switch, grid.valid),
-        "high": (raw.adv_high, opens),
-        "low": (raw.adv_low, grid.valid),
-    }
-    rows = {
-        name: grid.to_rows(whiten(advantage, mask) if settings.whiten else advantage)
-        for name, (advantage, mask) in advantages.items()
-    }
     if settings.random_signs:
         rows = {name: advantage * (2 * torch.randint(2, advantage.shape) - 1) for name, advantage in rows.items()}
-    boundary_R = grid.to_rows(opens)
-    credit = token_credit(
-        rows["switch"],
-        rows["high"],
-        rows["low"],
-        boundary_R,
-        turns.spans,
-        log_probs.shape[1],
-        ~turns.is_turn,
-        regularize_copies=settings.regularize_copies,
-    )
-    targets, mask = _value_targets(turns, raw, opens, config.switch_advantage)
+    if settings.estimator.is_hierarchical:
+        credit = token_credit(
+            rows["switch"],
+            rows["high"],
+            rows["low"],
+            grid.to_rows(grids.opens),
+            turns.spans,
+            log_probs.shape[1],
+            ~turns.is_turn,
+            regularize_copies=settings.regularize_copies,
+        )
+    else:
+        mask = torch.ones_like(log_probs, dtype=torch.bool) if is_response is None else is_response.bool()
+        mask = mask & turns.is_turn[:, None]
+        credit = TokenCredit(advantages=rows["low"][:, None] * mask, loss_mask=mask)
     return TurnCredit(
-        shaped=shaped,
-        raw=raw,
+        estimate=found,
+        is_hierarchical=settings.estimator.is_hierarchical,
         values=values,
         token_advantages=credit.advantages,
         token_mask=credit.loss_mask,
-        value_targets=targets,
-        value_mask=mask,
+        value_targets=torch.stack([grid.to_rows(found.targets[..., slot]) for slot in Head], dim=1),
+        value_mask=torch.stack([grid.to_rows(found.has_target[..., slot]) for slot in Head], dim=1).float(),
         switch_probability=beta,
     )
 
 
-def _value_targets(
-    turns: BatchTurns, raw: HierarchicalAdvantages, opens: Tensor, switch_advantage: str
-) -> tuple[Tensor, Tensor]:
-    """Targets and mask of the three values, `[rows, 3]` by `credit.Head`.
+def turn_grids(turns: BatchTurns, values: Tensor | None, beta: Tensor, bootstrap_truncated: bool) -> TurnGrids:
+    """The batch as `[episodes, turns]` grids.
 
-    The value before the switch decision learns the return within the segment ("segment_return"). For "termination" it
-    stands for V_lo(s_t, o_{t-1}), and turns on which o_{t-1} was kept say what that is worth.
+    Args:
+        values: `[rows, 3]` by `credit.Head`, or None.
+        beta: P(SWITCH) of each turn, `[rows]`.
+        bootstrap_truncated: whether the states after episodes that the step limit cut are valued.
     """
     grid = turns.grid
-    if switch_advantage == "segment_return":
-        term_target, term_mask = raw.target_term, grid.valid
-    else:
-        term_target, term_mask = raw.target_low, grid.valid & ~opens
-    pairs = {
-        Head.HIGH: (raw.target_high, opens),
-        Head.LOW: (raw.target_low, grid.valid),
-        Head.TERM: (term_target, term_mask),
-    }
-    targets = torch.stack([grid.to_rows(pairs[slot][0].masked_fill(~pairs[slot][1], 0.0)) for slot in Head], dim=1)
-    mask = torch.stack([grid.to_rows(pairs[slot][1]) for slot in Head], dim=1)
-    return targets, mask.float()
+    observations = [record.observation for record in turns.records]
+    number = {text: index for index, text in enumerate(dict.fromkeys(observations))}
+    groups = [turns.episode[rows[0]].rsplit("_", 1)[0] for rows in turns.episodes()]
+    group = {name: index for index, name in enumerate(dict.fromkeys(groups))}
+    has_values = values is not None
+    return TurnGrids(
+        rewards=turns.on_grid("reward", torch.float32),
+        valid=grid.valid,
+        boundary=turns.on_grid("boundary"),
+        copied_exactly=turns.on_grid("copied_exactly"),
+        comparable=turns.on_grid("comparable"),
+        well_formed=turns.on_grid("well_formed"),
+        admissible=turns.on_grid("admissible"),
+        terminated=turns.on_grid("terminated"),
+        anchor=grid.to_grid(torch.tensor([number[text] for text in observations])),
+        group=torch.tensor([group[name] for name in groups], dtype=torch.long),
+        switch_probability=grid.to_grid(beta),
+        values=torch.stack([grid.to_grid(values[:, slot]) for slot in Head], dim=-1) if has_values else None,
+        bootstrap=_bootstrap_values(turns, values) if has_values and bootstrap_truncated else None,
+    )
 
 
 def _bootstrap_values(turns: BatchTurns, values: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from agent_system.errors import ConfigError
 from agent_system.rollout.agents import World, agent_kind
+from recipe.hiper.estimate import ESTIMATORS, OF_GROUPS
 from recipe.hiper.prepare_webshop import webshop_problems
-from recipe.hiper.settings import ESTIMATORS, hae_config, shaping_config
+from recipe.hiper.settings import hae_config, number_of_heads, shaping_config
 
 OPEN_SECTIONS = (
     "ray_kwargs.ray_init",
@@ -128,7 +129,7 @@ def _environment(config: DictConfig) -> Iterator[str]:
             yield (
                 f"algorithm.adv_estimator=hae needs replies with sub-goals, but env.env_name={env.env_name} is flat. "
                 f"env.env_name={'WebshopOptions' if 'webshop' in env else 'alfworld/AlfredTWEnvOptions'}, or "
-                "algorithm.adv_estimator=gae"
+                "algorithm.adv_estimator=turn_gae"
             )
     if env.prompt_style not in ("full", "compact"):
         yield f"env.prompt_style={env.prompt_style} is not full or compact. env.prompt_style=full"
@@ -149,7 +150,7 @@ def _environment(config: DictConfig) -> Iterator[str]:
 
 
 def _estimator(config: DictConfig) -> Iterator[str]:
-    algorithm, critic = config.algorithm, config.critic
+    algorithm = config.algorithm
     estimator = algorithm.adv_estimator
     if estimator not in ESTIMATORS:
         yield f"algorithm.adv_estimator={estimator} is not one of {', '.join(ESTIMATORS)}. algorithm.adv_estimator=hae"
@@ -159,34 +160,75 @@ def _estimator(config: DictConfig) -> Iterator[str]:
             read(config)
         except ValueError as error:
             yield str(error)
-    if critic.enable is False:
-        yield f"critic.enable=False: {estimator} estimates advantages from values. Remove it, or critic.enable=True"
-    if algorithm.use_kl_in_reward and estimator == "hae":
+    if algorithm.use_kl_in_reward and estimator != "gae":
         yield (
-            "algorithm.use_kl_in_reward=True has no meaning for turn-level rewards under hae. "
+            f"algorithm.use_kl_in_reward=True has no meaning for turn-level rewards under {estimator}. "
             "algorithm.use_kl_in_reward=False actor_rollout_ref.actor.use_kl_loss=True"
         )
     correction = algorithm.get("rollout_correction") or {}
-    if estimator == "hae" and (correction.get("rollout_is") or correction.get("rollout_rs")):
+    if estimator != "gae" and (correction.get("rollout_is") or correction.get("rollout_rs")):
         yield (
-            "algorithm.rollout_correction is not applied under hae (vLLM's policy is the trainer's policy). "
+            f"algorithm.rollout_correction is not applied under {estimator} (vLLM's policy is the trainer's policy). "
             "algorithm.rollout_correction.rollout_is=null algorithm.rollout_correction.rollout_rs=null"
         )
-    for key in ("filter_groups.enable", "use_pf_ppo"):
-        if OmegaConf.select(config, f"algorithm.{key}"):
-            yield f"algorithm.{key}=True needs groups with scores; {estimator} has none. algorithm.{key}=False"
-    heads = (critic.use_three_heads_critic, critic.use_two_heads_critic)
-    if estimator == "hae" and sum(map(bool, heads)) != 1:
-        yield (
-            f"hae needs either three or two value heads, got critic.use_three_heads_critic={heads[0]} and "
-            f"critic.use_two_heads_critic={heads[1]}. "
-            "critic.use_three_heads_critic=True critic.use_two_heads_critic=False"
-        )
+    if algorithm.use_pf_ppo:
+        yield "algorithm.use_pf_ppo=True is not supported here. algorithm.use_pf_ppo=False"
+    yield from _groups(config)
+    yield from _critic(config)
     for key in ("actor_rollout_ref.actor.strategy", "critic.strategy"):
         if OmegaConf.select(config, key) != "fsdp2":
             yield f"{key}={OmegaConf.select(config, key)} is not supported here. {key}=fsdp2"
     if config.trainer.v1.trainer_mode != "sync" or not config.trainer.use_v1:
         yield "only verl's synchronous V1 trainer is supported. trainer.use_v1=True trainer.v1.trainer_mode=sync"
+
+
+def _groups(config: DictConfig) -> Iterator[str]:
+    estimator, n = config.algorithm.adv_estimator, config.env.rollout.n
+    if estimator in OF_GROUPS and n < 2:
+        yield (
+            f"algorithm.adv_estimator={estimator} compares the episodes of a task with each other, and "
+            f"env.rollout.n={n} plays one. env.rollout.n=8 (with data.train_batch_size={config.data.train_batch_size} "
+            f"that is {8 * config.data.train_batch_size} episodes a step), or algorithm.adv_estimator=turn_gae"
+        )
+    groups = config.algorithm.filter_groups
+    if not groups.enable:
+        return
+    if n < 2:
+        yield (
+            f"algorithm.filter_groups.enable=True resamples tasks whose episodes all end alike, and env.rollout.n={n} "
+            "plays one episode of each. env.rollout.n=8, or algorithm.filter_groups.enable=False"
+        )
+    if groups.metric != "reward":
+        yield (
+            f"algorithm.filter_groups.metric={groups.metric}: episodes are compared by their reward. "
+            "algorithm.filter_groups.metric=reward"
+        )
+    if groups.max_num_gen_batches < 1:
+        yield (
+            f"algorithm.filter_groups.max_num_gen_batches={groups.max_num_gen_batches}: without a limit a step never "
+            "ends once every task is always won, or always lost. algorithm.filter_groups.max_num_gen_batches=10"
+        )
+
+
+def _critic(config: DictConfig) -> Iterator[str]:
+    estimator, critic = config.algorithm.adv_estimator, config.critic
+    heads = {f"critic.use_{name}_heads_critic": critic[f"use_{name}_heads_critic"] for name in ("three", "two")}
+    asked = [key for key, value in heads.items() if value]
+    if estimator != "hae" and asked:
+        read = "starts no critic" if estimator in OF_GROUPS else "reads one value head"
+        yield f"{asked[0]}=True belongs to hae, and {estimator} {read}. {asked[0]}=null"
+    if estimator == "hae" and number_of_heads(config) < 2 or len(asked) == 2:
+        values = " and ".join(f"{key}={value}" for key, value in heads.items())
+        yield (
+            f"hae needs either three or two value heads, got {values}. "
+            "critic.use_three_heads_critic=True critic.use_two_heads_critic=False"
+        )
+    needed = estimator not in OF_GROUPS
+    if critic.enable is not None and critic.enable != needed:
+        does = "estimates advantages from values"
+        if not needed:
+            does = "reads no values, so a critic would be trained for nothing"
+        yield f"critic.enable={critic.enable}: {estimator} {does}. Remove it, or critic.enable=null"
 
 
 def _batches(config: DictConfig) -> Iterator[str]:
@@ -286,8 +328,8 @@ def check_model(config: DictConfig) -> None:
     raise_all(problems)
 
 
-def checkpoint_bytes(model_path: str) -> int:
-    """Estimated size of one checkpoint: policy and critic, each with float32 weights and AdamW's two moments.
+def checkpoint_bytes(model_path: str, with_critic: bool) -> int:
+    """Estimated size of one checkpoint: policy, and critic, each with float32 weights and AdamW's two moments.
 
     The parameters are counted on a model without storage, so a name on the hub is as good as a folder.
     """
@@ -296,4 +338,4 @@ def checkpoint_bytes(model_path: str) -> int:
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_path))
-    return model.num_parameters() * 4 * 3 * 2
+    return model.num_parameters() * 4 * 3 * (2 if with_critic else 1)

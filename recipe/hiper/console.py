@@ -61,7 +61,7 @@ def quiet_terminal(log_file: Path) -> Iterator[TextIO]:
 
 
 def step_summary(metrics: dict[str, Any]) -> str:
-    """Success, length, switch rate and seconds per phase of the latest step, in one line."""
+    """Success, length, switch rate (turns of a sub-goal) and seconds per phase of the latest step, in one line."""
     parts = []
     if (held_out := metrics.get("val/success_rate")) is not None:
         parts.append(f"held-out {held_out:.1%}")
@@ -69,7 +69,8 @@ def step_summary(metrics: dict[str, Any]) -> str:
         parts.append(f"train {success:.1%}")
         parts.append(f"{metrics['rollout/episode_length']:.1f} turns")
         if (switch := metrics.get("rollout/switch_rate")) is not None:
-            parts.append(f"switch {switch:.0%}")
+            lasts = metrics.get("hierarchy/segment_length")
+            parts.append(f"switch {switch:.0%}" + ("" if lasts is None else f" ({lasts:.1f} turns)"))
     seconds = [f"{short} {metrics[name]:.1f}" for timer, short in PHASES if (name := f"timing_s/{timer}") in metrics]
     if seconds:
         parts.append("s: " + " ".join(seconds))
@@ -82,7 +83,8 @@ class ProgressBar:
     Args:
         folder: the run's folder.
         terminal: where to draw. On something that is no terminal (a pipe, a CI log), a line is printed for every
-            step and every evaluation.
+            step and every evaluation. Either way an alarm about the hierarchy (`recipe.hiper.health`) gets a line of
+            its own when it begins.
     """
 
     def __init__(self, folder: Path, terminal: TextIO):
@@ -93,6 +95,7 @@ class ProgressBar:
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._bar: tqdm | None = None
         self._shown: tuple[str, int, str] | None = None
+        self._alarm: str | None = None
 
     def __enter__(self) -> ProgressBar:
         self._thread.start()
@@ -129,3 +132,6 @@ class ProgressBar:
             if stage != before[0]:
                 print(f"  {stage}", file=self._terminal)
             self._shown = now
+        if status["alarm"] not in (None, self._alarm):
+            tqdm.write(status["alarm"], file=self._terminal)  # above the bar where there is one
+        self._alarm = status["alarm"]

@@ -180,7 +180,7 @@ def token_credit(
     return TokenCredit(advantages=advantages, loss_mask=loss_mask)
 
 
-HEAD_OF_SLOT = {3: (0, 1, 2), 2: (0, 1, 1)}
+HEAD_OF_SLOT = {3: (0, 1, 2), 2: (0, 1, 1), 1: (0, 0, 0)}
 """For each number of value heads: which head the high, low and term values of a turn are read from."""
 
 

@@ -5,9 +5,10 @@ One backbone, `num_heads` linear heads of its last hidden state:
 
     three heads   high, low, term            (HiPER's default)
     two heads     high, low                  (the paper's text)
-    one head      a scalar critic            (flat baselines)
+    one head      a value of the prompt      (turn_gae; verl's own gae reads a value at every token)
 
-Per turn three values are used, in the order of `credit.Head`; `credit.HEAD_OF_SLOT` says which head each is read from.
+Per turn up to three values are used, in the order of `credit.Head`; `credit.HEAD_OF_SLOT` says which head each is read
+from.
 With two heads the value before the switch decision, V(s_t, o_{t-1}), is the low head read at the first response token:
 the prompt shows o_{t-1}, so the head sees the sub-goal that would be kept.
 """
@@ -37,9 +38,9 @@ from verl_plugins.cpu.workers import CPUProcessGroupMixin
 MODEL_TYPE = "multi_head_value_model"
 
 
-def head_field(head: int) -> str:
-    """Name of the field that carries one head's values, one per token."""
-    return f"values_head_{head}"
+def head_fields(num_heads: int) -> list[str]:
+    """Names of the fields that carry the heads' values, one per token. A single head is verl's scalar critic."""
+    return ["values"] if num_heads == 1 else [f"values_head_{head}" for head in range(num_heads)]
 
 
 class Float32Heads(nn.Linear):
@@ -111,14 +112,12 @@ class MultiHeadValueEngine(FSDPEngineWithValueHead):
         return super().forward_backward_batch(data, loss_function, forward_only=forward_only)
 
     def prepare_model_outputs(self, output, output_args, micro_batch: TensorDict, logits_processor_func):
-        """One field per head, each as verl's scalar critic emits its values; a single head is verl's scalar critic."""
-        if self.num_heads == 1:
-            return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+        """One field per head, each as verl's scalar critic emits its values."""
         fields = {}
-        for head in range(self.num_heads):
+        for head, name in enumerate(head_fields(self.num_heads)):
             one = types.SimpleNamespace(logits=output.logits[..., head : head + 1])
             values = super().prepare_model_outputs(one, output_args, micro_batch, logits_processor_func)["values"]
-            fields[head_field(head)] = values
+            fields[name] = values
         return fields
 
 
@@ -174,13 +173,13 @@ def hierarchical_value_loss(
 
     Args:
         config: verl's critic configuration (`cliprange_value`).
-        model_output: `head_field(i)` for each head.
+        model_output: the values of each head, by `head_fields`.
         data: `value_low` `[rows]`; `old_values`, `value_targets`, `value_mask` `[rows, 3]`; `value_counts`, `dp_size`.
         dp_group: unused, part of verl's loss signature.
-        num_heads: 2 or 3.
+        num_heads: 1, 2 or 3.
         coefficients: weights of the high, low and term losses.
     """
-    values_RL = [no_padding_2_padding(model_output[head_field(head)], data) for head in range(num_heads)]
+    values_RL = [no_padding_2_padding(model_output[name], data) for name in head_fields(num_heads)]
     device = values_RL[0].device
     values = read_slots(values_RL, stacked(data["value_low"]).to(device).long())
     old, target, mask = (stacked(data[name]).to(device) for name in ("old_values", "value_targets", "value_mask"))
@@ -195,7 +194,7 @@ def hierarchical_value_loss(
 
     was_clipped = ((clipped_error > plain_error) & mask).sum(dim=0) / counts.clamp(min=1.0) * data["dp_size"]
     metrics = {}
-    for slot in Head:
+    for slot in Head if num_heads > 1 else (Head.HIGH,):
         name = slot.name.lower()
         metrics[f"critic/vf_loss_{name}"] = Metric(value=loss_per_slot[slot].detach(), aggregation=AggregationType.SUM)
         metrics[f"critic/vf_clipfrac_{name}"] = Metric(

@@ -19,6 +19,8 @@ from agent_system.errors import ConfigError, HiPERError
 
 PROFILES = ("cpu", "gpu")
 ENVIRONMENTS = ("alfworld", "webshop")
+PRESETS = ("custom", "released", "paper", "living")
+PRESET_GROUP = "algorithm/hae"
 
 CPU_ENVIRONMENT = {
     "VERL_PLATFORM": "cpu",
@@ -118,14 +120,45 @@ def check_overrides(arguments: list[str]) -> None:
     if environment not in ENVIRONMENTS:
         raise_all([f"env={environment} is not one of {', '.join(ENVIRONMENTS)}. env={ENVIRONMENTS[0]}"])
     leaves = set(flat_keys(OmegaConf.to_container(reference_config(profile, environment), resolve=False)))
-    problems = []
-    for override in OverridesParser.create().parse_overrides(given):
+    overrides = OverridesParser.create().parse_overrides(given)
+    problems = preset_problems(overrides)
+    for override in overrides:
         key = override.key_or_group
         exists = key in leaves or any(leaf.startswith(key + ".") for leaf in leaves)
         is_group = key in ("profile", "env") or "/" in key or "@" in key or key.startswith("hydra")
         if not override.is_add() and not override.is_force_add() and not exists and not is_group:
             problems.append(f"{override.input_line}: there is no key {key}.{suggestion(key, leaves)}")
     raise_all(problems)
+
+
+def preset_problems(overrides) -> list[str]:
+    """A message for a preset that does not exist, and for every override that contradicts the chosen one.
+
+    Numbers are dials and may be turned; true, false and words are what a preset consists of.
+    """
+    from importlib.resources import files
+
+    from omegaconf import OmegaConf
+
+    from recipe.hiper.checks import flat_items
+
+    chosen = [override.value() for override in overrides if override.key_or_group == PRESET_GROUP]
+    if not chosen:
+        return []
+    preset = chosen[-1]
+    if preset not in PRESETS:
+        return [f"{PRESET_GROUP}={preset} is not one of {', '.join(PRESETS)}. {PRESET_GROUP}={PRESETS[0]}"]
+    text = (files("recipe.hiper.config") / PRESET_GROUP / f"{preset}.yaml").read_text("utf-8")
+    fixed = dict(flat_items(OmegaConf.to_container(OmegaConf.create(text))))
+    problems = []
+    for override in overrides:
+        key = override.key_or_group
+        if isinstance(fixed.get(key), bool | str) and override.value() != fixed[key]:
+            problems.append(
+                f"{override.input_line} contradicts {PRESET_GROUP}={preset}, which sets {key}={fixed[key]}. Leave one "
+                f"of them out; every key of a preset can be set without it ({PRESET_GROUP}={PRESETS[0]})"
+            )
+    return problems
 
 
 def checked_and_prepared(config):
@@ -157,6 +190,7 @@ def train(config) -> None:
     from recipe.hiper.checks import checkpoint_bytes
     from recipe.hiper.console import ProgressBar, quiet_terminal
     from recipe.hiper.recorder import require_disk_space
+    from recipe.hiper.settings import number_of_heads
 
     started = time.time()
     config = checked_and_prepared(config)
@@ -164,7 +198,7 @@ def train(config) -> None:
     recorder_arguments = dict(
         folder=str(folder),
         total_steps=config.trainer.total_training_steps,
-        checkpoint_bytes=checkpoint_bytes(config.actor_rollout_ref.model.path),
+        checkpoint_bytes=checkpoint_bytes(config.actor_rollout_ref.model.path, number_of_heads(config) > 0),
         episodes_every=config.trainer.episodes_every,
     )
     if config.trainer.save_freq > 0:

@@ -78,11 +78,19 @@ def episode_metrics(turns: BatchTurns) -> dict[str, float]:
 
 
 def hierarchy_metrics(turns: BatchTurns) -> dict[str, float]:
-    """Does the hierarchy live: segment lengths and the novelty of sub-goals. Nothing for a flat agent."""
+    """Does the hierarchy live: segment lengths, novelty and reuse of sub-goals. Nothing for a flat agent.
+
+    `novel_subgoal_share`: segments whose sub-goal their episode has not had before.
+    `reused_subgoal_share`: segments whose sub-goal is also opened, word for word, in an episode of another task of the
+    batch. A sub-goal that only ever occurs in one task is no reusable skill: near 0, the planner puts the task in other
+    words; near 1, what the executor learns about a sub-goal serves many tasks. More tasks in a batch give more chances.
+    An empty sub-goal is nobody's skill and never reused; of a batch with a single task the share is not a number.
+    """
     if not _has_subgoals(turns.records):
         return {}
     lengths: list[int] = []
     novel: list[bool] = []
+    opened: list[tuple[str, str]] = []  # sub-goal and task of each segment
     for rows in turns.episodes():
         seen: set[str] = set()
         for row in rows:
@@ -90,9 +98,16 @@ def hierarchy_metrics(turns: BatchTurns) -> dict[str, float]:
             if record.boundary:
                 lengths.append(0)
                 novel.append(record.subgoal_in_force not in seen)
+                opened.append((record.subgoal_in_force, record.task_id))
                 seen.add(record.subgoal_in_force)
             lengths[-1] += 1
-    result = {"segment_length": _mean(lengths), "novel_subgoal_share": _mean(novel)}
+    tasks_of = Counter(subgoal for subgoal, _ in set(opened))
+    has_others = len({task for _, task in opened}) > 1
+    result = {
+        "segment_length": _mean(lengths),
+        "novel_subgoal_share": _mean(novel),
+        "reused_subgoal_share": _mean(subgoal != "" and tasks_of[subgoal] > 1 for subgoal, _ in opened if has_others),
+    }
     edges = (*SEGMENT_BINS, float("inf"))
     for start, end in zip(edges, edges[1:], strict=False):
         share = _mean(start <= length < end for length in lengths)
@@ -130,15 +145,15 @@ def credit_metrics(turns: BatchTurns, credit: TurnCredit) -> dict[str, float]:
     the parts of the shaped reward and the probability of SWITCH."""
     grid = turns.grid
     opens = turns.on_grid("boundary") & grid.valid
-    raw = credit.raw
+    found = credit.estimate
     result: dict[str, float] = {}
+    decisions = (("switch", found.switch, grid.valid), ("subgoal", found.subgoal, opens))
     for name, advantage, mask in (
-        ("switch", raw.adv_switch, grid.valid),
-        ("subgoal", raw.adv_high, opens),
-        ("action", raw.adv_low, grid.valid),
+        *(decisions if credit.is_hierarchical else ()),
+        ("action" if credit.is_hierarchical else "turn", found.action, grid.valid),
     ):
         result.update(_statistics(f"advantage/{name}", advantage[mask]))
-    for slot in Head:
+    for slot in Head if credit.values is not None else ():
         mask = credit.value_mask[:, slot].bool()
         name = slot.name.lower()
         result[f"critic/explained_variance_{name}"] = explained_variance(
@@ -148,7 +163,7 @@ def credit_metrics(turns: BatchTurns, credit: TurnCredit) -> dict[str, float]:
             result[f"critic/value_{name}/mean"] = float(credit.values[mask, slot].mean())
             result[f"critic/target_{name}/mean"] = float(credit.value_targets[mask, slot].mean())
     episodes = len(grid.valid)
-    shaped = credit.shaped
+    shaped = found.shaped
     result["shaping/format_penalty"] = float(shaped.format_penalty.sum() / episodes)
     result["shaping/inadmissible_penalty"] = float(shaped.inadmissible_penalty.sum() / episodes)
     result["shaping/keep_penalty"] = float(shaped.keep_penalty.sum() / episodes)

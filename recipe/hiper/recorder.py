@@ -3,10 +3,10 @@
 
 config.yaml          the resolved configuration
 metrics.jsonl        one line per step, {"step": n, ...metrics}
-curve.png            success, episode length, switch rate, value losses over steps
+curve.png            success, lengths, the health of the hierarchy and of the values over steps
 episodes/            one file per step and split, one JSON line per episode
 failures.jsonl       one line per episode that could not be played
-status.json          what the run is doing now; the progress bar reads it
+status.json          what the run is doing now, and whether its hierarchy is lost; the progress bar reads it
 tensorboard/  checkpoints/  logs/
 """
 
@@ -26,7 +26,9 @@ import numpy as np
 from agent_system.errors import HiPERError
 from agent_system.rollout.failures import FailureLog
 from agent_system.rollout.records import episode_json
+from recipe.hiper.credit import Head
 from recipe.hiper.curve import draw_curve
+from recipe.hiper.health import SWITCH_RATE, HierarchyAlarm, hierarchy_alarm
 
 if TYPE_CHECKING:
     from recipe.hiper.advantage import BatchTurns, TurnCredit
@@ -48,6 +50,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _note(what: str) -> None:
+    """Into the log, beside what the libraries say."""
+    print(f"{time.strftime('%H:%M:%S')} {what}", flush=True)
 
 
 def _write_atomically(path: Path, text: str) -> None:
@@ -79,6 +86,7 @@ class RunRecorder:
         self._stage = "starting"
         self._latest: dict[str, Any] = {}
         self._history: list[dict[str, Any]] = []
+        self._alarm: HierarchyAlarm | None = None
         self._write_status()
 
     # ---------------------------------------------------------------- progress
@@ -86,7 +94,7 @@ class RunRecorder:
     def stage(self, what: str) -> None:
         """Say what the run is doing now."""
         self._stage = what
-        print(f"{time.strftime('%H:%M:%S')} {what}", flush=True)  # into the log, beside what the libraries say
+        _note(what)
         self._write_status()
 
     def resumed_from(self, step: int) -> None:
@@ -97,6 +105,7 @@ class RunRecorder:
         self._history = [row for row in rows if row["step"] <= step]
         self._rewrite_metrics()
         self._step = step
+        self._watch_hierarchy()
         self.stage(f"resuming from the checkpoint of step {step}" if step else "starting from step 0")
 
     def _rewrite_metrics(self) -> None:
@@ -108,21 +117,37 @@ class RunRecorder:
             "step": self._step,
             "total_steps": self._total_steps,
             "metrics": self._latest,
+            "alarm": self._alarm.text if self._alarm else None,
             "time": time.time(),
         }
         _write_atomically(self.folder / STATUS_FILE, json.dumps(status))
 
+    def _watch_hierarchy(self) -> None:
+        """Renew the alarm after a change of the history; the log is told when it begins and when it is over."""
+        before, self._alarm = self._alarm, hierarchy_alarm(self._history)
+        text, text_before = (alarm and alarm.text for alarm in (self._alarm, before))
+        if text != text_before:
+            _note(text or "Hierarchy alarm is over")
+
     # ---------------------------------------------------------------- Tracking backend
 
     def log(self, data: Mapping[str, Any], step: int) -> None:
-        """Append the metrics of a step and redraw the curve."""
+        """Append the metrics of a step, look whether the hierarchy lives and redraw the curve.
+
+        Where there is a switch rate, `hierarchy/alarm` joins the metrics: 1 while the alarm holds, else 0.
+        """
         row = {"step": step, **{name: _plain(value) for name, value in data.items()}}
-        if self._history and self._history[-1]["step"] == step:
-            # A resumed run validates once more at the step it resumed from.
-            self._history[-1].update(row)
+        # A resumed run validates once more at the step it resumed from.
+        again = bool(self._history) and self._history[-1]["step"] == step
+        if again:
+            row = self._history.pop() | row
+        self._history.append(row)
+        self._watch_hierarchy()
+        if row.get(SWITCH_RATE) is not None:
+            row["hierarchy/alarm"] = float(self._alarm is not None)
+        if again:
             self._rewrite_metrics()
         else:
-            self._history.append(row)
             with open(self.folder / METRICS_FILE, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         self._step = step
@@ -175,15 +200,15 @@ def require_disk_space(checkpoint_folder: str, needed: int) -> None:
 
 
 def _turn_credit(credit: TurnCredit, episode: int, turn: int, row: int) -> dict[str, Any]:
-    raw, values = credit.raw, credit.values[row].tolist()
-    at = (episode, turn)
+    found, at = credit.estimate, (episode, turn)
+    values = [None] * len(Head) if credit.values is None else credit.values[row].tolist()
     return {
-        "shaped_reward": _plain(float(credit.shaped.rewards[at])),
+        "shaped_reward": _plain(float(found.shaped.rewards[at])),
         "values": dict(zip(("high", "low", "term"), map(_plain, values), strict=True)),
         "advantages": {
-            "switch": _plain(float(raw.adv_switch[at])),
-            "subgoal": _plain(float(raw.adv_high[at])),
-            "action": _plain(float(raw.adv_low[at])),
+            "switch": _plain(float(found.switch[at])),
+            "subgoal": _plain(float(found.subgoal[at])),
+            "action": _plain(float(found.action[at])),
         },
         "switch_probability": _plain(float(credit.switch_probability[row])),
     }

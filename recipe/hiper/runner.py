@@ -95,7 +95,8 @@ def run(config: DictConfig, recorder: dict) -> None:
     if config.trainer.device == "cpu":
         require_plugin()
     checked = _with_job(config, recorder)
-    validate_config(config=checked, use_reference_policy=need_reference_policy(checked), use_critic=True)
+    has_reference = need_reference_policy(checked)
+    validate_config(config=checked, use_reference_policy=has_reference, use_critic=checked.critic.enable)
     try:
         run_ppo(checked, task_runner_class=HiPERTaskRunner)
     except ray.exceptions.RayTaskError as error:

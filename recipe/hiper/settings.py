@@ -9,14 +9,13 @@ they are read here, once, and taken out of the configuration that verl sees.
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from recipe.hiper.estimate import OF_GROUPS, EstimatorConfig
 from recipe.hiper.hae import HAEConfig
 from recipe.hiper.shaping import ShapingConfig
-
-ESTIMATORS = ("hae", "gae")
 
 OWN_KEYS = (
     "actor_rollout_ref.actor.use_invalid_action_penalty",
@@ -34,23 +33,17 @@ class HiPERSettings:
     """What the trainer needs of HiPER's own keys.
 
     Attributes:
-        estimator: `algorithm.adv_estimator`.
-        hae: the estimator's settings.
-        shaping: penalties added to the environment's rewards.
-        whiten: `algorithm.hae.norm_adv`.
+        estimator: `algorithm.adv_estimator` and its settings.
         regularize_copies: `algorithm.hae.regularize_copies`, see `credit.token_credit`.
         random_signs: `algorithm.hae.random_signs`: a control that must not learn.
-        num_heads: value heads of the critic (three, two, or one for the flat baselines).
+        num_heads: value heads of the critic: three, two, one without hierarchy, none where there is no critic.
         value_coefficients: weights of the high, low and term value losses.
         updates_per_step: number of equal mini-batches a step's rows are cut into; None for mini-batches of
             `ppo_mini_batch_size` rows, whose number grows with the length of the episodes.
         poll_interval: seconds between two looks at the finished episodes.
     """
 
-    estimator: str
-    hae: HAEConfig
-    shaping: ShapingConfig
-    whiten: bool
+    estimator: EstimatorConfig
     regularize_copies: bool
     random_signs: bool
     num_heads: int
@@ -63,10 +56,14 @@ class HiPERSettings:
         """Read the keys. Values out of range raise ValueError; `recipe.hiper.checks` reports them all together."""
         algorithm, critic = config.algorithm, config.critic
         return cls(
-            estimator=algorithm.adv_estimator,
-            hae=hae_config(config),
-            shaping=shaping_config(config),
-            whiten=algorithm.hae.norm_adv,
+            estimator=EstimatorConfig(
+                name=algorithm.adv_estimator,
+                hae=hae_config(config),
+                shaping=shaping_config(config),
+                whiten=algorithm.hae.norm_adv,
+                divide_by_std=algorithm.norm_adv_by_std_in_grpo,
+                step_weight=algorithm.gigpo.step_weight,
+            ),
             regularize_copies=algorithm.hae.regularize_copies,
             random_signs=algorithm.hae.random_signs,
             num_heads=number_of_heads(config),
@@ -89,25 +86,38 @@ def hae_config(config: DictConfig) -> HAEConfig:
 
 
 def shaping_config(config: DictConfig) -> ShapingConfig:
-    """The penalties. `use_invalid_action_penalty=False` is a coefficient of 0."""
+    """The penalties. `use_invalid_action_penalty=False` is a coefficient of 0.
+
+    What stands under `algorithm.hae` belongs to that estimator: the others are given the environment's rewards and the
+    penalties for replies that cannot be read or carried out, and nothing about keeping and switching.
+    """
     actor, hae = config.actor_rollout_ref.actor, config.algorithm.hae
-    return ShapingConfig(
+    every = ShapingConfig(
         invalid_action_penalty_coef=actor.invalid_action_penalty_coef if actor.use_invalid_action_penalty else 0.0,
         inadmissible_penalty=config.algorithm.inadmissible_penalty,
+    )
+    of_hae = replace(
+        every,
         keep_penalty=hae.keep_penalty,
         keep_penalty_mode=hae.keep_penalty_mode,
         keep_consistency_penalty=hae.keep_consistency_penalty,
         keep_consistency_requires_both=hae.keep_consistency_requires_both,
+        penalty_credit=hae.penalty_credit,
+        switch_cost=hae.switch_cost,
     )
+    return of_hae if config.algorithm.adv_estimator == "hae" else every
 
 
 def number_of_heads(config: DictConfig) -> int:
-    """Value heads the configuration asks for: 3, 2, or 1 for estimators without hierarchy."""
+    """Value heads the configuration asks for: 3, 2, 1 for estimators without hierarchy, 0 for those of groups."""
+    if config.algorithm.adv_estimator in OF_GROUPS:
+        return 0
     if config.algorithm.adv_estimator != "hae":
         return 1
-    if config.critic.use_three_heads_critic:
-        return 3
-    return 2 if config.critic.use_two_heads_critic else 1
+    three, two = config.critic.use_three_heads_critic, config.critic.use_two_heads_critic
+    if two:
+        return 2
+    return 3 if three or three is None else 1
 
 
 def verl_config(config: DictConfig) -> DictConfig:
@@ -119,6 +129,8 @@ def verl_config(config: DictConfig) -> DictConfig:
         for key in OWN_KEYS:
             section, name = key.rsplit(".", 1)
             OmegaConf.select(config, section).pop(name)
-        config.critic.enable = True
+        config.critic.enable = heads > 0
+        if heads == 0:
+            config.trainer.critic_warmup = 0  # else these first steps would teach nobody
         config.critic.model.override_config.num_value_heads = heads
     return config

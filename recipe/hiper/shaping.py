@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 KeepPenaltyMode = Literal["fixed", "normalized"]
+PenaltyCredit = Literal["turn", "switch"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class ShapingConfig:
             KEEP turn of an episode of T turns, so that the episode pays `keep_penalty` times its share of KEEP turns.
         keep_consistency_penalty: added on a KEEP turn whose reply does not repeat the kept sub-goal; at most 0.
         keep_consistency_requires_both: skip that penalty where the kept or the written sub-goal is empty.
+        penalty_credit: "turn" makes the two KEEP penalties part of the turn's reward, so that every decision before
+            them is charged too (released code). "switch" charges the decision to keep, and nothing else.
+        switch_cost: price of a SWITCH, charged to that decision alone; at least 0. See `estimate.switch_charge`.
 
     Raises:
         ValueError: a value outside its range; the message names the key.
@@ -40,6 +44,8 @@ class ShapingConfig:
     keep_penalty_mode: KeepPenaltyMode = "fixed"
     keep_consistency_penalty: float = 0.0
     keep_consistency_requires_both: bool = True
+    penalty_credit: PenaltyCredit = "turn"
+    switch_cost: float = 0.0
 
     def __post_init__(self) -> None:
         # `not (a <= b)` also refuses NaN.
@@ -56,17 +62,21 @@ class ShapingConfig:
             if not value <= 0.0:
                 key = f"{section}.{name}"
                 raise ValueError(f"{key} = {value} is added to the reward, so it must be <= 0; for example {key}=-0.3")
-        modes = get_args(KeepPenaltyMode)
-        if self.keep_penalty_mode not in modes:
-            key = "algorithm.hae.keep_penalty_mode"
-            raise ValueError(f"{key} = {self.keep_penalty_mode!r} is not one of {modes}; for example {key}={modes[0]}")
+        if not self.switch_cost >= 0.0:
+            key = "algorithm.hae.switch_cost"
+            raise ValueError(f"{key} = {self.switch_cost} is a price, so it must be >= 0; for example {key}=0.1")
+        for name, kind in (("keep_penalty_mode", KeepPenaltyMode), ("penalty_credit", PenaltyCredit)):
+            key, modes, value = f"algorithm.hae.{name}", get_args(kind), getattr(self, name)
+            if value not in modes:
+                raise ValueError(f"{key} = {value!r} is not one of {modes}; for example {key}={modes[0]}")
 
 
 @dataclass(frozen=True)
 class ShapedRewards:
     """Shaped rewards and their parts, each `[episodes, turns]` and zero outside valid turns.
 
-    `rewards` is the environment's reward plus the four parts; the parts are zero or negative.
+    `rewards` is the environment's reward plus the four parts, or, with `penalty_credit` "switch", plus the first two;
+    the parts are zero or negative.
     """
 
     rewards: Tensor
@@ -134,9 +144,11 @@ def shaped_rewards(
     if config.keep_penalty_mode == "normalized":
         keep_penalty = keep_penalty / valid.sum(dim=1, keepdim=True).clamp(min=1)
     consistency_penalty = zeros.masked_fill(drifted, config.keep_consistency_penalty)
-    environment = torch.where(valid, rewards.to(dtype), zeros)
+    total = torch.where(valid, rewards.to(dtype), zeros) + format_penalty + inadmissible_penalty
+    if config.penalty_credit == "turn":
+        total = total + keep_penalty + consistency_penalty
     return ShapedRewards(
-        rewards=environment + format_penalty + inadmissible_penalty + keep_penalty + consistency_penalty,
+        rewards=total,
         format_penalty=format_penalty,
         inadmissible_penalty=inadmissible_penalty,
         keep_penalty=keep_penalty,

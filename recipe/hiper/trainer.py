@@ -21,21 +21,23 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.device import get_device_name
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
-from recipe.hiper.advantage import BatchTurns, TurnCredit, hae_credit
+from agent_system.errors import HiPERError
+from recipe.hiper.advantage import BatchTurns, turn_credit
 from recipe.hiper.credit import read_slots, stacked
 from recipe.hiper.critic import (
     CPUMultiHeadCriticWorker,
     MultiHeadCriticWorker,
-    head_field,
+    head_fields,
     hierarchical_value_loss,
 )
+from recipe.hiper.estimate import WITH_CRITIC
 from recipe.hiper.metrics import batch_metrics, credit_metrics, entropy_metrics, validation_metrics
 from recipe.hiper.recorder import RunRecorder
 from recipe.hiper.rollout_watch import WatchedReplayBuffer
 from recipe.hiper.settings import HiPERSettings
 from verl_plugins.cpu.trainer import cpu_role_workers
 
-FLAT_CRITIC_METRICS = ("critic/values/", "critic/returns/", "critic/vf_explained_var", "critic/advantages/")
+TOKEN_CRITIC_METRICS = ("critic/values/", "critic/returns/", "critic/vf_explained_var", "critic/advantages/")
 """verl's statistics of one scalar value per token. Positions with and without a target are mixed in them."""
 
 
@@ -57,8 +59,14 @@ def read_turns(batch: KVBatchMeta) -> BatchTurns:
     return BatchTurns.from_fields(batch.keys, padding, list(data["extra_fields"]))
 
 
+class NoSignalLeft(HiPERError):
+    """The group filter found too few tasks to learn from."""
+
+
 class HiPERTrainer(PPOTrainerSync):
-    """Trains one plan-execute model with HAE (`adv_estimator=hae`), or a flat baseline with verl's own `gae`.
+    """Trains one model on whole episodes, with the advantages of `algorithm.adv_estimator`.
+
+    `gae` is verl's own and is left to it, but for the penalties of single turns.
 
     Args:
         config: verl's configuration, without HiPER's own keys (`settings.verl_config`).
@@ -69,8 +77,11 @@ class HiPERTrainer(PPOTrainerSync):
     def __init__(self, config: DictConfig, settings: HiPERSettings, recorder: RunRecorder):
         self.settings = settings
         self.recorder = recorder
+        name = settings.estimator.name
+        self._is_verls_own = name == "gae"
+        self._has_turn_values = name in WITH_CRITIC and not self._is_verls_own
         self._turns: BatchTurns | None = None
-        self._credit: TurnCredit | None = None
+        self._refilled = 0
         self._validation: dict[str, float] = {}
         super().__init__(config)
 
@@ -98,7 +109,7 @@ class HiPERTrainer(PPOTrainerSync):
     def _setup(self) -> None:
         self.recorder.stage("starting the policy, the critic and vLLM")
         super()._setup()
-        if self.settings.estimator == "hae":
+        if self._has_turn_values:
             self.critic_wg.set_loss_fn(
                 partial(
                     hierarchical_value_loss,
@@ -128,7 +139,26 @@ class HiPERTrainer(PPOTrainerSync):
         self.recorder.stage(f"evaluating on {len(self.val_dataset)} held-out tasks")
 
     def on_step_begin(self) -> None:
+        self._refilled = 0
         self.recorder.stage(f"step {self.global_steps}/{self.total_training_steps}")
+
+    def _add_prompts_to_generate(self, num_prompts: int) -> int:
+        """Play more tasks in place of those that the group filter took out (`algorithm.filter_groups`).
+
+        Raises:
+            NoSignalLeft: as many batches as are allowed were taken out in this step. verl itself would go on for ever.
+        """
+        self._refilled += num_prompts
+        tasks, limit = self.config.data.train_batch_size, self.config.algorithm.filter_groups.max_num_gen_batches
+        if self._refilled > tasks * limit:
+            raise NoSignalLeft(
+                f"step {self.global_steps}: after {limit} more batches of {tasks} tasks there are still not {tasks} "
+                "whose episodes end differently; the others are always won or always lost. "
+                f"algorithm.filter_groups.max_num_gen_batches={2 * limit} to look longer, "
+                f"env.rollout.n={2 * self.config.env.rollout.n} for more episodes of each task, or "
+                "algorithm.filter_groups.enable=False"
+            )
+        return super()._add_prompts_to_generate(num_prompts)
 
     def _on_episodes(self, batch: KVBatchMeta, partition_id: str) -> None:
         """Called with every complete set of episodes, before verl touches it."""
@@ -158,13 +188,13 @@ class HiPERTrainer(PPOTrainerSync):
         batch = tensors_only(batch)
         # With LoRA, verl asks for the reference policy by this mark and leaves it there; the critic would obey it too.
         batch.extra_info.pop("no_lora_adapter", None)
-        if self.settings.estimator != "hae":
+        if self._is_verls_own:
             return super()._compute_values(batch, metrics)
         batch.extra_info.update(
             {"compute_loss": False, "temperature": self.config.actor_rollout_ref.rollout.temperature}
         )
         ray.get(self.critic_wg.infer_batch(batch).futures)
-        names = [head_field(head) for head in range(self.settings.num_heads)]
+        names = head_fields(self.settings.num_heads)
         data = tq.kv_batch_get(
             keys=batch.keys, partition_id=batch.partition_id, select_fields=[*names, "response_mask"]
         )
@@ -180,10 +210,10 @@ class HiPERTrainer(PPOTrainerSync):
         )
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        if self.settings.estimator != "hae":
-            return self._compute_flat_advantage(batch, metrics)
-        turns = self._turns
-        fields = ["old_values", "old_log_probs", "response_mask"]
+        if self._is_verls_own:
+            return self._compute_verls_advantage(batch, metrics)
+        turns = self._turns if self._has_turn_values else read_turns(batch)
+        fields = ["old_log_probs", "response_mask", *(["old_values"] if self._has_turn_values else [])]
         # verl computes no entropy where it takes the log-probabilities over from vLLM
         has_entropy = not (self.config.algorithm.get("rollout_correction") or {}).get("bypass_mode")
         data = tq.kv_batch_get(
@@ -193,8 +223,9 @@ class HiPERTrainer(PPOTrainerSync):
         )
         response_mask = data["response_mask"]
         log_probs = data["old_log_probs"].to_padded_tensor(0.0).float()
-        credit = hae_credit(turns, stacked(data["old_values"]).float(), log_probs, self.settings)
-        self._credit = credit
+        values = stacked(data["old_values"]).float() if self._has_turn_values else None
+        is_response = response_mask.to_padded_tensor(0)
+        credit = turn_credit(turns, values, log_probs, self.settings, is_response)
         metrics.update(batch_metrics(turns))
         metrics.update(credit_metrics(turns, credit))
         if has_entropy:
@@ -217,11 +248,11 @@ class HiPERTrainer(PPOTrainerSync):
             ),
         )
 
-    def _compute_flat_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+    def _compute_verls_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         """verl's own estimator; only the penalties of single turns are added to the rewards before it."""
         turns = read_turns(batch)
         metrics.update(batch_metrics(turns))
-        shaping = self.settings.shaping
+        shaping = self.settings.estimator.shaping
         penalties = shaping.inadmissible_penalty * turns.inadmissible - (
             shaping.invalid_action_penalty_coef * turns.malformed
         )
@@ -247,7 +278,7 @@ class HiPERTrainer(PPOTrainerSync):
         return self._in_equal_mini_batches(self.config.critic, super()._update_critic, batch, metrics)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        if self.settings.estimator == "hae":
+        if not self._is_verls_own:
             # The loss averages over `response_mask`, its normaliser counts `loss_mask`: both must be the credit mask.
             data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["credit_mask"])
             mask = data["credit_mask"]
@@ -280,8 +311,8 @@ class HiPERTrainer(PPOTrainerSync):
 
     def _compute_metrics(self, batch: KVBatchMeta, metrics, timing_raw, global_steps, epoch) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
-        if self.settings.estimator == "hae":
-            for name in [name for name in metrics if name.startswith(FLAT_CRITIC_METRICS)]:
+        if not self._is_verls_own:
+            for name in [name for name in metrics if name.startswith(TOKEN_CRITIC_METRICS)]:
                 metrics.pop(name)
 
     def _save_checkpoint(self) -> None:

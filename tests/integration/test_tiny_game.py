@@ -148,6 +148,33 @@ def test_hae_reaches_the_optimum(player, optimum, tmp_path):
     assert last["val/episode_length"] == pytest.approx(best_turns, abs=0.25)
 
 
+def test_gigpo_plays_groups_that_teach_something_and_starts_no_critic(player, tmp_path):
+    rows = train(
+        tmp_path / "run",
+        player,
+        2,
+        "algorithm.adv_estimator=gigpo",
+        "algorithm.filter_groups.enable=True",
+        "env.rollout.n=4",
+        "data.train_batch_size=6",
+        "trainer.critic_warmup=2",
+    )
+    for step, row in enumerate(rows[1:], start=1):
+        assert_policies_agree(row)
+        assert_finite(row, "actor/pg_loss", "actor/grad_norm", "advantage/turn/std")  # from the first step on
+        assert not [name for name in row if name.startswith("critic/v")]
+        groups = defaultdict(list)
+        for episode in read_json_lines(tmp_path / "run" / "episodes" / f"train_{step:06d}.jsonl"):
+            groups[episode["session"].rsplit("_", 1)[0]].append(episode)
+        assert len(groups) == 6
+        for group in groups.values():
+            assert len(group) == 4 and len({episode["task_id"] for episode in group}) == 1
+            assert len({episode["return"] for episode in group}) > 1, "a group without signal was not replaced"
+            # All begin with the same observation, so the first turns are compared twice: with two means taken off.
+            firsts = [episode["trajectory"][0]["advantages"]["action"] for episode in group]
+            assert sum(firsts) == pytest.approx(0, abs=1e-4) and max(firsts) > 0
+
+
 def test_without_a_learning_rate_nothing_is_learned(player, tmp_path):
     """So it is the updates that do it, and nothing else moves the weights."""
     rows = train(tmp_path / "run", player, 2, "actor_rollout_ref.actor.optim.lr=0", "trainer.critic_warmup=0")

@@ -267,6 +267,34 @@ def test_flat_gae_is_verls_own(workplace):
     assert not (run.folder / "checkpoints").exists()
 
 
+def test_turn_gae_has_one_head_and_one_advantage_a_turn(workplace):
+    run = train(workplace, "turn-gae", "algorithm.adv_estimator=turn_gae", "algorithm.lam=0.95", *SHORT)
+    for step in (1, 2):
+        metrics = run.metrics[step]
+        assert_policies_agree(metrics)
+        assert_finite(metrics, "critic/vf_loss_high", "critic/grad_norm", "actor/grad_norm", "advantage/turn/std")
+        assert metrics["actor/grad_norm"] > 0 and "critic/vf_loss_low" not in metrics
+        # Every token of every reply is trained on.
+        assert metrics["actor/trained_tokens_per_turn"] == pytest.approx(metrics["response_length/mean"])
+        for episode in run.episodes("train", step):
+            turns, advantage = episode["trajectory"], 0.0
+            for turn, after in reversed(list(zip(turns, [*turns[1:], None], strict=True))):
+                next_value = after["values"]["high"] if after else 0.0
+                delta = turn["shaped_reward"] + 0.95 * next_value - turn["values"]["high"]
+                advantage = delta + 0.95 * 0.95 * advantage
+                assert turn["advantages"]["action"] == pytest.approx(advantage, abs=1e-5)
+                assert turn["advantages"]["switch"] == turn["advantages"]["action"]
+    assert run.metrics[2]["critic/value_high/mean"] != 0, "the critic has learned something"
+
+
+def test_a_group_filter_with_nothing_left_says_so(workplace):
+    """No model of this size wins a game: every group is filtered, for ever if nobody counted."""
+    groups = ("algorithm.adv_estimator=grpo", "env.rollout.n=2", f"data.train_batch_size={EPISODES // 2}")
+    filtered = ("algorithm.filter_groups.enable=True", "algorithm.filter_groups.max_num_gen_batches=1")
+    with pytest.raises(AssertionError, match=r"filter_groups\.max_num_gen_batches=2 to look longer, env\.rollout\.n=4"):
+        train(workplace, "nothing-left", *groups, *filtered, *SHORT)
+
+
 def test_two_heads_the_papers_switch_advantage_and_bootstrap_on_two_processes(workplace):
     run = train(
         workplace,

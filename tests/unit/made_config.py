@@ -20,19 +20,22 @@ ENVIRONMENTS = sorted(path.stem for path in (CONFIG_FOLDER / "env").glob("*.yaml
 
 
 @cache
-def reference(profile: str = "cpu", environment: str = "alfworld") -> DictConfig:
+def reference(profile: str = "cpu", environment: str = "alfworld", preset: str = "custom") -> DictConfig:
     """A profile without overrides, with the number of GPUs filled in as on a machine with four. Not to be changed."""
     GlobalHydra.instance().clear()
     with initialize_config_module("recipe.hiper.config", version_base=None):
-        config = compose("hiper_trainer", overrides=[f"profile={profile}", f"env={environment}"])
+        overrides = [f"profile={profile}", f"env={environment}", f"algorithm/hae={preset}"]
+        config = compose("hiper_trainer", overrides=overrides)
     if config.trainer.n_gpus_per_node is None:
         config.trainer.n_gpus_per_node = 4
     return config
 
 
-def composed(*overrides: str, profile: str = "cpu", environment: str = "alfworld") -> DictConfig:
+def composed(
+    *overrides: str, profile: str = "cpu", environment: str = "alfworld", preset: str = "custom"
+) -> DictConfig:
     """A copy of a profile with overrides of values. Composing anew for every test would take minutes in all."""
-    config = deepcopy(reference(profile, environment))
+    config = deepcopy(reference(profile, environment, preset))
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         exists = OmegaConf.select(config, override.key_or_group, throw_on_missing=False) is not None
         OmegaConf.update(config, override.key_or_group, override.value(), force_add=override.is_add() or not exists)

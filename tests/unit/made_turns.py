@@ -8,6 +8,7 @@ from typing import Any
 
 from agent_system.rollout.records import TurnRecord
 from recipe.hiper.advantage import BatchTurns
+from recipe.hiper.estimate import EstimatorConfig
 from recipe.hiper.hae import HAEConfig
 from recipe.hiper.settings import HiPERSettings
 from recipe.hiper.shaping import ShapingConfig
@@ -75,14 +76,16 @@ def batch_turns(
 
 
 def made_settings(
-    hae: HAEConfig, shaping: ShapingConfig | None = None, *, whiten: bool = False, num_heads: int = 3
+    hae: HAEConfig,
+    shaping: ShapingConfig | None = None,
+    *,
+    whiten: bool = False,
+    num_heads: int = 3,
+    estimator: str = "hae",
 ) -> HiPERSettings:
     """Settings of a run, nothing shaped unless asked for."""
     return HiPERSettings(
-        estimator="hae",
-        hae=hae,
-        shaping=shaping or ShapingConfig(),
-        whiten=whiten,
+        estimator=EstimatorConfig(estimator, hae, shaping or ShapingConfig(), whiten=whiten),
         regularize_copies=False,
         random_signs=False,
         num_heads=num_heads,

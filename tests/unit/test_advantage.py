@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from made_turns import after_cut, batch_turns, keep, made_settings, turn
 
 from agent_system.plan_execute.protocol import Problem
-from recipe.hiper.advantage import BatchTurns, TurnCredit, hae_credit, switch_probability
+from recipe.hiper.advantage import BatchTurns, TurnCredit, switch_probability, turn_credit
 from recipe.hiper.credit import Head, whiten
 from recipe.hiper.hae import HAEConfig
 from recipe.hiper.shaping import ShapingConfig
@@ -49,7 +49,7 @@ LOG_PROBS[:, 2:] = -5.0
 
 
 def credit_of(config: HAEConfig, rows=ROWS, values=VALUES, log_probs=LOG_PROBS, padding=(), **options) -> TurnCredit:
-    return hae_credit(batch_turns(rows, padding), values, log_probs, made_settings(config, **options))
+    return turn_credit(batch_turns(rows, padding), values, log_probs, made_settings(config, **options))
 
 
 def test_rows_become_episodes():
@@ -88,7 +88,7 @@ def test_malformed_counts_turns_only():
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# hae_credit by hand. gamma = lam_seg = 1/2, lam_turn = 1.
+# turn_credit by hand. gamma = lam_seg = 1/2, lam_turn = 1.
 
 
 def test_won_episode_by_hand():
@@ -98,9 +98,9 @@ def test_won_episode_by_hand():
     switch  returns within the segment 8; 2/2 = 1; 1/2, minus V_term 5; 3; 1
     """
     credit = credit_of(HALVES)
-    assert credit.raw.adv_low[0].tolist() == [-1.5, -3.0, 2.0]
-    assert credit.raw.adv_high[0].tolist() == [-2.75, 0.0, 6.0]
-    assert credit.raw.adv_switch[0].tolist() == [-0.5, -2.0, 3.0]
+    assert credit.estimate.action[0].tolist() == [-1.5, -3.0, 2.0]
+    assert credit.estimate.subgoal[0].tolist() == [-2.75, 0.0, 6.0]
+    assert credit.estimate.switch[0].tolist() == [-0.5, -2.0, 3.0]
     assert credit.value_targets[:3].tolist() == [[1.25, 0.5, 0.5], [0.0, 1.0, 1.0], [8.0, 8.0, 8.0]]
     assert credit.value_mask[:3].tolist() == [[1.0, 1.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     assert credit.token_advantages[:3].tolist() == [
@@ -117,7 +117,7 @@ def test_won_episode_by_hand():
 
 def test_regularized_copies_reach_the_loss_mask():
     settings = replace(made_settings(HALVES), regularize_copies=True)
-    credit = hae_credit(batch_turns(ROWS), VALUES, LOG_PROBS, settings)
+    credit = turn_credit(batch_turns(ROWS), VALUES, LOG_PROBS, settings)
     assert credit.token_mask[1].int().tolist() == [1, 1, 1, 1, 1, 1, 0]
     assert torch.equal(credit.token_advantages, credit_of(HALVES).token_advantages)
 
@@ -128,9 +128,9 @@ def test_random_signs_change_signs_of_whole_decisions_and_nothing_else():
     signs = set()
     for seed in range(20):
         torch.manual_seed(seed)
-        credit = hae_credit(batch_turns(ROWS), VALUES, LOG_PROBS, settings)
+        credit = turn_credit(batch_turns(ROWS), VALUES, LOG_PROBS, settings)
         assert torch.equal(credit.token_advantages.abs(), plain.abs())
-        assert torch.equal(credit.raw.adv_low, credit_of(HALVES).raw.adv_low)
+        assert torch.equal(credit.estimate.action, credit_of(HALVES).estimate.action)
         signs |= {tuple(row.tolist()) for row in torch.sign(credit.token_advantages / plain)[:, [0, 2, 4]]}
     assert len(signs) > 4  # the three decisions of a turn are drawn apart
 
@@ -138,9 +138,9 @@ def test_random_signs_change_signs_of_whole_decisions_and_nothing_else():
 def test_cut_episode_counts_as_zero_without_bootstrap():
     """low: -2; 2/2 - 1 - 2/2 = -1. high: -2. switch: -4, -3."""
     credit = credit_of(HALVES)
-    assert credit.raw.adv_low[1].tolist() == [-1.0, -2.0, 0.0]
-    assert credit.raw.adv_high[1].tolist() == [-2.0, 0.0, 0.0]
-    assert credit.raw.adv_switch[1].tolist() == [-3.0, -4.0, 0.0]
+    assert credit.estimate.action[1].tolist() == [-1.0, -2.0, 0.0]
+    assert credit.estimate.subgoal[1].tolist() == [-2.0, 0.0, 0.0]
+    assert credit.estimate.switch[1].tolist() == [-3.0, -4.0, 0.0]
 
 
 def test_cut_episode_is_bootstrapped_from_the_state_after_it():
@@ -151,9 +151,9 @@ def test_cut_episode_is_bootstrapped_from_the_state_after_it():
     switch  16/2 - 4 = 4;  16/4 - 3 = 1
     """
     credit = credit_of(replace(HALVES, bootstrap_truncated=True))
-    assert credit.raw.adv_low[1].tolist() == [1.0, 2.0, 0.0]
-    assert credit.raw.adv_high[1].tolist() == [2.0, 0.0, 0.0]
-    assert credit.raw.adv_switch[1].tolist() == [1.0, 4.0, 0.0]
+    assert credit.estimate.action[1].tolist() == [1.0, 2.0, 0.0]
+    assert credit.estimate.subgoal[1].tolist() == [2.0, 0.0, 0.0]
+    assert credit.estimate.switch[1].tolist() == [1.0, 4.0, 0.0]
     # The row of that state trains nothing, and the other episode does not change.
     assert not credit.token_mask[5].any() and not credit.value_mask[5].any()
     assert torch.equal(credit.token_advantages[:3], credit_of(HALVES).token_advantages[:3])
@@ -170,12 +170,12 @@ def test_switch_advantage_of_the_paper_by_hand():
     The value before the switch decision learns what keeping is worth, so only KEEP turns are its targets.
     """
     credit = credit_of(replace(HALVES, switch_advantage="termination"))
-    torch.testing.assert_close(credit.raw.adv_switch[0], torch.tensor([0.0, -1.0, -1.5]))
+    torch.testing.assert_close(credit.estimate.switch[0], torch.tensor([0.0, -1.0, -1.5]))
     assert credit.value_mask[:3, Head.TERM].tolist() == [0.0, 1.0, 0.0]
     assert credit.value_targets[:3, Head.TERM].tolist() == [0.0, 1.0, 0.0]
     released = credit_of(HALVES)
-    assert torch.equal(credit.raw.adv_low, released.raw.adv_low)
-    assert torch.equal(credit.raw.adv_high, released.raw.adv_high)
+    assert torch.equal(credit.estimate.action, released.estimate.action)
+    assert torch.equal(credit.estimate.subgoal, released.estimate.subgoal)
 
 
 def test_shaping_comes_before_the_estimate():
@@ -186,9 +186,9 @@ def test_shaping_comes_before_the_estimate():
         invalid_action_penalty_coef=4.0, inadmissible_penalty=-8.0, keep_penalty=-1.0, keep_consistency_penalty=-2.0
     )
     credit = credit_of(HALVES, rows, shaping=shaping)
-    assert credit.shaped.rewards.tolist() == [[0.0, -15.0, 8.0], [0.0, -1.0, 0.0]]
-    assert credit.raw.adv_low[0].tolist() == [-1.5 - 7.5, -3.0 - 15.0, 2.0]
-    assert credit.raw.adv_high[0].tolist() == [-2.75 - 7.5, 0.0, 6.0]
+    assert credit.estimate.shaped.rewards.tolist() == [[0.0, -15.0, 8.0], [0.0, -1.0, 0.0]]
+    assert credit.estimate.action[0].tolist() == [-1.5 - 7.5, -3.0 - 15.0, 2.0]
+    assert credit.estimate.subgoal[0].tolist() == [-2.75 - 7.5, 0.0, 6.0]
 
 
 @pytest.mark.parametrize("switch_advantage", ["segment_return", "termination"])
@@ -257,4 +257,4 @@ def test_a_turn_without_a_readable_switch_has_no_switch_advantage():
     """It is carried out as KEEP, q = 0, and with beta = 0 nothing is left of (q - beta)."""
     lost = keep(1, problems=("missing_switch",), spans=((0, 0), (0, 2), (2, 4)))
     credit = credit_of(replace(HALVES, switch_advantage="termination"), [ROWS[0], ("won_0", lost), *ROWS[2:]])
-    assert credit.raw.adv_switch[0, 1] == 0.0
+    assert credit.estimate.switch[0, 1] == 0.0

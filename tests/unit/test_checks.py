@@ -17,17 +17,67 @@ from recipe.hiper.prepare import game_spec, prepare_games, prepare_model, prepar
 
 # What was typed, what the message says, and the overrides in it that mend the matter (they replace what was typed).
 CASES = {
-    "unknown estimator": (["algorithm.adv_estimator=grpo"], "not one of hae", ["algorithm.adv_estimator=hae"]),
-    "critic off": (["critic.enable=False"], "estimates advantages from values", ["critic.enable=True"]),
+    "unknown estimator": (["algorithm.adv_estimator=a2c"], "not one of hae", ["algorithm.adv_estimator=hae"]),
+    "critic off": (["critic.enable=False"], "estimates advantages from values", ["critic.enable=null"]),
     "no heads": (
         ["critic.use_three_heads_critic=False"],
         "either three or two value heads",
         ["critic.use_three_heads_critic=True", "critic.use_two_heads_critic=False"],
     ),
     "too many heads": (
-        ["critic.use_two_heads_critic=True"],
+        ["critic.use_two_heads_critic=True", "critic.use_three_heads_critic=True"],
         "either three or two value heads",
         ["critic.use_three_heads_critic=True", "critic.use_two_heads_critic=False"],
+    ),
+    "heads that turn_gae does not read": (
+        ["algorithm.adv_estimator=turn_gae", "critic.use_two_heads_critic=True"],
+        "turn_gae reads one value head",
+        ["algorithm.adv_estimator=turn_gae", "critic.use_two_heads_critic=null"],
+    ),
+    "heads without a critic": (
+        ["algorithm.adv_estimator=grpo", "env.rollout.n=8", "critic.use_three_heads_critic=True"],
+        "grpo starts no critic",
+        ["algorithm.adv_estimator=grpo", "env.rollout.n=8", "critic.use_three_heads_critic=null"],
+    ),
+    "a critic for nothing": (
+        ["algorithm.adv_estimator=rloo", "env.rollout.n=8", "critic.enable=True"],
+        "a critic would be trained for nothing",
+        ["algorithm.adv_estimator=rloo", "env.rollout.n=8", "critic.enable=null"],
+    ),
+    "a group of one": (
+        ["algorithm.adv_estimator=gigpo"],
+        "env.rollout.n=1 plays one",
+        ["algorithm.adv_estimator=gigpo", "env.rollout.n=8"],
+    ),
+    "a filter over groups of one": (
+        ["algorithm.filter_groups.enable=True"],
+        "plays one episode of each",
+        ["algorithm.filter_groups.enable=True", "env.rollout.n=8"],
+    ),
+    "a filter that never ends": (
+        ["algorithm.filter_groups.enable=True", "env.rollout.n=8", "algorithm.filter_groups.max_num_gen_batches=0"],
+        "a step never ends",
+        ["algorithm.filter_groups.enable=True", "env.rollout.n=8", "algorithm.filter_groups.max_num_gen_batches=10"],
+    ),
+    "a filter by something else": (
+        ["algorithm.filter_groups.enable=True", "env.rollout.n=8", "algorithm.filter_groups.metric=acc"],
+        "episodes are compared by their reward",
+        ["algorithm.filter_groups.enable=True", "env.rollout.n=8", "algorithm.filter_groups.metric=reward"],
+    ),
+    "a lambda over 1": (
+        ["algorithm.adv_estimator=turn_gae", "algorithm.lam=1.1"],
+        "(algorithm.lam) = 1.1 is not in [0, 1]",
+        ["algorithm.adv_estimator=turn_gae", "algorithm.lam=1.0"],
+    ),
+    "a price that pays": (
+        ["algorithm.hae.switch_cost=-0.1"],
+        "is a price, so it must be >= 0",
+        ["algorithm.hae.switch_cost=0.1"],
+    ),
+    "unknown debtor": (
+        ["algorithm.hae.penalty_credit=token"],
+        "is not one of",
+        ["algorithm.hae.penalty_credit=turn"],
     ),
     "async_save of the actor": (
         ["actor_rollout_ref.actor.checkpoint.async_save=True"],
@@ -139,9 +189,9 @@ CASES = {
         "no meaning for turn-level rewards",
         ["algorithm.use_kl_in_reward=False", "actor_rollout_ref.actor.use_kl_loss=True"],
     ),
-    "filtered groups": (
+    "particle filter": (
         ["algorithm.use_pf_ppo=True"],
-        "needs groups with scores",
+        "is not supported here",
         ["algorithm.use_pf_ppo=False"],
     ),
     "text for a number": (["env.max_steps=many"], "a number is expected", ["env.max_steps=20"]),
@@ -220,6 +270,23 @@ def test_unknown_overrides_are_found_before_hydra_stops_at_the_first():
     check_overrides(["profile=cpu", "env=alfworld", "env.seed=1", "+actor_rollout_ref.model.override_config.x=1"])
 
 
+@pytest.mark.parametrize("contradiction", ["critic.use_two_heads_critic=False", "algorithm.hae.penalty_credit=switch"])
+def test_a_preset_is_not_contradicted(contradiction):
+    with pytest.raises(ConfigError, match=f"{contradiction} contradicts algorithm/hae=paper, which sets"):
+        check_overrides(["profile=cpu", "algorithm/hae=paper", contradiction])
+
+
+def test_the_dials_of_a_preset_can_be_turned():
+    check_overrides(["profile=cpu", "algorithm/hae=living", "algorithm.hae.switch_cost=0.05"])
+    check_overrides(["profile=cpu", "algorithm/hae=custom", "critic.use_two_heads_critic=True"])
+    check_overrides(["profile=cpu", "algorithm/hae=paper", "algorithm.hae.switch_advantage=termination"])
+
+
+def test_an_unknown_preset_is_named():
+    with pytest.raises(ConfigError, match="algorithm/hae=papers is not one of custom, released, paper, living"):
+        check_overrides(["profile=cpu", "algorithm/hae=papers"])
+
+
 def test_nothing_similar_is_no_suggestion():
     assert suggestion("zzz.qqq", ["env.max_steps"]) == ""
 
@@ -281,7 +348,8 @@ def test_the_size_of_a_checkpoint_is_estimated_from_the_weights(tmp_path):
     config.save_pretrained(tmp_path)
     parameters = sum(parameter.numel() for parameter in Qwen2ForCausalLM(config).parameters())
     assert parameters == 11 * 4 + 4 * (4 * 4) + 3 * 4 + 3 * 4 * 6 + 3 * 4, "the tied output layer is stored once"
-    assert checkpoint_bytes(str(tmp_path)) == parameters * 4 * 3 * 2
+    assert checkpoint_bytes(str(tmp_path), with_critic=True) == parameters * 4 * 3 * 2
+    assert checkpoint_bytes(str(tmp_path), with_critic=False) == parameters * 4 * 3
 
 
 # ---------------------------------------------------------------------------------------------------------------------

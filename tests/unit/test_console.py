@@ -28,6 +28,8 @@ def test_a_step_in_one_line():
     assert step_summary({"val/success_rate": 0.333} | STEP).startswith("held-out 33.3% | train 25.0%")
     assert step_summary({"val/success_rate": 0.333}) == "held-out 33.3%"
     assert step_summary({}) == ""
+    lasts = step_summary(STEP | {"hierarchy/segment_length": 3.21})
+    assert lasts == "train 25.0% | 12.3 turns | switch 50% (3.2 turns) | s: rollout 3.2 actor 1.0"
 
 
 def test_without_a_terminal_a_line_per_step(tmp_path):
@@ -76,6 +78,39 @@ def test_on_a_terminal_one_bar(tmp_path):
         recorder.stage("step 4/4")
     drawn = output.getvalue()
     assert "3/4" in drawn and "step 4/4" in drawn and "train 25.0%" in drawn
+
+
+def run_with_an_alarm(folder, output, monkeypatch) -> None:
+    """Healthy, lost in one way, healthy, lost in the other, and looked at more often than anything changes."""
+    monkeypatch.setattr("recipe.hiper.console.POLL_S", 60.0)  # nobody else looks meanwhile
+    rates = (0.5, 1.0, 1.0, 1.0, 1.0, 0.5, 0.0, 0.0, 0.0)
+    with ProgressBar(folder, output) as bar:
+        recorder = RunRecorder(folder, total_steps=len(rates), checkpoint_bytes=1, episodes_every=0)
+        for step, rate in enumerate(rates, start=1):
+            recorder.log(STEP | {"rollout/switch_rate": rate}, step=step)
+            for _ in range(3):
+                bar._show()
+        recorder.finish()
+
+
+def test_an_alarm_is_printed_once_when_it_begins(tmp_path, monkeypatch):
+    output = io.StringIO()
+    run_with_an_alarm(tmp_path, output, monkeypatch)
+    lines = output.getvalue().splitlines()
+    first, second = [number for number, line in enumerate(lines) if line.startswith("Hierarchy alarm")]
+    assert "since step 2" in lines[first] and lines[first - 1].startswith("[4/9]")
+    assert "since step 7" in lines[second] and lines[second - 1].startswith("[9/9]")
+
+
+def test_an_alarm_stands_above_the_bar(tmp_path, monkeypatch):
+    """On a line of its own: the bar is wiped, the line written, the bar drawn again below it."""
+    output = Terminal()
+    run_with_an_alarm(tmp_path, output, monkeypatch)
+    lines = output.getvalue().split("\n")
+    assert output.getvalue().count("Hierarchy alarm") == 2
+    shown = [line.rsplit("\r", 1)[-1] for line in lines if "Hierarchy alarm" in line]
+    assert [line[: len("Hierarchy alarm")] for line in shown] == ["Hierarchy alarm"] * 2
+    assert "9/9" in lines[-2] and "switch 0%" in lines[-2]
 
 
 def test_what_an_earlier_run_left_is_not_shown(tmp_path):

@@ -15,7 +15,7 @@ from torch import Tensor
 from verl.utils import tensordict_utils as tu
 
 from recipe.hiper.credit import HEAD_OF_SLOT, Head
-from recipe.hiper.critic import Float32Heads, head_field, hierarchical_value_loss
+from recipe.hiper.critic import Float32Heads, head_fields, hierarchical_value_loss
 
 COEFFICIENTS = (0.5, 1.0, 2.0)
 CLIP = 0.5
@@ -83,7 +83,8 @@ def loss_of(batch: Batch, counts: Tensor, dp_size: int = 1) -> tuple[Tensor, dic
     )
     tu.assign_non_tensor_data(data, "value_counts", counts.tolist())
     tu.assign_non_tensor_data(data, "dp_size", dp_size)
-    output = {head_field(head): nested(rows) for head, rows in enumerate(batch.values)}
+    names = head_fields(len(batch.values))
+    output = {name: nested(rows) for name, rows in zip(names, batch.values, strict=True)}
     config = SimpleNamespace(cliprange_value=CLIP)
     return hierarchical_value_loss(config, output, data, num_heads=len(batch.values), coefficients=COEFFICIENTS)
 

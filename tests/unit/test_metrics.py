@@ -10,7 +10,7 @@ import torch
 from made_turns import after_cut, batch_turns, keep, made_settings, turn
 
 from agent_system.environments.base import StopReason
-from recipe.hiper.advantage import hae_credit
+from recipe.hiper.advantage import turn_credit
 from recipe.hiper.hae import HAEConfig
 from recipe.hiper.metrics import (
     batch_metrics,
@@ -139,9 +139,45 @@ def test_a_sub_goal_that_comes_back_is_not_new():
     assert hierarchy_metrics(batch_turns(rows))["novel_subgoal_share"] == 0.75
 
 
+def opened(*subgoals: str, task: str) -> list:
+    """The turns of an episode that SWITCHes on every turn."""
+    return [turn(t, subgoal_in_force=subgoal, task_id=task) for t, subgoal in enumerate(subgoals)]
+
+
+@pytest.mark.parametrize(
+    ("episodes", "reused"),
+    [
+        # "find mug" in both tasks, "heat mug" in one: 3 segments of 4
+        ([opened("find mug", "heat mug", "find mug", task="1"), opened("find mug", task="2")], 3 / 4),
+        ([opened("find mug", task="1"), opened("find cup", task="2")], 0.0),
+        # another episode of the same task, or another turn of the episode, is no other task
+        ([opened("find mug", "find mug", task="1"), opened("find mug", task="1"), opened("look", task="2")], 0.0),
+        ([opened("find mug", task="1"), opened("find mug", task="2"), opened("find mug", task="3")], 1.0),
+        # words count as they stand, and an empty sub-goal is none
+        ([opened("find mug", task="1"), opened("Find mug", task="2")], 0.0),
+        ([opened("", "find mug", task="1"), opened("", "find mug", task="2")], 2 / 4),
+    ],
+)
+def test_sub_goals_reused_across_tasks(episodes, reused):
+    rows = [(f"{name}_0", record) for name, records in zip("abc", episodes, strict=False) for record in records]
+    assert hierarchy_metrics(batch_turns(rows))["reused_subgoal_share"] == pytest.approx(reused)
+
+
+def test_a_kept_sub_goal_is_one_segment_whatever_was_typed():
+    """Only what is opened counts: not what a KEEP turn types, nor how long it lasts, nor what fills up the batch."""
+    rows = [
+        ("a_0", turn(0, subgoal_in_force="find mug", task_id="1")),
+        ("a_0", keep(1, subgoal="heat mug", subgoal_in_force="find mug", task_id="1")),
+        ("b_0", turn(0, subgoal_in_force="heat mug", task_id="2")),
+        ("pad_0", turn(0, subgoal_in_force="heat mug", task_id="1")),
+    ]
+    assert hierarchy_metrics(batch_turns(rows, padding=(3,)))["reused_subgoal_share"] == 0.0
+
+
 def test_what_there_is_nothing_of_is_not_a_number():
-    metrics = episode_metrics(batch_turns([("a_0", turn(0))]))
-    assert math.isnan(metrics["switch_rate"]) and math.isnan(metrics["keep_copied_share"])
+    metrics = batch_metrics(batch_turns([("a_0", turn(0))]))
+    for name in ("rollout/switch_rate", "rollout/keep_copied_share", "hierarchy/reused_subgoal_share"):
+        assert math.isnan(metrics[name])
 
 
 def test_a_flat_agent_has_no_decisions_to_count():
@@ -155,6 +191,7 @@ def test_names(turns):
     batch, held_out = batch_metrics(turns), validation_metrics(turns)
     assert batch["rollout/success_rate"] == held_out["val/success_rate"] == pytest.approx(1 / 3)
     assert batch["hierarchy/segment_length"] == held_out["val/segment_length"] == 2.0
+    assert {"hierarchy/reused_subgoal_share", "hierarchy/novel_subgoal_share"} <= set(batch)
     assert {name.split("/")[0] for name in batch} == {"rollout", "hierarchy"}
     assert {name.split("/")[0] for name in held_out} == {"val"}
 
@@ -168,7 +205,7 @@ def test_credit_by_hand():
     settings = made_settings(HAEConfig(1.0, 1.0, 1.0), ShapingConfig(keep_penalty=-0.5), whiten=True)
     log_probs = torch.zeros(3, 6)
     log_probs[1:, 0] = math.log(0.75)  # KEEP with 3/4, SWITCH with 3/4
-    credit = hae_credit(turns, torch.zeros(3, 3), log_probs, settings)
+    credit = turn_credit(turns, torch.zeros(3, 3), log_probs, settings)
     metrics = credit_metrics(turns, credit)
     assert metrics["advantage/action/mean"] == pytest.approx(3.0)
     assert metrics["advantage/action/abs_mean"] == pytest.approx(11 / 3)

@@ -14,7 +14,7 @@ from made_turns import batch_turns, keep, made_settings, turn
 from PIL import Image
 
 from agent_system.rollout.failures import FailureLog
-from recipe.hiper.advantage import hae_credit
+from recipe.hiper.advantage import turn_credit
 from recipe.hiper.hae import HAEConfig
 from recipe.hiper.recorder import NoSpaceLeft, RunRecorder
 
@@ -87,6 +87,50 @@ def test_the_status_says_what_is_going_on(tmp_path):
         assert status(tmp_path)["stage"] == stage
 
 
+def alarms(folder) -> list:
+    return [row.get("hierarchy/alarm") for row in lines(folder / "metrics.jsonl")]
+
+
+def test_a_hierarchy_that_is_lost_is_told(tmp_path, capsys):
+    made = recorder(tmp_path)
+    for step, rate in enumerate((0.5, 1.0, 0.99, 1.0, 0.97), start=1):
+        made.log({"rollout/switch_rate": rate}, step=step)
+        assert (status(tmp_path)["alarm"] is not None) is (step >= 4)
+        assert "\n" not in str(status(tmp_path)["alarm"])
+    assert alarms(tmp_path) == [0.0, 0.0, 0.0, 1.0, 1.0]
+    assert "since step 2" in status(tmp_path)["alarm"] and "algorithm/hae=living" in status(tmp_path)["alarm"]
+    assert capsys.readouterr().out.count("Hierarchy alarm") == 1  # in the log once, not on every step
+    made.log({"val/success_rate": 0.5}, step=6)  # an evaluation changes nothing
+    assert status(tmp_path)["alarm"] and alarms(tmp_path)[-1] is None
+    made.log({"rollout/switch_rate": 0.5}, step=7)
+    assert status(tmp_path)["alarm"] is None and alarms(tmp_path)[-1] == 0.0
+    assert "Hierarchy alarm is over" in capsys.readouterr().out
+
+
+def test_there_is_no_alarm_without_a_switch_rate(tmp_path):
+    made = recorder(tmp_path)
+    for step in range(1, 5):
+        made.log({"rollout/success_rate": 0.5, "rollout/switch_rate": math.nan} if step > 2 else {}, step=step)
+    assert status(tmp_path)["alarm"] is None and alarms(tmp_path) == [None] * 4
+
+
+def test_the_alarm_survives_a_resumption(tmp_path, capsys):
+    before = recorder(tmp_path)
+    for step in range(1, 5):
+        before.log({"rollout/switch_rate": 0.0}, step=step)
+    capsys.readouterr()
+    after = recorder(tmp_path)
+    assert status(tmp_path)["alarm"] is None
+    after.resumed_from(3)
+    assert "since step 1" in status(tmp_path)["alarm"]
+    after.log({"val/success_rate": 0.5}, step=3)  # merged with the row of step 3
+    assert alarms(tmp_path) == [0.0, 0.0, 1.0] and status(tmp_path)["alarm"]
+    assert capsys.readouterr().out.count("Hierarchy alarm") == 1
+    after = recorder(tmp_path)
+    after.resumed_from(2)
+    assert status(tmp_path)["alarm"] is None
+
+
 def test_the_curve_is_a_picture(tmp_path):
     made = recorder(tmp_path)
     made.log({"val/success_rate": 0.3}, step=0)
@@ -115,7 +159,7 @@ TURNS = [
 def test_training_episodes_hold_the_credit_of_every_turn(tmp_path):
     turns = batch_turns(TURNS, padding=(2,))
     values = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [0.0, 0.0, 0.0]])
-    credit = hae_credit(turns, values, torch.zeros(3, 6), made_settings(HAEConfig(1.0, 1.0, 1.0)))
+    credit = turn_credit(turns, values, torch.zeros(3, 6), made_settings(HAEConfig(1.0, 1.0, 1.0)))
     recorder(tmp_path).write_episodes("train", 7, turns, credit)
     (episode,) = lines(tmp_path / "episodes" / "train_000007.jsonl")
     about = {name: episode[name] for name in ("step", "session", "kind", "stop", "won", "score", "turns", "return")}

@@ -14,9 +14,11 @@ from omegaconf import OmegaConf
 from verl.workers.config import CriticConfig, RolloutConfig
 
 from recipe.hiper.checks import OPEN_SECTIONS, check_config, flat_keys
+from recipe.hiper.estimate import EstimatorConfig
 from recipe.hiper.hae import HAEConfig
+from recipe.hiper.main import PRESETS
 from recipe.hiper.main import PROFILES as OFFERED_PROFILES
-from recipe.hiper.settings import OWN_KEYS, HiPERSettings, number_of_heads, verl_config
+from recipe.hiper.settings import OWN_KEYS, HiPERSettings, number_of_heads, shaping_config, verl_config
 from recipe.hiper.shaping import ShapingConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -29,7 +31,7 @@ def test_every_shipped_configuration_can_be_run(profile, environment):
     config = composed(profile=profile, environment=environment)
     check_config(config, reference(profile, environment))
     settings = HiPERSettings.from_config(config)
-    assert settings.estimator == "hae" and settings.num_heads == 3
+    assert settings.estimator.name == "hae" and settings.num_heads == 3
 
 
 def test_every_profile_is_offered():
@@ -40,11 +42,11 @@ def test_the_gpu_profile_is_the_papers():
     """The table of hyper-parameters in arXiv 2602.16165."""
     config = composed(profile="gpu")
     settings = HiPERSettings.from_config(config)
-    assert settings.hae == HAEConfig(gamma=1.0, lam_turn=1.0, lam_seg=0.95, switch_advantage="segment_return")
-    assert settings.shaping == ShapingConfig(
+    assert settings.estimator.hae == HAEConfig(gamma=1.0, lam_turn=1.0, lam_seg=0.95, switch_advantage="segment_return")
+    assert settings.estimator.shaping == ShapingConfig(
         invalid_action_penalty_coef=0.1, keep_penalty=-0.3, keep_consistency_penalty=-0.3
     )
-    assert settings.whiten and settings.updates_per_step is None
+    assert settings.estimator.whiten and settings.updates_per_step is None
     expected = {
         "actor_rollout_ref.model.path": "Qwen/Qwen2.5-1.5B-Instruct",
         "actor_rollout_ref.actor.optim.lr": 1e-6,
@@ -85,6 +87,10 @@ def test_settings_follow_the_keys():
         "algorithm.hae.keep_penalty_mode=normalized",
         "algorithm.hae.keep_consistency_penalty=-0.2",
         "algorithm.hae.keep_consistency_requires_both=False",
+        "algorithm.hae.penalty_credit=switch",
+        "algorithm.hae.switch_cost=0.6",
+        "algorithm.norm_adv_by_std_in_grpo=False",
+        "algorithm.gigpo.step_weight=0.25",
         "actor_rollout_ref.actor.invalid_action_penalty_coef=0.4",
         "critic.use_two_heads_critic=True",
         "critic.use_three_heads_critic=False",
@@ -94,10 +100,14 @@ def test_settings_follow_the_keys():
         "trainer.poll_interval=0.5",
     )
     assert HiPERSettings.from_config(config) == HiPERSettings(
-        estimator="hae",
-        hae=HAEConfig(0.9, 0.8, 0.7, "termination", True),
-        shaping=ShapingConfig(0.4, -0.6, -3.5, "normalized", -0.2, False),
-        whiten=False,
+        estimator=EstimatorConfig(
+            name="hae",
+            hae=HAEConfig(0.9, 0.8, 0.7, "termination", True),
+            shaping=ShapingConfig(0.4, -0.6, -3.5, "normalized", -0.2, False, "switch", 0.6),
+            whiten=False,
+            divide_by_std=False,
+            step_weight=0.25,
+        ),
         regularize_copies=True,
         random_signs=True,
         num_heads=2,
@@ -106,17 +116,54 @@ def test_settings_follow_the_keys():
         poll_interval=0.5,
     )
     config.actor_rollout_ref.actor.use_invalid_action_penalty = False
-    assert HiPERSettings.from_config(config).shaping.invalid_action_penalty_coef == 0.0
-    config.algorithm.adv_estimator = "gae"
-    assert number_of_heads(config) == 1
+    assert HiPERSettings.from_config(config).estimator.shaping.invalid_action_penalty_coef == 0.0
+
+
+PRESETS_SET = {
+    "custom": (3, "segment_return", "turn"),
+    "released": (3, "segment_return", "turn"),
+    "paper": (2, "termination", "turn"),
+    "living": (3, "segment_return", "switch"),
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_sets_what_it_says_and_can_be_run(preset):
+    config = composed(preset=preset)
+    check_config(config, reference("cpu", "alfworld"))
+    settings = HiPERSettings.from_config(config)
+    heads, switch_advantage, penalty_credit = PRESETS_SET[preset]
+    assert settings.num_heads == heads and settings.estimator.hae.switch_advantage == switch_advantage
+    assert settings.estimator.shaping.penalty_credit == penalty_credit
+    assert (settings.estimator.shaping.switch_cost > 0) is (preset == "living")
+
+
+def test_every_preset_is_offered():
+    assert {path.stem for path in (CONFIG_FOLDER / "algorithm" / "hae").glob("*.yaml")} == set(PRESETS)
+
+
+def test_only_hae_charges_for_keeping_and_switching():
+    charges = ("algorithm.hae.switch_cost=1", "algorithm.hae.keep_penalty=-1")
+    config = composed("algorithm.adv_estimator=turn_gae", *charges)
+    assert shaping_config(config) == ShapingConfig(0.1, inadmissible_penalty=-0.5)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "heads"), [("hae", 3), ("turn_gae", 1), ("gae", 1), ("grpo", 0), ("rloo", 0), ("gigpo", 0)]
+)
+def test_a_critic_is_started_where_values_are_read(estimator, heads):
+    config = composed(f"algorithm.adv_estimator={estimator}", "actor_rollout_ref.model.path=somewhere")
+    assert number_of_heads(config) == heads
+    left = verl_config(config)
+    assert left.critic.enable is (heads > 0) and left.critic.model.override_config.num_value_heads == heads
 
 
 def test_verl_sees_none_of_the_keys_it_would_refuse():
     config = composed("actor_rollout_ref.model.path=somewhere")
     left = verl_config(config)
     for key in OWN_KEYS:
-        assert OmegaConf.select(config, key) is not None
-        assert OmegaConf.select(left, key) is None
+        section, name = key.rsplit(".", 1)
+        assert name in OmegaConf.select(config, section) and name not in OmegaConf.select(left, section)
     assert left.critic.enable is True
     assert left.critic.model.override_config.num_value_heads == 3
     assert left.critic.model.path == "somewhere"

