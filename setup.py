@@ -15,7 +15,7 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["agent_system*", "recipe*", "verl_plugins*"]),
     package_data={
-        "recipe.hiper": ["config/**/*.yaml"],
+        "recipe.hiper": ["config/**/*.yaml", "*.html.jinja"],
         "agent_system.rollout": ["*.yaml"],
         "agent_system.environments.webshop": ["templates/*"],
     },
