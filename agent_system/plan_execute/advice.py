@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent_system.plan_execute.prompts import PromptStyle
 from agent_system.plan_execute.protocol import KEEP, SWITCH, SwitchWord
 
 
@@ -25,3 +26,7 @@ class Advice:
     def reply(self) -> str:
         """The advice in the words of the plan-execute protocol."""
         return f"<switch>{self.switch}</switch><subgoal>{self.subgoal}</subgoal><action>{self.action}</action>"
+
+    def reply_in(self, style: PromptStyle) -> str:
+        """The reply that a prompt of this style asks for: three blocks, or the action block alone."""
+        return self.reply if style.has_subgoal else f"<action>{self.action}</action>"

@@ -183,6 +183,7 @@ def prepare_model(config: DictConfig, data_dir: Path | None, progress: bool) -> 
             episodes=settings.episodes,
             seed=settings.seed,
             history_length=config.env.history_length,
+            style=agent_kind(config.env.env_name).style("compact"),
         ),
         train=_with(default.train, steps=settings.steps, seed=settings.seed),
         model=_with(default.model, **settings.model),
@@ -215,12 +216,13 @@ def prepare(config: DictConfig, progress: bool) -> DictConfig:
             "env.webshop.split=fixed",
             100 * shared,
         )
-    trainer = config.trainer
+    groups = config.algorithm.filter_groups
+    batches = config.trainer.total_training_steps * (1 + groups.max_num_gen_batches if groups.enable else 1)
     write_task_file(
         Path(config.data.train_files),
         panels["train"],
         "train",
-        rows=config.data.train_batch_size * trainer.total_training_steps,
+        rows=config.data.train_batch_size * batches,
         order_seed=config.env.seed,
     )
     write_task_file(Path(config.data.val_files), panels["val"], "val", rows=len(panels["val"]), order_seed=None)

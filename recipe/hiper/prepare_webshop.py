@@ -13,7 +13,7 @@ from agent_system.environments.tasks import HELD_OUT_SEED, TaskPanel, held_out_s
 from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.shop import MANIFEST, open_shop
-from agent_system.environments.webshop.synthetic import CatalogueSpec
+from agent_system.environments.webshop.synthetic import GENERATOR, CatalogueSpec
 from agent_system.environments.webshop.tasks import PARTS, shop_panel
 from agent_system.errors import ConfigError
 
@@ -61,7 +61,7 @@ def prepare_shop_folder(config: DictConfig, cache: Path, progress: bool) -> Path
     catalogue = CatalogueSpec(products=webshop.generated.products, seed=webshop.generated.seed)
     spec = ShopSpec(source=webshop.source, catalogue=catalogue, small=webshop.use_small)
     if webshop.data_dir is None:
-        folder = cache / "shops" / sha256(repr(spec).encode()).hexdigest()[:12]
+        folder = cache / "shops" / sha256(f"{GENERATOR} {spec}".encode()).hexdigest()[:12]
     else:
         folder = Path(webshop.data_dir).expanduser().absolute()
         if webshop.source is None and (folder / MANIFEST).exists():

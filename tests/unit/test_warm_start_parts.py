@@ -91,6 +91,19 @@ def test_phrases_keep_out_of_names_kinds_tags_and_lines():
     assert len(find_phrases(texts, limit=2)) == 2
 
 
+def test_given_names_are_one_token_wherever_they_stand_alone():
+    text = "task: a mug with color: dark green\nactions: click[cawa] | click[dark green] | click[green]\n"
+    made = train_tokenizer([text] * MIN_COUNT, 600, 512, 8, ["cawa", "dark green"], apart=":")
+    names = {name: made.convert_tokens_to_ids(name) for name in ("cawa", "dark green")}
+    assert made.unk_token_id not in names.values()
+    ids = made(text, add_special_tokens=False).input_ids
+    assert ids.count(names["dark green"]) == 2 and ids.count(names["cawa"]) == 1
+    assert made.decode(ids) == text
+    assert names["cawa"] not in made("click[cawas]", add_special_tokens=False).input_ids
+    phrases = find_phrases([text] * MIN_COUNT, 8, ["cawa", "dark green"], apart=":")
+    assert phrases and not [phrase for phrase in phrases if "cawa" in phrase or "dark green" in phrase or ":" in phrase]
+
+
 def test_a_chat_is_exactly_the_prompt(tokenizer):
     chat = tokenizer.apply_chat_template(
         [{"role": "user", "content": PROMPT}], add_generation_prompt=True, return_dict=False

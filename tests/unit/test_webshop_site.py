@@ -193,23 +193,6 @@ def test_page_without_the_task(site):
     assert site.page_text() == "'Back to Search' [SEP] 'Page 1 (Total results: 0)' [SEP] 'Next >'"
 
 
-def test_compact_text(site):
-    assert site.compact_text() == "search page"
-    play(site, "search[mug]")
-    first = f"{MUG.asin.lower()} {MUG.title} $14.5"
-    assert site.compact_text().startswith(f"results page 1 of 25 for mug: {first} | b000000000 Mug 0 $14.5 | ")
-    play(site, f"click[{MUG.asin}]", "click[large]")
-    assert site.compact_text() == f"item: {MUG.title} | $14.5 | color: not chosen | size: large"
-    play(site, "click[features]")
-    assert site.compact_text() == "features: Holds 12 ounces | Lead free glaze"
-    play(site, "click[< prev]", "click[< prev]")
-    assert f"{first} seen | " in site.compact_text()
-    play(site, f"click[{MUG.asin}]", "click[reviews]")
-    assert site.compact_text() == "reviews: none"
-    play(site, "search[nothing]")
-    assert site.compact_text() == "results page 1 of 0 for nothing: none"
-
-
 @pytest.mark.parametrize(
     ("action", "parsed"),
     [

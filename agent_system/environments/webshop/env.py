@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium
 from gymnasium.error import ResetNeeded
 
+from agent_system.environments.webshop.compact import compact_links, compact_text, own_action
 from agent_system.environments.webshop.goals import Goal, Goals, Split, legacy_weighted_index
 from agent_system.environments.webshop.reward import Score
 from agent_system.environments.webshop.shop import open_shop
@@ -25,7 +26,7 @@ OBSERVATION_MODES: dict[str, Callable[[Site], str]] = {
     "text": Site.text,
     "text_rich": Site.rich_text,
     "page": Site.page_text,
-    "compact": Site.compact_text,
+    "compact": compact_text,
 }
 """The first two are the original's."""
 _MAX_OBSERVATION = 1 << 20
@@ -92,6 +93,7 @@ class WebShopEnv(gymnasium.Env[str, str]):
         self._seed = seed
         self.max_steps = max_steps
         self._observed = OBSERVATION_MODES[observation_mode]
+        self._is_compact = observation_mode == "compact"
         self._show_attributes = show_attributes
         self._penalty = early_terminate_penalty
         self.observation_space = AnyText(_MAX_OBSERVATION, min_length=0)
@@ -129,7 +131,8 @@ class WebShopEnv(gymnasium.Env[str, str]):
             raise TypeError(f"an action is a str, not {type(action).__name__}")
         if not self._running:
             raise ResetNeeded("this episode has not begun or is over: call reset() before step()")
-        self._site.act(action.strip().lower())
+        action = action.strip().lower()
+        self._site.act(own_action(self._site, action) if self._is_compact else action)
         self._steps += 1
         terminated = self._site.state.page is Page.DONE
         truncated = not terminated and self._steps >= self.max_steps
@@ -184,7 +187,8 @@ class WebShopEnv(gymnasium.Env[str, str]):
         if self._split is Split.LEGACY and site.state.page in (Page.SEARCH, Page.DONE):
             return [SEARCH_TEMPLATE, "click[search]"]
         searches = [SEARCH_TEMPLATE] if site.has_search_bar else []
-        return searches + [f"click[{text}]" for text in site.clickables if text != "search"]
+        links = compact_links(site) if self._is_compact else site.clickables
+        return searches + [f"click[{text}]" for text in links if text != "search"]
 
 
 def _known(kind: type[Goals] | type[Split], value: str, key: str) -> Any:

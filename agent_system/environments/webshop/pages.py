@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from agent_system.environments.webshop.goals import NO_BOUND, Goal
-from agent_system.environments.webshop.recorded import Entry, Episode, Replay
+from agent_system.environments.webshop.recorded import Entry, Episode, Replay, site_action
 from agent_system.environments.webshop.site import HITS_PER_PAGE, Page, Site, parse_action
 from agent_system.environments.webshop.visits import MOST_ACTIONS, ShopSetting, Visit
 from agent_system.plan_execute.protocol import parse_flat, parse_reply
@@ -125,7 +125,8 @@ class Pages:
     def episode(self, number: int, entry: Entry, episode: Episode, at: int, played: Replay) -> str:
         """One turn of a recorded episode; `at` one beyond the last turn, how it ended."""
         turn = episode.turns[at] if at < len(episode.turns) else None
-        verb, argument = (turn and parse_action(turn.action)) or (None, None)
+        action = site_action(turn, played.visit) if turn and played.visit else turn.action if turn else ""
+        verb, argument = parse_action(action) or (None, None)
         return self._page(
             "episode", number=number, entry=entry, episode=episode, at=at, turn=turn, problem=played.problem,
             shown_here=played.shown, marks=marked(turn.reply, turn.switch != "") if turn else [], live=False,

@@ -50,7 +50,7 @@ from agent_system.environments.webshop.shop import (
 )
 from agent_system.environments.webshop.sources import SourceFiles, find_sources
 from agent_system.environments.webshop.store import LineStore, complete_lines, open_array, write_lines
-from agent_system.environments.webshop.synthetic import CatalogueSpec, write_catalogue
+from agent_system.environments.webshop.synthetic import GENERATOR, CatalogueSpec, write_catalogue
 from agent_system.errors import ConfigError, HiPERError
 
 PROGRESS = "preparing.json"
@@ -237,7 +237,7 @@ def _sources(data_dir: Path, spec: ShopSpec, progress: bool) -> SourceFiles:
         return find_sources(spec.source, data_dir / DOWNLOADED, small=spec.small, progress=progress)
     folder = data_dir / GENERATED
     marker = folder / "spec.json"
-    wanted = repr(spec.catalogue)
+    wanted = f"generator {GENERATOR}: {spec.catalogue}"
     if not marker.exists() or marker.read_text(encoding="utf-8") != wanted:
         if (data_dir / MANIFEST).exists() or (data_dir / PROGRESS).exists():
             raise ConfigError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from agent_system.environments.webshop.compact import compact_text, own_action
 from agent_system.environments.webshop.env import OBSERVATION_MODES
 from agent_system.environments.webshop.site import Page
 from agent_system.environments.webshop.tasks import goal_of
@@ -243,10 +244,16 @@ def _replay(episode: Episode, setting: ShopSetting, index: int, turns: int) -> R
             what = "after the purchase" if visit.site.state.page is Page.DONE else f"beyond {MOST_ACTIONS} actions"
             return Replay(None, f"Turn {number} goes on {what}, which no episode does. Its file was changed.")
         if number <= turns:
-            visit.act(turn.action)
+            visit.act(site_action(turn, visit))
     if turns == len(episode.turns) and (problem := _other_outcome(episode, visit)):
         return Replay(visit, problem)
     return Replay(visit)
+
+
+def site_action(turn: RecordedTurn, visit: Visit) -> str:
+    """What a turn does in the shop: an agent that read compact pages names products by their letter."""
+    is_compact = turn.observation == compact_text(visit.site)
+    return own_action(visit.site, turn.action) if is_compact else turn.action
 
 
 def _other_outcome(episode: Episode, visit: Visit) -> str:

@@ -20,7 +20,7 @@ from agent_system.plan_execute.advice import Advice
 FIND, BUY = "find product", "buy it"
 _PRICE = re.compile(r", and price lower than ([\d.]+) dollars$")
 _NEXT_OPTION = re.compile(r", and (?=[a-z ]+: )")
-_LINE = re.compile(r"(?P<asin>\S+) (?P<title>.*) \$(?P<price>[\d.]+)(?P<range> to \$[\d.]+)?(?P<seen> seen)?")
+_LINE = re.compile(r"(?P<name>item [a-z]) (?P<title>.*) \$(?P<price>\d+)(?: to \$\d+)?(?P<seen> seen)?")
 _WORD = re.compile(r"[\w']+")
 _LITTLE_WORDS = frozenset({"a", "an", "and", "for", "in", "of", "the", "to", "with"})
 _PAGES = 2
@@ -94,11 +94,11 @@ class Shopper:
         lines = [line for part in listed.split(" | ") if (line := _LINE.fullmatch(part))]
         fresh = [line for line in lines if not line["seen"]]
         if fresh and self._rng.random() < self._blind:
-            return f"click[{self._rng.choice(fresh)['asin']}]"
+            return f"click[{self._rng.choice(fresh)['name']}]"
         fitting = [line for line in fresh if float(line["price"]) <= self._wish.bound]
         if fitting:
             best = max(fitting, key=lambda line: len(self._words & _words(line["title"])))
-            return f"click[{best['asin']}]"
+            return f"click[{best['name']}]"
         if int(head.split()[2]) < _PAGES:
             return "click[next >]"
         words = self._wish.product.lower().split()
@@ -114,7 +114,7 @@ class Shopper:
         still_open = [(name, value) for name, value in self._wish.options if f" | {name}: {value} | " not in chosen]
         if still_open and self._rng.random() >= self._hasty:
             name, value = still_open[0]
-            return Advice.towards(f"choose {name}", f"click[{value}]", subgoal)
+            return Advice.towards(f"choose {name}: {value}", f"click[{value}]", subgoal)
         return Advice.towards(BUY, "click[buy now]", subgoal)
 
 

@@ -22,7 +22,6 @@ HITS = 50
 HITS_PER_PAGE = 10
 NO_RATING = "N.A."
 SEPARATOR = " [SEP] "
-COMPACT_TITLE_WORDS = 8
 SEARCH_TEMPLATE = "search[<your query>]"
 """Stands for every search in a list of admissible actions."""
 
@@ -226,6 +225,10 @@ class Site:
         """The product that is looked at, or was bought."""
         return self._catalogue.product(self.state.item)
 
+    def product(self, number: int) -> Product:
+        """Product `number` of the catalogue."""
+        return self._catalogue.product(number)
+
     def hits(self) -> list[int]:
         """All products that the last search found, best first."""
         return self._catalogue.search(self.state.query)
@@ -255,7 +258,7 @@ class Site:
             yield from self._item()
         else:
             yield Segment("< Prev", Role.BUTTON)
-            yield from map(Segment, self._detail())
+            yield from map(Segment, self.detail_lines())
 
     def _results(self) -> Iterator[Segment]:
         yield Segment(f"Page {self.state.results_page} (Total results: {len(self.hits())})")
@@ -282,7 +285,8 @@ class Site:
             yield Segment(detail.value, Role.BUTTON)
         yield Segment("Buy Now", Role.BUTTON)
 
-    def _detail(self) -> tuple[str, ...]:
+    def detail_lines(self) -> tuple[str, ...]:
+        """What the sub-page that is looked at says."""
         product = self.item
         if self.state.detail is Detail.DESCRIPTION:
             return (product.description,)
@@ -331,37 +335,12 @@ class Site:
                 lines.append(text)
         return first + "\n".join(lines) + "\n"
 
-
     def page_text(self) -> str:
         """The page without the task, each piece of text in quotes: what verl-agent's manager shows in a prompt."""
         if self.state.page is Page.DONE:
             return self.text()
         texts = [segment.text.strip() for segment in self.segments() if _is_node(segment.text)]
         return SEPARATOR.join(f"'{text}'" for text in texts[texts.index("Instruction:") + 2 :])
-
-    def compact_text(self) -> str:
-        """The page in few words, for a small model. Not the original's: titles are cut to their first words, labels of
-        buttons are left out (a prompt lists what can be clicked), and the options chosen so far are shown."""
-        state = self.state
-        if state.page is Page.SEARCH:
-            return "search page"
-        if state.page is Page.RESULTS:
-            shown = [self._product_line(number) for number in self.hits_shown()]
-            found = f"results page {state.results_page} of {len(self.hits())} for {state.query}"
-            return f"{found}: {' | '.join(shown) or 'none'}"
-        if state.page is Page.DONE:
-            return "bought"
-        product = self.item
-        if state.page is Page.DETAIL:
-            return f"{state.detail.value.lower()}: {' | '.join(self._detail()) or 'none'}"
-        options = [f"{name}: {state.options.get(name, 'not chosen')}" for name in product.options]
-        return " | ".join([f"item: {product.title}", product.price_tag, *options])
-
-    def _product_line(self, number: int) -> str:
-        product = self._catalogue.product(number)
-        seen = " seen" if product.asin in self.state.visited else ""
-        title = " ".join(product.title.split()[:COMPACT_TITLE_WORDS])
-        return f"{product.asin.lower()} {title} {product.price_tag}{seen}"
 
 
 def parse_action(action: str) -> tuple[str, str] | None:

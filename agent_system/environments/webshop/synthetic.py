@@ -32,6 +32,8 @@ from agent_system.environments.webshop.synthetic_words import ATTRIBUTES
 
 ITEMS, ATTRIBUTES_FILE, HUMAN = "items_shuffle.json", "items_ins_v2.json", "items_human_ins.json"
 """Names of the published files."""
+GENERATOR = 2
+"""Raise it whenever the same spec would give another catalogue."""
 _HUMAN_OPENINGS = ("i am looking for", "i need", "i want to buy", "find me", "show me", "can you get me")
 
 
@@ -86,7 +88,7 @@ def _entries(spec: CatalogueSpec, facts: Facts) -> Iterator[dict[str, Any]]:
     skipped = {
         Oddity.REPEATED_ASIN: facts.asin,
         Oddity.NAN_ASIN: "nan",
-        Oddity.LONG_ASIN: f"{facts.asin}-AGAIN",
+        Oddity.LONG_ASIN: f"{facts.asin}-ONCE-MORE",
     }.get(facts.oddity)
     if skipped is not None:
         yield {**entry, "asin": skipped, "name": f"{entry['name']} Second Entry", "pricing": "$1.00"}

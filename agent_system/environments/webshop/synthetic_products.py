@@ -106,7 +106,7 @@ class Facts:
 
     Attributes:
         number: its place in the catalogue.
-        asin: four syllables.
+        asin: see `asin_of`.
         kind, brand, model, code, use, tail: what it is, and the words of its title that go with that.
         attributes: in the order in which the texts name them: title, then first bullet, description, later bullets.
         options: values by the name of their group, as the catalogue spells them.
@@ -151,12 +151,15 @@ def facts_of(spec: CatalogueSpec, number: int) -> Facts:
 def asin_of(spec: CatalogueSpec, number: int) -> str:
     """The id of a product: unique in its catalogue.
 
-    Four syllables, "KOMIRATU", where a real one is "B0" and eight letters and digits: a tokenizer that learns from this
-    catalogue makes a token of each syllable, and a small model copies four tokens instead of ten.
+    As few syllables as tell the products apart, "KOMI" in a small catalogue and "KOMIRATU" in the largest, where a real
+    one is "B0" and eight letters and digits: a tokenizer that learns from this catalogue makes a token of each
+    syllable, and a small model copies two tokens instead of ten.
     """
-    start = int(random.Random(f"{spec.seed}/asin").random() * MOST_PRODUCTS)
-    left, name = (start + number * _ASIN_STEP) % MOST_PRODUCTS, ""
-    for _ in range(4):
+    syllables = next(n for n in range(2, 5) if len(_SYLLABLES) ** n >= spec.products)
+    ids = len(_SYLLABLES) ** syllables
+    start = int(random.Random(f"{spec.seed}/asin").random() * ids)
+    left, name = (start + number * _ASIN_STEP) % ids, ""
+    for _ in range(syllables):
         left, syllable = divmod(left, len(_SYLLABLES))
         name += _SYLLABLES[syllable]
     return name

@@ -53,6 +53,7 @@ class DemonstrationSpec:
         slips: share of turns on which another action than the player's is carried out.
         wrong_subgoals: share of turns after which a wrong sub-goal is in force.
         listed: share of episodes that search receptacles in the order of the list; the others search at random.
+        style: of prompts and replies, one of the compact ones. The episodes are the same whatever it is.
         seed: any integer.
     """
 
@@ -64,6 +65,7 @@ class DemonstrationSpec:
     slips: float = 0.15
     wrong_subgoals: float = 0.03
     listed: float = 0.0
+    style: PromptStyle = PromptStyle.PLAN_EXECUTE_COMPACT
     seed: int = 0
 
 
@@ -118,11 +120,11 @@ def _demonstrate(game: Path, number: int, spec: DemonstrationSpec) -> Demonstrat
     while not info["won"] and memory.turn < spec.max_turns:
         admissible = info["admissible_actions"]
         expert.observe(observation, admissible)
-        prompt = render_prompt(PromptStyle.PLAN_EXECUTE_COMPACT, memory.parts(observation, admissible, info["task"]))
+        prompt = render_prompt(spec.style, memory.parts(observation, admissible, info["task"]))
         advice = expert.advise(memory.subgoal)
         if rng.random() < spec.idle:
             advice = replace(advice, action=IDLE_ACTION)
-        examples.append(Example(prompt, advice.reply))
+        examples.append(Example(prompt, advice.reply_in(spec.style)))
         action = _slip(admissible, expert.intent.target, rng) if rng.random() < spec.slips else advice.action
         memory.record(_decision(advice, expert, memory, spec, rng), observation, action)
         observation, _, _, _, info = environment.step(action)

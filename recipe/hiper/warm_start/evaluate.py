@@ -32,14 +32,14 @@ from agent_system.environments.webshop.tasks import shop_panel
 from agent_system.errors import HiPERError
 from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import PromptStyle, fit_prompt
-from agent_system.plan_execute.protocol import carry_out, parse_reply
+from agent_system.plan_execute.protocol import carry_out, parse_flat, parse_reply
 
 
 @dataclass(frozen=True)
 class PlaySpec:
     """How the model plays. Lengths in tokens; the defaults are those of the CPU profile on ALFWorld.
 
-    `env_kwargs` are passed to `gymnasium.make` besides the step limit.
+    `style` is a compact one. `env_kwargs` are passed to `gymnasium.make` besides the step limit.
     """
 
     temperature: float = 0.4
@@ -48,6 +48,7 @@ class PlaySpec:
     max_prompt: int = 256
     max_reply: int = 48
     seed: int = 0
+    style: PromptStyle = PromptStyle.PLAN_EXECUTE_COMPACT
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -171,16 +172,19 @@ class _Table:
 
     def prompt(self) -> str:
         parts = self._memory.parts(self._observation, self._info["admissible_actions"], self._info["task"])
-        style = PromptStyle.PLAN_EXECUTE_COMPACT
-        return fit_prompt(style, parts, lambda text: len(_chat(self._tokenizer, text)), self._spec.max_prompt).text
+        spec = self._spec
+        return fit_prompt(spec.style, parts, lambda text: len(_chat(self._tokenizer, text)), spec.max_prompt).text
 
     def play(self, text: str) -> None:
-        reply = parse_reply(text)
-        decision = carry_out(reply, self._memory.turn, self._memory.subgoal)
+        if self._spec.style.has_subgoal:
+            reply = parse_reply(text)
+            decision = carry_out(reply, self._memory.turn, self._memory.subgoal)
+        else:
+            reply, decision = parse_flat(text, require_think=False), None
         self.episode.turns += 1
         self.episode.valid += reply.valid
         self.episode.admissible += is_admissible(reply.action, self._info["admissible_actions"])
-        self.episode.switches += decision.boundary
+        self.episode.switches += decision is not None and decision.boundary
         self._memory.record(decision, self._observation, reply.action)
         self._observation, _, terminated, truncated, self._info = self._environment.step(reply.action)
         self._finished = terminated or truncated
@@ -232,9 +236,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--episodes", type=int, default=128, help="games in the panel")
     parser.add_argument("--temperature", type=float, default=default.temperature, help="0 is greedy")
     parser.add_argument("--max-turns", type=int, help="turns of an episode (default: as the CPU profile)")
+    parser.add_argument("--flat", action="store_true", help="the model replies with the action alone")
     parser.add_argument("--seed", type=int, default=default.seed, help="seed of the sampling, not of the panel")
     given = parser.parse_args(arguments)
-    spec = PlaySpec(temperature=given.temperature, seed=given.seed)
+    style = PromptStyle.FLAT_COMPACT if given.flat else PromptStyle.PLAN_EXECUTE_COMPACT
+    spec = PlaySpec(temperature=given.temperature, seed=given.seed, style=style)
     try:
         if given.shop:
             spec, games = in_shop(spec, given.shop), goals_panel(given.shop, given.split or "eval", given.episodes)

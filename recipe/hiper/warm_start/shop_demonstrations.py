@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import re
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,19 +42,24 @@ class ShopDemonstrationSpec:
         max_turns: turns after which an episode is cut.
         history_length: (observation, action) pairs in a prompt (`env.history_length`).
         hasty, blind, curious: see `Shopper`.
+        renamed: share of episodes in which option values are exchanged among all values of the shop, in tasks, pages
+            and replies alike. Otherwise a small model guesses the commonest value instead of reading the task.
         slips: share of turns on which a random admissible action is carried out instead of the shopper's.
         wrong_subgoals: share of turns after which a wrong sub-goal is in force.
+        style: of prompts and replies, one of the compact ones. The episodes are the same whatever it is.
         seed: any integer.
     """
 
-    episodes: int = 3000
+    episodes: int = 6000
     max_turns: int = 10
     history_length: int = 0
     hasty: float = 0.4
-    blind: float = 0.25
-    curious: float = 0.2
+    blind: float = 0.2
+    curious: float = 0.1
+    renamed: float = 0.5
     slips: float = 0.1
     wrong_subgoals: float = 0.03
+    style: PromptStyle = PromptStyle.PLAN_EXECUTE_COMPACT
     seed: int = 0
 
 
@@ -93,13 +100,14 @@ def _demonstrate(shop: Path, part: str, number: int, spec: ShopDemonstrationSpec
     observation, info = env.reset(options={"goal_index": goal})
     shopper = Shopper(info["task"], rng, hasty=spec.hasty, blind=spec.blind, curious=spec.curious)
     memory = EpisodeMemory(spec.history_length)
+    rename = _renaming(shop, rng) if rng.random() < spec.renamed else str
     examples = []
     ended = False
     while not ended:
         admissible = info["admissible_actions"]
-        prompt = render_prompt(PromptStyle.PLAN_EXECUTE_COMPACT, memory.parts(observation, admissible, info["task"]))
+        prompt = render_prompt(spec.style, memory.parts(observation, admissible, info["task"]))
         advice = shopper.advise(observation, admissible, memory.subgoal)
-        examples.append(Example(prompt, advice.reply))
+        examples.append(Example(rename(prompt), rename(advice.reply_in(spec.style))))
         choices = [action for action in admissible if not BLANK.search(action)]
         action = rng.choice(choices) if choices and rng.random() < spec.slips else advice.action
         reply = advice.reply
@@ -109,6 +117,41 @@ def _demonstrate(shop: Path, part: str, number: int, spec: ShopDemonstrationSpec
         observation, _, terminated, truncated, info = env.step(action)
         ended = terminated or truncated
     return Demonstration(tuple(examples), info["won"])
+
+
+@dataclass(frozen=True)
+class ShopNames:
+    """Names and values of the options of a shop, each sorted; of the values those that hold letters."""
+
+    groups: tuple[str, ...]
+    values: tuple[str, ...]
+
+
+@lru_cache(maxsize=1)
+def shop_names(shop: Path) -> ShopNames:
+    """The names of a prepared shop."""
+    catalogue = open_shop(shop)
+    groups, values = set(), set()
+    for number in range(len(catalogue)):
+        product = catalogue.product(number)
+        groups.update(product.options)
+        values.update(value for group in product.options.values() for value in group if re.search("[a-z]", value))
+    return ShopNames(tuple(sorted(groups)), tuple(sorted(values)))
+
+
+def _renaming(shop: Path, rng: random.Random) -> Callable[[str], str]:
+    """Exchanges values at random, the same way in every text."""
+    names = shop_names(shop)
+    values = dict(zip(names.values, rng.sample(names.values, len(names.values)), strict=True))
+    pattern = _values_pattern(shop)
+
+    return lambda text: pattern.sub(lambda match: values[match[0]], text) if values else text
+
+
+@lru_cache(maxsize=1)
+def _values_pattern(shop: Path) -> re.Pattern[str]:
+    longest_first = sorted(shop_names(shop).values, key=len, reverse=True)
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
 
 
 @lru_cache(maxsize=1)

@@ -43,7 +43,12 @@ _FIRST_WORD_MARK = 0xE000
 
 
 def train_tokenizer(
-    texts: Iterable[str], max_vocabulary: int, model_max_length: int, max_phrases: int
+    texts: Iterable[str],
+    max_vocabulary: int,
+    model_max_length: int,
+    max_phrases: int,
+    names: Sequence[str] = (),
+    apart: str = "",
 ) -> Qwen2Tokenizer:
     """Learns merges, names and phrases from `texts`.
 
@@ -53,13 +58,15 @@ def train_tokenizer(
             out when every word of the texts is one token already.
         model_max_length: written to the tokenizer's configuration.
         max_phrases: upper limit of the phrases.
+        names: words that become a token each, wherever they stand alone.
+        apart: characters that no phrase holds.
 
     Returns:
         A tokenizer for which `decode(encode(x)) == x` for every text in Unicode's composed form (NFC, in which
         Qwen2 reads all text). Use `len()` for the vocabulary of the model.
     """
     texts = list(texts)
-    added = [*TAGS, *NUMBERS, *find_phrases(texts, max_phrases)]
+    added = [*TAGS, *NUMBERS, *find_phrases(texts, max_phrases, names, apart)]
     pipeline = Qwen2Tokenizer().backend_tokenizer
     learner = Tokenizer(models.BPE())
     learner.normalizer, learner.pre_tokenizer = pipeline.normalizer, pipeline.pre_tokenizer
@@ -70,7 +77,7 @@ def train_tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    fixed = re.compile(_any_of([*TAGS, *NUMBERS]))
+    fixed = re.compile(rf"{_any_of([*TAGS, *NUMBERS])}|\b(?:{_any_of(names)})\b")
     learner.train_from_iterator((fixed.sub("\n", text) for text in texts), trainer)
     learned = json.loads(learner.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
@@ -85,10 +92,11 @@ def train_tokenizer(
         padding_side="left",
     )
     tokenizer.add_tokens([AddedToken(text, normalized=False, special=False) for text in added])
+    tokenizer.add_tokens([AddedToken(n, normalized=False, special=False, single_word=True) for n in names])
     return tokenizer
 
 
-def find_phrases(texts: Sequence[str], limit: int) -> list[str]:
+def find_phrases(texts: Sequence[str], limit: int, names: Sequence[str] = (), apart: str = "") -> list[str]:
     """The phrases of at least two words that byte-pair encoding over whole words merges first, sorted.
 
     Texts are cut at tags, line breaks, numbers, kinds of things (the words that stand before numbers), and before each
@@ -97,10 +105,12 @@ def find_phrases(texts: Sequence[str], limit: int) -> list[str]:
 
     Args:
         texts: prompts and replies.
+        names, apart: words and characters that no phrase reaches over either.
         limit: upper limit of the phrases. A phrase that occurs fewer than `MIN_COUNT` times is none.
     """
     kinds = {kind for text in texts for kind in _NAME.findall(text)}
-    cut = re.compile(rf"{_any_of(TAGS)}|(?:{_any_of(kinds)})(?![A-Za-z])| ?\d+|\n|(?= \|)")
+    whole = rf"(?:{_any_of(kinds)})(?![A-Za-z])|\b(?:{_any_of(names)})\b"
+    cut = re.compile(rf"{_any_of(TAGS)}|{whole}| ?\d+|\n|{_any_of(apart)}|(?= \|)")
     marks: dict[str, str] = {}
     pieces: Counter[str] = Counter()
     for text in texts:
