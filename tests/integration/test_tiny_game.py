@@ -170,9 +170,10 @@ def test_gigpo_plays_groups_that_teach_something_and_starts_no_critic(player, tm
         for group in groups.values():
             assert len(group) == 4 and len({episode["task_id"] for episode in group}) == 1
             assert len({episode["return"] for episode in group}) > 1, "a group without signal was not replaced"
-            # All begin with the same observation, so the first turns are compared twice: with two means taken off.
+            # All begin with the same observation, and not all of them won.
+            assert len({episode["trajectory"][0]["observation"] for episode in group}) == 1
             firsts = [episode["trajectory"][0]["advantages"]["action"] for episode in group]
-            assert sum(firsts) == pytest.approx(0, abs=1e-4) and max(firsts) > 0
+            assert min(firsts) < 0 < max(firsts)
 
 
 def test_without_a_learning_rate_nothing_is_learned(player, tmp_path):

@@ -268,7 +268,9 @@ def test_flat_gae_is_verls_own(workplace):
 
 
 def test_turn_gae_has_one_head_and_one_advantage_a_turn(workplace):
-    run = train(workplace, "turn-gae", "algorithm.adv_estimator=turn_gae", "algorithm.lam=0.95", *SHORT)
+    # On the flat prompt, whose format the tiny model breaks: there is something to be paid for.
+    flat = "env.env_name=alfworld/AlfredTWEnvNothink"
+    run = train(workplace, "turn-gae", "algorithm.adv_estimator=turn_gae", "algorithm.lam=0.95", flat, *SHORT)
     for step in (1, 2):
         metrics = run.metrics[step]
         assert_policies_agree(metrics)
