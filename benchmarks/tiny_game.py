@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All estimators on a text game that takes seconds a run (`recipe.hiper.tiny`): who learns, how fast, how surely.
+
+    python benchmarks/tiny_game.py                              # every estimator, 20 seeds; half an hour on one core
+    python benchmarks/tiny_game.py --seeds 3 --games memory     # a look
+    python benchmarks/tiny_game.py --study why                  # what makes the difference between HAE and turn_gae
+    python benchmarks/tiny_game.py --study living               # settings under which the hierarchy stays alive
+
+Every run is a file in --out and is not repeated while its settings stay the same. Runs of one seed start from the same
+policy and play the same tasks, so differences are paired over seeds. Intervals are 95%, Student's t over the seeds.
+
+success      share of episodes won in the last ten iterations
+area         mean success over all iterations: how fast it was learned
+switch rate  share of SWITCH among the turns with a choice, in the last ten iterations; length: turns of a segment
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+from machine import describe
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+LAST = 10
+AGAINST = ("turn_gae_0.95", "hae_released")
+T_975 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10,
+         2.09, 2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05)  # fmt: skip
+"""Student's t for a 95% interval, by degrees of freedom from 1."""
+SHOWN = ("hae_released", "hae_paper", "hae_free", "hae_living", "turn_gae_0.95", "turn_gae_0", "gae", "grpo", "gigpo")
+"""Curves of the picture."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, by name."""
+
+    game: str
+    arm: str
+    seed: int
+    iterations: int
+    lr: float
+
+    def path(self, out: Path) -> Path:
+        return out / f"{self.game}-{self.iterations}-{self.lr:g}" / f"{self.arm}-{self.seed}.json"
+
+
+def games() -> dict[str, Any]:
+    """The variants of the game.
+
+    The planner of `memory` is the paper's, pi(o_t | s_t), that of `rewrite` a language model's, which sees the kept
+    sub-goal and can write it again. `restless` begins with a policy that does so on nearly every turn.
+    """
+    from recipe.hiper.tiny.game import House
+    from recipe.hiper.tiny.train import Game
+
+    long = {"size": 6, "passage": 2, "horizon": 16}
+    return {
+        "memory": Game(House(**long)),
+        "rewrite": Game(House(**long), sees_kept=True),
+        "restless": Game(House(**long), sees_kept=True, whim=0.9, repeat=0.95),
+        "markov": Game(House(clue_always_visible=True, **long)),
+    }
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """Everything a run depends on, as plain values."""
+    from recipe.hiper.tiny.arms import ARMS
+    from recipe.hiper.tiny.train import Training
+
+    how = Training(iterations=run.iterations, lr=run.lr)
+    return {"game": asdict(games()[run.game]), "arm": asdict(ARMS[run.arm]), "how": asdict(how), "seed": run.seed}
+
+
+def play(run: Run, out: Path) -> Path:
+    """Train once and write the file; in a worker process."""
+    import torch
+
+    from recipe.hiper.tiny.arms import ARMS
+    from recipe.hiper.tiny.train import Training, train
+
+    torch.set_num_threads(1)
+    how = Training(iterations=run.iterations, lr=run.lr)
+    curve = train(games()[run.game], ARMS[run.arm], run.seed, how)
+    path = run.path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = path.with_suffix(".part")
+    written.write_text(json.dumps({"settings": settings(run), "curve": asdict(curve)}) + "\n", encoding="utf-8")
+    written.replace(path)
+    return path
+
+
+def is_done(run: Run, out: Path) -> bool:
+    """Whether the file is there and was made with these very settings."""
+    path = run.path(out)
+    if not path.exists():
+        return False
+    return json.loads(path.read_text(encoding="utf-8"))["settings"] == json.loads(json.dumps(settings(run)))
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half of its 95% interval."""
+    if len(values) < 2:
+        return mean(values), float("nan")
+    degrees = len(values) - 1
+    return mean(values), stdev(values) / math.sqrt(len(values)) * (T_975[degrees - 1] if degrees < 30 else 1.96)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The runs of one estimator on one game, one entry per seed each.
+
+    Attributes:
+        curves: success by iteration.
+        explained: explained variance of the three values, median over the iterations.
+        expected: mean high value where a later segment opens over the mean return from there, iterations 2 to 10.
+    """
+
+    success: list[float]
+    area: list[float]
+    switch_rate: list[float]
+    length: list[float]
+    seconds: list[float]
+    curves: list[list[float]]
+    explained: list[list[float]]
+    expected: list[float]
+
+
+def read(runs: list[Run], out: Path) -> Result:
+    """Read the files of the finished runs of one estimator on one game."""
+    curves = [json.loads(run.path(out).read_text(encoding="utf-8"))["curve"] for run in runs]
+
+    def last(name: str) -> list[float]:
+        return [mean(curve[name][-LAST:]) for curve in curves]
+
+    return Result(
+        success=last("success"),
+        area=[mean(curve["success"]) for curve in curves],
+        switch_rate=last("switch_rate"),
+        length=last("segment_length"),
+        seconds=[curve["seconds"] for curve in curves],
+        curves=[curve["success"] for curve in curves],
+        explained=[[_median(column) for column in zip(*curve["explained"], strict=True)] for curve in curves],
+        expected=[_ratio(curve["expected"][1:10], curve["earned"][1:10]) for curve in curves],
+    )
+
+
+def _median(values: tuple[float, ...]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return median(known) if known else math.nan
+
+
+def _ratio(above: list[float], below: list[float]) -> float:
+    pairs = [(a, b) for a, b in zip(above, below, strict=True) if not math.isnan(a + b)]
+    total = sum(b for _, b in pairs)
+    return sum(a for a, _ in pairs) / total if total else math.nan
+
+
+def table(results: dict[str, Result], reference: str) -> str:
+    """Markdown; differences of the area and of the final success against `reference`, paired over seeds."""
+    lines = [
+        f"| estimator | success | area | against {reference}: success | area | switch rate | length | s a run |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    anchor = results.get(reference)
+    for arm, result in results.items():
+        cells = [arm, _shown(result.success), _shown(result.area)]
+        for name in ("success", "area"):
+            pairs = zip(getattr(result, name), getattr(anchor, name), strict=True) if anchor else ()
+            cells.append(_shown([a - b for a, b in pairs], sign="+") if anchor and arm != reference else "")
+        flat = arm.startswith("flat_")
+        low, high = min(result.switch_rate), max(result.switch_rate)
+        cells.append("" if flat else f"{mean(result.switch_rate):.2f} ({low:.2f} to {high:.2f})")
+        cells.append("" if flat else f"{mean(result.length):.1f}")
+        cells.append(f"{mean(result.seconds):.1f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def values_table(results: dict[str, Result]) -> str:
+    """Markdown: how good the values were."""
+    lines = ["| estimator | explained: V_hi | V_lo | V_term | V_hi over return, early |", "|---|---|---|---|---|"]
+    for arm, result in results.items():
+        heads = [mean(column) for column in zip(*result.explained, strict=True)]
+        cells = [arm, *("" if math.isnan(head) else f"{head:.2f}" for head in heads), f"{mean(result.expected):.2f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _shown(values: list[float], sign: str = "") -> str:
+    middle, half = interval(values)
+    return f"{middle:{sign}.3f} ± {half:.3f}"
+
+
+def draw(found: dict[str, dict[str, Result]], shown: tuple[str, ...], path: Path) -> None:
+    """Mean success over iterations with its 95% interval, a panel for each game."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6 * len(found), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    for panel, (game, results) in zip(panels, found.items(), strict=True):
+        for arm in (arm for arm in shown if arm in results):
+            points = [interval(list(column)) for column in zip(*results[arm].curves, strict=True)]
+            middle, half = zip(*points, strict=True)
+            (line,) = panel.plot(middle, label=arm, linewidth=1.4)
+            low, high = ([m + s * h for m, h in points] for s in (-1, 1))
+            panel.fill_between(range(len(half)), low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+        panel.set(title=game, xlabel="iteration (64 episodes each)", ylim=(0, 1))
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("success")
+    panels[-1].legend(frameon=False, fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Command line."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    sys.path.insert(0, str(ROOT))
+    from recipe.hiper.tiny import arms
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "tiny_game", help="folder of the runs")
+    parser.add_argument("--seeds", type=int, default=20, help="runs of each estimator (default: 20)")
+    parser.add_argument("--iterations", type=int, default=60, help="of 64 episodes (default: 60)")
+    parser.add_argument("--lr", type=float, default=3e-3, help="the policy's step size (default: 0.003)")
+    parser.add_argument("--games", nargs="*", default=list(games()), help="default: all")
+    parser.add_argument("--study", choices=("main", "why", "living"), default="main", help="default: main")
+    parser.add_argument("--arms", nargs="*", help="only these estimators")
+    parser.add_argument("--processes", type=int, default=2, help="runs at once, one thread each (default: 2)")
+    given = parser.parse_args()
+    studies = {
+        "main": arms.MAIN,
+        "why": {n: arms.ARMS[n] for n in (*AGAINST, "hae_free", *arms.WHY)},
+        "living": arms.LIVING,
+    }
+    chosen = list(given.arms or studies[given.study])
+    print(describe("torch"), flush=True)
+    # Seed by seed, so that what is there when it is stopped compares everything.
+    runs = [
+        Run(game, arm, seed, given.iterations, given.lr)
+        for seed in range(given.seeds)
+        for game in given.games
+        for arm in chosen
+        # Flat replies have no sub-goal to rewrite.
+        if not (game in ("rewrite", "restless") and arm.startswith("flat_"))
+    ]
+    missing = [run for run in runs if not is_done(run, given.out)]
+    print(f"{len(runs)} runs, {len(runs) - len(missing)} of them there already", flush=True)
+    if given.processes == 1:
+        for run in tqdm(missing, unit="run"):
+            play(run, given.out)
+    elif missing:
+        with ProcessPoolExecutor(given.processes) as pool:
+            waiting = [pool.submit(play, run, given.out) for run in missing]
+            for done in tqdm(as_completed(waiting), total=len(waiting), unit="run"):
+                done.result()
+
+    found = {
+        game: {
+            arm: read(mine, given.out)
+            for arm in chosen
+            if (mine := [run for run in runs if (run.game, run.arm) == (game, arm)])
+        }
+        for game in given.games
+    }
+    for game, results in found.items():
+        for reference in [name for name in AGAINST if name in results] or [next(iter(results))]:
+            print(f"\n{game}, {given.seeds} seeds\n\n{table(results, reference)}")
+        if given.study == "why":
+            print(f"\n{values_table(results)}")
+    picture = given.out / f"{given.study}.png"
+    shown = SHOWN if given.study == "main" and not given.arms else tuple(chosen)[:10]
+    draw(found, shown, picture)
+    print(f"\n{picture}")
+
+
+if __name__ == "__main__":
+    main()
