@@ -32,7 +32,12 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 LAST = 10
-AGAINST = ("turn_gae_0.95", "hae_released")
+AGAINST = {
+    "main": ("turn_gae_0.95", "hae_released"),
+    "why": ("turn_gae_0.95",),
+    "living": ("always_turn_gae",),  # of the policies without a choice the best
+}
+"""What the others are compared with."""
 T_975 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10,
          2.09, 2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05)  # fmt: skip
 """Student's t for a 95% interval, by degrees of freedom from 1."""
@@ -48,10 +53,17 @@ class Run:
     arm: str
     seed: int
     iterations: int
-    lr: float
+    lr: float = 3e-3
+    critic_only: int = 0
+
+    @property
+    def how(self) -> Any:
+        from recipe.hiper.tiny.train import Training
+
+        return Training(iterations=self.iterations, lr=self.lr, critic_only=self.critic_only)
 
     def path(self, out: Path) -> Path:
-        return out / f"{self.game}-{self.iterations}-{self.lr:g}" / f"{self.arm}-{self.seed}.json"
+        return out / f"{self.game}-{self.iterations}-{self.lr:g}-{self.critic_only}" / f"{self.arm}-{self.seed}.json"
 
 
 def games() -> dict[str, Any]:
@@ -75,10 +87,8 @@ def games() -> dict[str, Any]:
 def settings(run: Run) -> dict[str, Any]:
     """Everything a run depends on, as plain values."""
     from recipe.hiper.tiny.arms import ARMS
-    from recipe.hiper.tiny.train import Training
 
-    how = Training(iterations=run.iterations, lr=run.lr)
-    return {"game": asdict(games()[run.game]), "arm": asdict(ARMS[run.arm]), "how": asdict(how), "seed": run.seed}
+    return {"game": asdict(games()[run.game]), "arm": asdict(ARMS[run.arm]), "how": asdict(run.how), "seed": run.seed}
 
 
 def play(run: Run, out: Path) -> Path:
@@ -86,11 +96,10 @@ def play(run: Run, out: Path) -> Path:
     import torch
 
     from recipe.hiper.tiny.arms import ARMS
-    from recipe.hiper.tiny.train import Training, train
+    from recipe.hiper.tiny.train import train
 
     torch.set_num_threads(1)
-    how = Training(iterations=run.iterations, lr=run.lr)
-    curve = train(games()[run.game], ARMS[run.arm], run.seed, how)
+    curve = train(games()[run.game], ARMS[run.arm], run.seed, run.how)
     path = run.path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_suffix(".part")
@@ -165,22 +174,21 @@ def _ratio(above: list[float], below: list[float]) -> float:
     return sum(a for a, _ in pairs) / total if total else math.nan
 
 
-def table(results: dict[str, Result], reference: str) -> str:
-    """Markdown; differences of the area and of the final success against `reference`, paired over seeds."""
-    lines = [
-        f"| estimator | success | area | against {reference}: success | area | switch rate | length | s a run |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    anchor = results.get(reference)
+def table(results: dict[str, Result], references: list[str]) -> str:
+    """Markdown, with differences of success and area against each reference, paired over seeds."""
+    against = [f"{name} against {reference}" for reference in references for name in ("success", "area")]
+    head = ["estimator", "success", "area", *against, "switch rate", "length", "s a run"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for arm, result in results.items():
         cells = [arm, _shown(result.success), _shown(result.area)]
-        for name in ("success", "area"):
-            pairs = zip(getattr(result, name), getattr(anchor, name), strict=True) if anchor else ()
-            cells.append(_shown([a - b for a, b in pairs], sign="+") if anchor and arm != reference else "")
-        flat = arm.startswith("flat_")
+        for anchor in (results[reference] for reference in references):
+            for name in ("success", "area"):
+                pairs = zip(getattr(result, name), getattr(anchor, name), strict=True)
+                cells.append("" if anchor is result else _shown([a - b for a, b in pairs], sign="+"))
         low, high = min(result.switch_rate), max(result.switch_rate)
-        cells.append("" if flat else f"{mean(result.switch_rate):.2f} ({low:.2f} to {high:.2f})")
-        cells.append("" if flat else f"{mean(result.length):.1f}")
+        plans = not arm.startswith("flat_")
+        cells.append(f"{mean(result.switch_rate):.2f} ({low:.2f} to {high:.2f})" if plans else "")
+        cells.append(f"{mean(result.length):.1f}" if plans else "")
         cells.append(f"{mean(result.seconds):.1f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -235,6 +243,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20, help="runs of each estimator (default: 20)")
     parser.add_argument("--iterations", type=int, default=60, help="of 64 episodes (default: 60)")
     parser.add_argument("--lr", type=float, default=3e-3, help="the policy's step size (default: 0.003)")
+    parser.add_argument("--critic-only", type=int, default=0, help="first iterations that teach the critic only")
     parser.add_argument("--games", nargs="*", default=list(games()), help="default: all")
     parser.add_argument("--study", choices=("main", "why", "living"), default="main", help="default: main")
     parser.add_argument("--arms", nargs="*", help="only these estimators")
@@ -242,14 +251,14 @@ def main() -> None:
     given = parser.parse_args()
     studies = {
         "main": arms.MAIN,
-        "why": {n: arms.ARMS[n] for n in (*AGAINST, "hae_free", *arms.WHY)},
+        "why": {n: arms.ARMS[n] for n in ("turn_gae_0.95", "hae_released", "hae_free", *arms.WHY)},
         "living": arms.LIVING,
     }
     chosen = list(given.arms or studies[given.study])
     print(describe("torch"), flush=True)
     # Seed by seed, so that what is there when it is stopped compares everything.
     runs = [
-        Run(game, arm, seed, given.iterations, given.lr)
+        Run(game, arm, seed, given.iterations, given.lr, given.critic_only)
         for seed in range(given.seeds)
         for game in given.games
         for arm in chosen
@@ -276,8 +285,8 @@ def main() -> None:
         for game in given.games
     }
     for game, results in found.items():
-        for reference in [name for name in AGAINST if name in results] or [next(iter(results))]:
-            print(f"\n{game}, {given.seeds} seeds\n\n{table(results, reference)}")
+        references = [name for name in AGAINST[given.study] if name in results]
+        print(f"\n{game}, {given.seeds} seeds\n\n{table(results, references)}")
         if given.study == "why":
             print(f"\n{values_table(results)}")
     picture = given.out / f"{given.study}.png"

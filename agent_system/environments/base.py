@@ -50,6 +50,16 @@ def is_admissible(action: str, admissible: Sequence[str]) -> bool:
     return False
 
 
+def as_listed(action: str, admissible: Sequence[str]) -> str:
+    """The admissible action that is `action` but for runs of whitespace, which a reply loses when it is parsed.
+
+    Any other action is returned as it is. A product of WebShop may have an option "wine  light blue", with two spaces.
+    """
+    if action in admissible:
+        return action
+    return next((listed for listed in admissible if " ".join(listed.split()) == action), action)
+
+
 @dataclass(frozen=True)
 class TaskSpec:
     """One task, the same on every machine.

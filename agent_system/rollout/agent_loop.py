@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 from verl.utils.profiler import simple_timer
 
-from agent_system.environments.base import StopReason, TaskSpec, is_admissible
+from agent_system.environments.base import StopReason, TaskSpec, as_listed, is_admissible
 from agent_system.environments.pool import EnvPool
 from agent_system.errors import EnvironmentFault
 from agent_system.plan_execute.memory import EpisodeMemory
@@ -151,7 +151,8 @@ class EpisodeAgentLoop(AgentLoopBase):
                 text = "".join(pieces)
                 reply, decision = self._read(text, memory)
                 spans = token_spans(reply, pieces)
-                step = await session.step(reply.action)
+                action = as_listed(reply.action, info["admissible_actions"])
+                step = await session.step(action)
                 ended = step.terminated or step.truncated
                 turn = TurnRecord(
                     task_id=task.task_id,
@@ -163,13 +164,13 @@ class EpisodeAgentLoop(AgentLoopBase):
                     observation=observation,
                     switch=reply.switch if decision else "",
                     subgoal=reply.subgoal,
-                    action=reply.action,
+                    action=action,
                     problems=tuple(problem.value for problem in reply.problems),
                     boundary=decision.boundary if decision else True,
                     subgoal_in_force=decision.subgoal if decision else "",
                     copied_exactly=decision.copied_exactly if decision else False,
                     comparable=decision.comparable if decision else False,
-                    admissible=is_admissible(reply.action, info["admissible_actions"]),
+                    admissible=is_admissible(action, info["admissible_actions"]),
                     reward=float(step.reward),
                     terminated=step.terminated,
                     truncated=step.truncated,
@@ -183,7 +184,7 @@ class EpisodeAgentLoop(AgentLoopBase):
                 )
                 turns.append(turn)
                 rows.append(self._row(prompt_ids, generated, turn, seconds))
-                memory.record(decision, observation, reply.action)
+                memory.record(decision, observation, action)
                 observation, info = step.observation, step.info
                 if ended:
                     break

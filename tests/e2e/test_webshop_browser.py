@@ -68,6 +68,7 @@ CONTRASTS = """() => {
         });
 }"""
 
+
 def spaced(text: str) -> str:
     """As a browser shows it."""
     return " ".join(text.split())

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent_system.environments.base import is_admissible
+from agent_system.environments.base import as_listed, is_admissible
 
 SHOP = ["search[<your query>]", "click[< prev]", "click[next >]", "click[<b>]"]
 
@@ -27,3 +27,17 @@ SHOP = ["search[<your query>]", "click[< prev]", "click[next >]", "click[<b>]"]
 )
 def test_a_blank_is_filled_in_and_everything_else_is_taken_literally(action, admissible):
     assert is_admissible(action, SHOP) == admissible
+
+
+@pytest.mark.parametrize(
+    ("action", "meant"),
+    [
+        ("click[wine light blue]", "click[wine  light blue]"),  # a reply loses the second space
+        ("click[wine  light blue]", "click[wine  light blue]"),
+        ("click[light blue]", "click[light blue]"),
+        ("click[wine]", "click[wine]"),
+        ("search[two  words]", "search[two  words]"),
+    ],
+)
+def test_an_action_is_found_in_the_list_in_spite_of_runs_of_spaces(action, meant):
+    assert as_listed(action, ["search[<your query>]", "click[light blue]", "click[wine  light blue]"]) == meant

@@ -52,7 +52,7 @@ def test_turn_gae_reads_the_high_value_and_no_other():
     assert found.action.tolist() == [[0.0, 2.0, 6.0], [-2.0, -2.0, 0.0]]
     assert found.targets[..., Head.HIGH].tolist() == [[2.0, 4.0, 8.0], [0.0, 0.0, 0.0]]
     assert found.has_target[..., Head.HIGH].tolist() == grids().valid.tolist()
-    assert not found.has_target[..., Head.LOW:].any()
+    assert not found.has_target[..., Head.LOW :].any()
 
 
 @pytest.mark.parametrize("name", OF_GROUPS)

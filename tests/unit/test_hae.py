@@ -254,9 +254,7 @@ def test_hand_worked_termination_advantage():
         switch_prob=row(0.9, 0.2, 0.3),
         values_low_prev=row(1, 2, 4),
     )
-    torch.testing.assert_close(
-        result.adv_switch, row((1 - 0.9) * (2 - 1), (0 - 0.2) * (6 - 2), (1 - 0.3) * (7 - 4))
-    )
+    torch.testing.assert_close(result.adv_switch, row((1 - 0.9) * (2 - 1), (0 - 0.2) * (6 - 2), (1 - 0.3) * (7 - 4)))
     assert (result.target_term == 0).all()
 
 
@@ -429,9 +427,7 @@ def test_termination_inside_a_row_stops_every_carry(reopens):
 def test_computation_is_in_at_least_float32(given_dtype, returned):
     batch = random_batch(0, [5, 3], 6, 0.4)
     config = HAEConfig(0.99, 0.95, 0.9)
-    rounded = {
-        name: value.to(given_dtype) for name, value in vars(batch).items() if value.dtype == torch.float64
-    }
+    rounded = {name: value.to(given_dtype) for name, value in vars(batch).items() if value.dtype == torch.float64}
     # Rounding the inputs is the only loss: the same numbers given in float64 lead to the same result.
     exact = batch.estimate(config, **{name: value.double() for name, value in rounded.items()})
     result = batch.estimate(config, **rounded)

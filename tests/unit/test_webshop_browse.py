@@ -22,7 +22,7 @@ from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.synthetic import CatalogueSpec, write_catalogue
 from agent_system.environments.webshop.visits import MOST_ACTIONS, ShopSetting, Visit
 
-HOSTILE = '<script>window.hurt=1</script>"\'><img src=x onerror=alert(1)> zwieback \ud800 end'
+HOSTILE = "<script>window.hurt=1</script>\"'><img src=x onerror=alert(1)> zwieback \ud800 end"
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ALFWorld game files: reading one, and finding all of a data folder's split.
 
-    <data>/json_2.1.1/<split>/<task>-<object>-.../trial_.../game.tw-pddl      and beside it: traj_data.json
+<data>/json_2.1.1/<split>/<task>-<object>-.../trial_.../game.tw-pddl      and beside it: traj_data.json
 """
 
 from __future__ import annotations

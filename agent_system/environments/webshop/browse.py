@@ -171,9 +171,7 @@ def _action(request: Request, visit: Visit) -> str:
     if action is None:
         raise Refused(HTTPStatus.BAD_REQUEST, "Nothing to do", "The form names no action.")
     if len(action) > LONGEST_ACTION:
-        raise Refused(
-            HTTPStatus.BAD_REQUEST, "That is too long", f"An action has at most {LONGEST_ACTION} characters."
-        )
+        raise Refused(HTTPStatus.BAD_REQUEST, "That is too long", f"An action has at most {LONGEST_ACTION} characters.")
     return action
 
 
