@@ -51,6 +51,10 @@ class Variant:
     seeds: int
 
 
+GAE = ("algorithm.adv_estimator=gae", "algorithm.gamma=1", "algorithm.lam=1")
+"""verl's discounts tokens, not turns: what the profile says about turns would wipe out all but the last words of a reply."""
+
+
 def _turn_gae(lam: str) -> tuple[str, ...]:
     return ("algorithm.adv_estimator=turn_gae", f"algorithm.lam={lam}")
 
@@ -61,12 +65,13 @@ VARIANTS = {
     "hae_living": Variant(("algorithm/hae=living",), 5),
     "turn_gae_0.95": Variant(_turn_gae("0.95"), 5),
     "gigpo": Variant(("algorithm.adv_estimator=gigpo", *GROUPS), 5),
-    "gae_flat": Variant(("algorithm.adv_estimator=gae", FLAT), 5),
+    "gae_flat": Variant((*GAE, FLAT), 5),
     "turn_gae_0": Variant(_turn_gae("0"), 2),
     "turn_gae_1": Variant(_turn_gae("1"), 2),
-    "gae": Variant(("algorithm.adv_estimator=gae",), 2),
+    "gae": Variant(GAE, 2),
     "grpo": Variant(("algorithm.adv_estimator=grpo", *GROUPS), 2),
     "grpo_flat": Variant(("algorithm.adv_estimator=grpo", *GROUPS, FLAT), 2),
+    "hae_living_short": Variant(("algorithm/hae=living", "env.short_keep=true"), 2),
 }
 
 

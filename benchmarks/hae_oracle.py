@@ -26,9 +26,11 @@ ROOT = Path(__file__).resolve().parent.parent
 ESTIMATORS = {
     "HAE (segment return)": "segment_return",
     "HAE (termination)": "termination",
+    "HAE (past segments)": "past",
     "turn-level GAE": "turn",
     "token-level GAE": "token",
 }
+"""Past segments: segment return with `lam_boundary` equal to the other lambdas, instead of 0."""
 LAMBDAS = (1.0, 0.95, 0.5, 0.0)
 ERRORS = (0.0, 1.0)
 """Standard deviation of the errors in the values; the tasks' values spread by 1 to 3."""
@@ -71,7 +73,9 @@ def measure(tasks: int, episodes: int) -> list[Row]:
                     elif kind == "token":
                         advantages = oracle.token_advantages(task, played, wrong, lam)
                     else:
-                        advantages = oracle.hae_advantages(task, policy, played, wrong, HAEConfig(1.0, lam, lam, kind))
+                        switch = "termination" if kind == "termination" else "segment_return"
+                        config = HAEConfig(1.0, lam, lam, switch, lam_boundary=lam if kind == "past" else 0.0)
+                        advantages = oracle.hae_advantages(task, policy, played, wrong, config)
                     estimates = oracle.episode_gradients(policy, played, advantages)
                     mismatch = oracle.mismatch(estimates, exact)
                     anchor = anchor or mismatch.variance

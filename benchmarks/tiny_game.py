@@ -41,7 +41,18 @@ AGAINST = {
 T_975 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10,
          2.09, 2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05)  # fmt: skip
 """Student's t for a 95% interval, by degrees of freedom from 1."""
-SHOWN = ("hae_released", "hae_paper", "hae_free", "hae_living", "turn_gae_0.95", "turn_gae_0", "gae", "grpo", "gigpo")
+SHOWN = (
+    "hae_released",
+    "hae_paper",
+    "hae_free",
+    "hae_past",
+    "hae_living",
+    "turn_gae_0.95",
+    "turn_gae_0",
+    "gae",
+    "grpo",
+    "gigpo",
+)
 """Curves of the picture."""
 
 

@@ -28,5 +28,8 @@ class Advice:
         return f"<switch>{self.switch}</switch><subgoal>{self.subgoal}</subgoal><action>{self.action}</action>"
 
     def reply_in(self, style: PromptStyle) -> str:
-        """The reply that a prompt of this style asks for: three blocks, or the action block alone."""
-        return self.reply if style.has_subgoal else f"<action>{self.action}</action>"
+        """The reply that a prompt of this style asks for: three blocks, two, or the action block alone."""
+        action = f"<action>{self.action}</action>"
+        if not style.has_subgoal:
+            return action
+        return f"<switch>{KEEP}</switch>{action}" if style.has_short_keep and self.switch == KEEP else self.reply

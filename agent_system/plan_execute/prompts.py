@@ -28,6 +28,10 @@ class PromptStyle(str, Enum):
     """Full instructions for an instruction-tuned model; replies in the three blocks of `protocol.parse_reply`."""
     PLAN_EXECUTE_COMPACT = "plan_execute_compact"
     """No instructions, a few labelled lines, for a small model that was taught the three blocks by demonstrations."""
+    PLAN_EXECUTE_SHORT = "plan_execute_short"
+    """As plan_execute, but without the sub-goal block after KEEP (`protocol.parse_reply(short_keep=True)`)."""
+    PLAN_EXECUTE_COMPACT_SHORT = "plan_execute_compact_short"
+    """As plan_execute_compact, for a small model that was shown replies without the sub-goal block after KEEP."""
     FLAT = "flat"
     """Full instructions without sub-goals; replies `<think>..</think><action>..</action>`."""
     FLAT_NOTHINK = "flat_nothink"
@@ -38,12 +42,30 @@ class PromptStyle(str, Enum):
     @property
     def has_subgoal(self) -> bool:
         """Whether the prompt shows the current sub-goal and asks for the three blocks."""
-        return self in (PromptStyle.PLAN_EXECUTE, PromptStyle.PLAN_EXECUTE_COMPACT)
+        return self in (PromptStyle.PLAN_EXECUTE, PromptStyle.PLAN_EXECUTE_COMPACT) or self.has_short_keep
+
+    @property
+    def has_short_keep(self) -> bool:
+        """Whether a reply that keeps the sub-goal leaves its block out."""
+        return self in (PromptStyle.PLAN_EXECUTE_SHORT, PromptStyle.PLAN_EXECUTE_COMPACT_SHORT)
+
+    @property
+    def with_short_keep(self) -> PromptStyle:
+        """The same with the sub-goal block left out after KEEP; a flat style itself."""
+        short = {
+            PromptStyle.PLAN_EXECUTE: PromptStyle.PLAN_EXECUTE_SHORT,
+            PromptStyle.PLAN_EXECUTE_COMPACT: PromptStyle.PLAN_EXECUTE_COMPACT_SHORT,
+        }
+        return short.get(self, self)
 
     @property
     def is_compact(self) -> bool:
         """Whether the prompt is a few labelled lines without instructions."""
-        return self in (PromptStyle.PLAN_EXECUTE_COMPACT, PromptStyle.FLAT_COMPACT)
+        return self in (
+            PromptStyle.PLAN_EXECUTE_COMPACT,
+            PromptStyle.PLAN_EXECUTE_COMPACT_SHORT,
+            PromptStyle.FLAT_COMPACT,
+        )
 
     @property
     def asks_for_thoughts(self) -> bool:
@@ -251,19 +273,20 @@ def _format_rules(style: PromptStyle, parts: PromptParts) -> str:
     if not style.has_subgoal:
         return _flat_rules(style, action)
 
+    may_leave_out = style.has_short_keep and bool(parts.subgoal)
     if parts.subgoal:
+        kept = "leave the sub-goal block out" if may_leave_out else "copy it unchanged into the sub-goal block"
         choice = (
-            "Write KEEP while the current sub-goal is not reached and still makes sense, and then copy it unchanged "
-            "into the sub-goal block. Write SWITCH when it is reached, has become impossible or no longer serves the "
+            f"Write KEEP while the current sub-goal is not reached and still makes sense, and then {kept}. Write SWITCH when it is reached, has become impossible or no longer serves the "
             "task, and then give the new sub-goal."
         )
     else:
         choice = "There is no sub-goal to keep yet: write SWITCH and set your first sub-goal."
     return "\n".join(
         [
-            "Reply with these three blocks, in this order, once each, and nothing else:",
+            f"Reply with these {'' if may_leave_out else 'three '}blocks, in this order, once each, and nothing else:",
             "<switch>KEEP or SWITCH</switch>",
-            "<subgoal>the sub-goal to follow now</subgoal>",
+            "<subgoal>the sub-goal to follow now</subgoal>" + (" (only after SWITCH)" if may_leave_out else ""),
             "<action>one admissible action</action>",
             "",
             "What they mean:",

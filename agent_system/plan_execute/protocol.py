@@ -7,6 +7,8 @@ A plan-execute reply is three blocks and nothing else, in this order:
     <subgoal>the sub-goal to follow now</subgoal>
     <action>one admissible action</action>
 
+With `env.short_keep` the sub-goal block is left out after KEEP: what is kept need not be copied.
+
 A flat reply is `<think>...</think><action>...</action>`, or the action block alone.
 
 This file is the only parser of replies. The environment side (`parse_reply`, `carry_out`), the loss masks and the value
@@ -39,7 +41,7 @@ class Problem(str, Enum):
     UNKNOWN_SWITCH = "unknown_switch"
     """The switch block holds something else than KEEP or SWITCH; the reply is read as KEEP."""
     MISSING_SUBGOAL = "missing_subgoal"
-    """There is no closed sub-goal block; the written sub-goal is the empty text."""
+    """There is no closed sub-goal block where one is due; the written sub-goal is the empty text."""
     EMPTY_SUBGOAL = "empty_subgoal"
     """The sub-goal block holds nothing but whitespace."""
     MISSING_THINK = "missing_think"
@@ -104,9 +106,19 @@ class Reply:
         """Whether the reply keeps to the format in everything."""
         return not self.problems
 
+    @property
+    def leaves_subgoal_out(self) -> bool:
+        """Whether this is a KEEP that rightly has no sub-goal block."""
+        return self.switch == KEEP and self.blocks.subgoal is None and Problem.MISSING_SUBGOAL not in self.problems
 
-def parse_reply(text: str) -> Reply:
-    """Parse a plan-execute reply. Never raises, whatever the text; see `Problem` for how each defect is read."""
+
+def parse_reply(text: str, *, short_keep: bool = False) -> Reply:
+    """Parse a plan-execute reply. Never raises, whatever the text; see `Problem` for how each defect is read.
+
+    Args:
+        text: the reply.
+        short_keep: whether the sub-goal block may be left out after KEEP. It may not while there is none to keep.
+    """
     values, blocks, problems = _parse(text, ("switch", "subgoal", "action"))
     word = values.get("switch")
     switch = KEEP
@@ -115,6 +127,8 @@ def parse_reply(text: str) -> Reply:
             switch = SWITCH if word.upper() == SWITCH else KEEP
         else:
             problems.add(Problem.UNKNOWN_SWITCH)
+    if short_keep and word is not None and switch == KEEP and Problem.UNKNOWN_SWITCH not in problems:
+        problems.discard(Problem.MISSING_SUBGOAL)
     return Reply(
         switch=switch,
         subgoal=values.get("subgoal", ""),
@@ -236,7 +250,8 @@ class Decision:
         switch: what was carried out: "SWITCH" exactly where `boundary`. The word as written stays in `Reply.switch`.
         boundary: whether this turn opens a segment.
         subgoal: the sub-goal in force from this turn on.
-        copied_exactly: on a KEEP turn, whether the reply repeats the kept sub-goal word for word. False on a boundary.
+        copied_exactly: on a KEEP turn, whether the reply repeats the kept sub-goal word for word, or rightly leaves it
+            out. False on a boundary.
         comparable: whether both the kept and the written sub-goal hold text (`keep_consistency_requires_both`).
     """
 
@@ -269,7 +284,7 @@ def carry_out(reply: Reply, turn: int, kept_subgoal: str) -> Decision:
         switch=SWITCH if boundary else KEEP,
         boundary=boundary,
         subgoal=reply.subgoal if boundary else kept_subgoal,
-        copied_exactly=not boundary and reply.subgoal == kept_subgoal,
+        copied_exactly=not boundary and (reply.leaves_subgoal_out or reply.subgoal == kept_subgoal),
         comparable=bool(reply.subgoal) and bool(kept_subgoal),
     )
 

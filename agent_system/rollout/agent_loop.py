@@ -66,7 +66,7 @@ class EpisodeSettings:
         env = config.env
         kind = agent_kind(env.env_name)
         return cls(
-            style=kind.style(env.prompt_style),
+            style=kind.style(env.prompt_style, env.short_keep),
             environment=kind.environment,
             max_steps=env.max_steps,
             history_length=env.history_length,
@@ -218,7 +218,7 @@ class EpisodeAgentLoop(AgentLoopBase):
     def _read(self, text: str, memory: EpisodeMemory) -> tuple[Reply, Decision | None]:
         style = self.settings.style
         if style.has_subgoal:
-            reply = parse_reply(text)
+            reply = parse_reply(text, short_keep=style.has_short_keep and bool(memory.subgoal))
             return reply, carry_out(reply, memory.turn, memory.subgoal)
         return parse_flat(text, require_think=style.asks_for_thoughts), None
 

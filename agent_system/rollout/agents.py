@@ -45,9 +45,10 @@ class AgentKind:
     tasks: Callable[[str], TaskPanel] | None = None
     world: World = World.OWN
 
-    def style(self, prompt_style: str) -> PromptStyle:
-        """The prompt style for `env.prompt_style` ("full" or "compact")."""
-        return self.full if prompt_style == "full" else self.compact
+    def style(self, prompt_style: str, short_keep: bool = False) -> PromptStyle:
+        """The prompt style for `env.prompt_style` ("full" or "compact") and `env.short_keep`."""
+        style = self.full if prompt_style == "full" else self.compact
+        return style.with_short_keep if short_keep else style
 
 
 def _kind(world: World, environment: str, full: PromptStyle) -> AgentKind:

@@ -17,4 +17,4 @@ ensure_environment "$profile"
 
 # exec: signals (Ctrl-C) reach the trainer, which ends everything it started.
 exec "$PYTHON" -m recipe.hiper.main env=webshop \
-    algorithm.adv_estimator=gae env.env_name=Webshop "$@"
+    algorithm.adv_estimator=gae algorithm.gamma=1 algorithm.lam=1 env.env_name=Webshop "$@"

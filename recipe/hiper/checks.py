@@ -131,6 +131,11 @@ def _environment(config: DictConfig) -> Iterator[str]:
                 f"env.env_name={'WebshopOptions' if 'webshop' in env else 'alfworld/AlfredTWEnvOptions'}, or "
                 "algorithm.adv_estimator=turn_gae"
             )
+        if env.short_keep and not kind.full.has_subgoal:
+            yield (
+                f"env.short_keep=true says how a sub-goal is kept, but env.env_name={env.env_name} is flat. "
+                "env.short_keep=false"
+            )
     if env.prompt_style not in ("full", "compact"):
         yield f"env.prompt_style={env.prompt_style} is not full or compact. env.prompt_style=full"
     for name, least in (("max_steps", 1), ("history_length", 0), ("val_tasks", 1), ("fault_retries", 0)):

@@ -180,6 +180,8 @@ def _variants(family: str, episodes: Episodes, config: LabConfig) -> Iterator[Co
         values = episodes.turns.values
         own = torch.stack([values[..., head] for head in (Head.TERM, Head.HIGH, Head.LOW)], dim=-1)
         yield _run("hae (segment return)", episodes, base, own)
+        past = replace(hae, lam_boundary=config.lam_seg)
+        yield _run(f"hae (past segments, lambda {config.lam_seg:g})", episodes, replace(base, hae=past), own)
         # q V_hi + (1 - q) V_lo(o_{t-1}) less its mean under the policy, so that is the baseline.
         beta = episodes.turns.switch_probability
         own = own.clone()

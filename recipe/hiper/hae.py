@@ -34,6 +34,8 @@ class HAEConfig:
         lam_seg: lambda of the planner's GAE over segments, in [0, 1].
         switch_advantage: "segment_return" (released code) or "termination" (the paper's text).
         bootstrap_truncated: value the state after an episode that the step limit cut, instead of counting it as 0.
+        lam_boundary: lambda of executor and switch across the end of a segment, in [0, 1]. At 0 (the paper) what comes
+            after a segment is V_hi, whatever the other lambdas are; at 1 it is the planner's lambda-return.
 
     Raises:
         ValueError: a value outside its range; the message names the key.
@@ -44,9 +46,15 @@ class HAEConfig:
     lam_seg: float
     switch_advantage: SwitchAdvantage = "segment_return"
     bootstrap_truncated: bool = False
+    lam_boundary: float = 0.0
 
     def __post_init__(self) -> None:
-        keys = {"gamma": "algorithm.gamma", "lam_turn": "algorithm.lam", "lam_seg": "algorithm.hae.lam_seg"}
+        keys = {
+            "gamma": "algorithm.gamma",
+            "lam_turn": "algorithm.lam",
+            "lam_seg": "algorithm.hae.lam_seg",
+            "lam_boundary": "algorithm.hae.lam_boundary",
+        }
         for name, key in keys.items():
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
@@ -99,15 +107,17 @@ def hierarchical_advantages(
     Executor, GAE restarted at every segment end (`inside`: turn t+1 exists and is no boundary):
 
         A_lo(t) = r_t + gamma v_next(t) - V_lo(t) + gamma lam_turn inside(t) A_lo(t+1)
-        v_next  = V_lo(t+1) inside; V_hi(t+1) where turn t+1 is a boundary; 0 if d_t;
+        v_next  = V_lo(t+1) inside; U(t+1) where turn t+1 is a boundary; 0 if d_t;
                   the bootstrap or 0 where the step limit cut the episode
+        U       = V_hi + lam_boundary A_hi, which is V_hi in the paper
 
     Planner, semi-MDP GAE over segments. gamma^n is multiplied up turn by turn, so the sum is one scan H over turns:
 
         A_hi(k) = R_k + gamma^n_k (V_hi(b_k+1) + lam_seg A_hi(k+1)) - V_hi(b_k) = H(b_k) - V_hi(b_k)
         H(t)    = r_t + gamma (H(t+1) inside, V_hi(t+1) + lam_seg A_hi(t+1) where turn t+1 is a boundary, ...)
 
-    Switch, "segment_return": A_sw(t) = G(t) - V_term(t) with G = H at lam_seg = 0.
+    Switch, "segment_return": A_sw(t) = G(t) - V_term(t),
+        G(t) = r_t + gamma (G(t+1) inside, U(t+1) where turn t+1 is a boundary, ...)
     Switch, "termination":    A_sw(t) = (q_t - beta_t) (V_hi(s_t) - V_lo(s_t, o_{t-1})).
 
     Args:
@@ -179,13 +189,14 @@ def hierarchical_advantages(
     boot_hi_ET = _bootstrap(cut, bootstrap_high, "bootstrap_high", config, dtype)
     scan = _Scan(inside=inside, closes=closes, gamma=config.gamma)
 
-    next_v_lo_ET = torch.where(inside, _shift_left(v_lo_ET), torch.where(closes, _shift_left(v_hi_ET), boot_lo_ET))
+    adv_high = torch.where(boundary, scan.high(r_ET, v_hi_ET, boot_hi_ET, config.lam_seg) - v_hi_ET, 0.0)
+    later_ET = v_hi_ET + config.lam_boundary * adv_high  # U, at boundaries
+    next_v_lo_ET = torch.where(inside, _shift_left(v_lo_ET), torch.where(closes, _shift_left(later_ET), boot_lo_ET))
     delta_ET = r_ET + config.gamma * next_v_lo_ET - v_lo_ET
     adv_low = scan.low(torch.where(valid, delta_ET, 0.0), config.lam_turn)
-    adv_high = torch.where(boundary, scan.high(r_ET, v_hi_ET, boot_hi_ET, config.lam_seg) - v_hi_ET, 0.0)
 
     if config.switch_advantage == "segment_return":
-        segment_return_ET = torch.where(valid, scan.high(r_ET, v_hi_ET, boot_hi_ET, 0.0), 0.0)
+        segment_return_ET = torch.where(valid, scan.high(r_ET, later_ET, boot_hi_ET, 0.0), 0.0)
         adv_switch = segment_return_ET - real(values_term)
         target_term = segment_return_ET
     else:

@@ -183,7 +183,7 @@ def prepare_model(config: DictConfig, data_dir: Path | None, progress: bool) -> 
             episodes=settings.episodes,
             seed=settings.seed,
             history_length=config.env.history_length,
-            style=agent_kind(config.env.env_name).style("compact"),
+            style=agent_kind(config.env.env_name).style("compact", config.env.short_keep),
         ),
         train=_with(default.train, steps=settings.steps, seed=settings.seed),
         model=_with(default.model, **settings.model),

@@ -82,6 +82,7 @@ def hae_config(config: DictConfig) -> HAEConfig:
         lam_seg=algorithm.hae.lam_seg,
         switch_advantage=algorithm.hae.switch_advantage,
         bootstrap_truncated=algorithm.hae.bootstrap_truncated,
+        lam_boundary=algorithm.hae.lam_boundary,
     )
 
 

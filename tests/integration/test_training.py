@@ -297,10 +297,12 @@ def test_a_group_filter_with_nothing_left_says_so(workplace):
         train(workplace, "nothing-left", *groups, *filtered, *SHORT)
 
 
-def test_two_heads_the_papers_switch_advantage_and_bootstrap_on_two_processes(workplace):
+def test_two_heads_the_papers_switch_advantage_short_keep_and_bootstrap_on_two_processes(workplace):
     run = train(
         workplace,
         "paper",
+        f"actor_rollout_ref.model.path={make_model(workplace / 'short', short_keep=True)}",
+        "env.short_keep=true",
         "critic.use_two_heads_critic=True",
         "critic.use_three_heads_critic=False",
         "algorithm.hae.switch_advantage=termination",
@@ -324,6 +326,12 @@ def test_two_heads_the_papers_switch_advantage_and_bootstrap_on_two_processes(wo
                 values, probability = turn["values"], turn["switch_probability"]
                 expected = (turn["boundary"] - probability) * (values["high"] - values["term"]) if number else 0.0
                 assert turn["advantages"]["switch"] == pytest.approx(expected, abs=1e-5)
+        turns = [turn for episode in episodes for turn in episode["trajectory"]]
+        short = [turn for turn in turns if not turn["boundary"] and "<subgoal>" not in turn["reply"]]
+        sound = [turn for turn in short if not turn["problems"]]
+        assert sound, "the model was taught to leave a kept sub-goal out"
+        for turn in sound:
+            assert turn["copied_exactly"] and turn["subgoal_in_force"] and turn["spans"][1] == [0, 0]
 
 
 def test_lora_trains_the_adapters_and_wandb_works_offline(workplace):

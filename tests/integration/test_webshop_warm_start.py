@@ -125,6 +125,22 @@ def test_a_flat_demonstration_is_the_same_episode_without_sub_goals(shop):
             assert example.reply == f"<action>{parse_reply(with_subgoal.reply).action}</action>"
 
 
+def test_a_short_demonstration_is_the_same_episode_without_kept_sub_goals(shop):
+    spec = ShopDemonstrationSpec(episodes=10)
+    short_style = spec.style.with_short_keep
+    short = collect_in_shop(shop, "train", replace(spec, style=short_style), workers=1, progress=False)
+    copied = collect_in_shop(shop, "train", spec, workers=1, progress=False)
+    kept = 0
+    for one, other in zip(short, copied, strict=True):
+        for example, with_copy in zip(one.examples, other.examples, strict=True):
+            reply = parse_reply(example.reply, short_keep=True)
+            assert example.prompt == with_copy.prompt and reply.valid
+            assert reply.leaves_subgoal_out == (reply.switch == "KEEP")
+            assert reply.action == parse_reply(with_copy.reply).action
+            kept += reply.leaves_subgoal_out
+    assert kept
+
+
 def test_a_model_is_made_reused_and_refused_in_another_shop(shop, tmp_path):
     spec = ShopWarmStartSpec(
         demonstrations=ShopDemonstrationSpec(episodes=20),

@@ -30,13 +30,18 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _reply(chance: random.Random) -> str:
+def _reply(chance: random.Random, short_keep: bool) -> str:
     switch, subgoal, action = chance.choice(WORDS[:2]), chance.choice(WORDS[2:4]), chance.choice(WORDS[4:])
+    if short_keep and switch == "KEEP":
+        return f"<switch>KEEP</switch><action>{action}</action><|endoftext|>"
     return f"<switch>{switch}</switch><subgoal>{subgoal}</subgoal><action>{action}</action><|endoftext|>"
 
 
-def make_model(folder: Path) -> Path:
-    """Write model and tokenizer to `folder`, the same ones every time, and return it."""
+def make_model(folder: Path, *, short_keep: bool = False) -> Path:
+    """Write model and tokenizer to `folder`, the same ones every time, and return it.
+
+    With `short_keep` the model leaves the sub-goal out after KEEP.
+    """
     tokenizer = make_tokenizer()
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(
@@ -58,8 +63,11 @@ def make_model(folder: Path) -> Path:
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(80):
         prompt = "".join(chance.choices("abcdefghijklmnopqrstuvwxyz 123|:,.\n", k=chance.randint(20, 300)))
-        rows = torch.tensor([tokenizer(f"{prompt}<|reply|>{_reply(chance)}").input_ids for _ in range(8)])
-        labels = rows.clone()
+        texts = [f"{prompt}<|reply|>{_reply(chance, short_keep)}" for _ in range(8)]
+        rows = tokenizer(
+            texts, padding=True, return_tensors="pt"
+        ).input_ids  # on the right, where it is not attended to
+        labels = rows.masked_fill(rows == tokenizer.pad_token_id, -100)
         labels[:, : len(prompt) + 1] = -100
         model(input_ids=rows, labels=labels).loss.backward()
         optimizer.step()

@@ -155,6 +155,11 @@ CASES = {
         "needs replies with sub-goals",
         ["env.env_name=alfworld/AlfredTWEnvOptions"],
     ),
+    "a short keep of nothing": (
+        ["env.short_keep=true", "algorithm.adv_estimator=turn_gae", "env.env_name=alfworld/AlfredTWEnv"],
+        "is flat. env.short_keep=false",
+        ["env.short_keep=false", "algorithm.adv_estimator=turn_gae", "env.env_name=alfworld/AlfredTWEnv"],
+    ),
     "unknown prompt style": (["env.prompt_style=short"], "is not full or compact", ["env.prompt_style=full"]),
     "unknown games": (["env.alfworld.games=mine"], "is not auto, published", ["env.alfworld.games=auto"]),
     "no end": (

@@ -41,6 +41,22 @@ def reference_episode(
     bootstrapped = config.bootstrap_truncated and not terminated
     after_low = boot_lo if bootstrapped else 0.0
     after_high = boot_hi if bootstrapped else 0.0
+    follows = dict(zip(starts, [*starts[1:], None], strict=False))
+
+    def lambda_return(start: int) -> float:
+        """What the planner expects from a boundary on: rewards of the segment, then value or more of the same."""
+        end = follows[start]
+        rewards = sum(gamma**i * reward for i, reward in enumerate(r[start:end]))
+        if end is None:
+            return rewards + gamma ** (length - start) * after_high
+        return rewards + gamma ** (end - start) * (
+            (1 - config.lam_seg) * v_hi[end] + config.lam_seg * lambda_return(end)
+        )
+
+    def beyond(end: int) -> float:
+        """What executor and switch expect after the end of a segment: the planner's value, or part of its return."""
+        return (1 - config.lam_boundary) * v_hi[end] + config.lam_boundary * lambda_return(end)
+
     out = {name: [0.0] * length for name in FIELDS}
 
     for start, end in zip(starts, ends, strict=True):
@@ -49,7 +65,7 @@ def reference_episode(
             if t + 1 < end:
                 v_next = v_lo[t + 1]
             else:
-                v_next = v_hi[end] if end < length else after_low
+                v_next = beyond(end) if end < length else after_low
             deltas.append(r[t] + gamma * v_next - v_lo[t])
         for t in range(start, end):
             out["adv_low"][t] = sum((gamma * config.lam_turn) ** i * d for i, d in enumerate(deltas[t - start :]))
@@ -74,7 +90,7 @@ def reference_episode(
             out["adv_switch"][t] = (q - beta[t]) * (v_hi[t] - v_lo_prev[t])
     else:
         for start, end in zip(starts, ends, strict=True):
-            v_after = v_hi[end] if end < length else after_high
+            v_after = beyond(end) if end < length else after_high
             for t in range(start, end):
                 segment_return = sum(gamma ** (i - t) * r[i] for i in range(t, end)) + gamma ** (end - t) * v_after
                 out["adv_switch"][t] = segment_return - v_term[t]
@@ -142,6 +158,7 @@ CONFIGS = st.builds(
     lam_seg=UNIT,
     switch_advantage=st.sampled_from(["segment_return", "termination"]),
     bootstrap_truncated=st.booleans(),
+    lam_boundary=UNIT,
 )
 
 
@@ -223,6 +240,20 @@ def test_hand_worked_example():
     segment_return = row(1 + G * 0 + G * G * 2 + G * G * G * 8, 0 + G * 2 + G * G * 8, 2 + G * 8, 0 + G * 10, 10)
     torch.testing.assert_close(result.target_term, segment_return)
     torch.testing.assert_close(result.adv_switch, segment_return - 1)
+
+
+def test_hand_worked_past_the_end_of_a_segment():
+    """Half of the way from V_hi(3) = 8 to the planner's return there, which is 0 + gamma 10."""
+    result = hand_worked(dataclasses.replace(HAND_CONFIG, lam_boundary=0.5))
+    beyond = (8 + G * 10) / 2
+    d0, d1, d2 = 1 + G * 4 - 3, 0 + G * 5 - 4, 2 + G * beyond - 5
+    torch.testing.assert_close(result.adv_low[:, :3], row(d0 + G * L * d1 + G * L * G * L * d2, d1 + G * L * d2, d2))
+    segment_return = row(1 + G * G * 2 + G * G * G * beyond, G * 2 + G * G * beyond, 2 + G * beyond)
+    torch.testing.assert_close(result.target_term[:, :3], segment_return)
+    # The last segment and the planner are what they were.
+    published = hand_worked(HAND_CONFIG)
+    torch.testing.assert_close(result.adv_low[:, 3:], published.adv_low[:, 3:])
+    torch.testing.assert_close(result.adv_high, published.adv_high)
 
 
 def test_hand_worked_step_limit():
@@ -330,6 +361,26 @@ def test_lambda_1_telescopes_to_returns(batch, gamma):
     returns = discounted_rewards(batch, gamma, torch.zeros(len(batch.valid)))
     opens = (batch.boundary | (torch.arange(batch.valid.shape[1]) == 0)) & batch.valid
     torch.testing.assert_close(result.target_high, torch.where(opens, returns, 0.0))
+
+
+@given(batches(), UNIT)
+def test_all_lambdas_1_telescope_to_returns(batch, gamma):
+    """Also past the end of a segment: no value but the decision's own baseline is left in any advantage."""
+    result = batch.estimate(HAEConfig(gamma, lam_turn=1.0, lam_seg=1.0, lam_boundary=1.0))
+    returns = discounted_rewards(batch, gamma, torch.zeros(len(batch.valid)))
+    torch.testing.assert_close(result.target_low, returns)
+    torch.testing.assert_close(result.target_term, returns)
+
+
+@given(batches(), UNIT, UNIT)
+def test_one_head_and_always_switch_past_the_end_is_turn_level_gae_for_everyone(batch, gamma, lam):
+    """Where every turn is a segment, nothing is left of the hierarchy but GAE over turns; in the paper one-step TD."""
+    batch.boundary = torch.ones_like(batch.valid)
+    batch.values_high = batch.values_term = batch.values_low
+    result = batch.estimate(HAEConfig(gamma, lam_turn=0.5, lam_seg=lam, lam_boundary=lam))
+    expected = turn_gae(batch, batch.values_low, gamma, lam)
+    for found in (result.adv_low, result.adv_high, result.adv_switch):
+        torch.testing.assert_close(found, expected)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -506,6 +557,7 @@ def test_termination_needs_its_arguments(missing):
         ({"gamma": 1.01}, r"algorithm\.gamma"),
         ({"lam_turn": -0.1}, r"algorithm\.lam"),
         ({"lam_seg": math.nan}, r"algorithm\.hae\.lam_seg"),
+        ({"lam_boundary": 1.5}, r"algorithm\.hae\.lam_boundary"),
         ({"switch_advantage": "other"}, r"algorithm\.hae\.switch_advantage"),
     ],
 )

@@ -103,6 +103,25 @@ def test_each_style_shows_an_example_in_the_format_its_parser_wants():
     assert parse_flat(shown, PromptStyle.FLAT_NOTHINK.asks_for_thoughts).valid
 
 
+@pytest.mark.parametrize("style", [PromptStyle.PLAN_EXECUTE, PromptStyle.PLAN_EXECUTE_COMPACT])
+def test_short_keep_changes_the_rules_and_nothing_else(style):
+    short = style.with_short_keep
+    assert short.has_short_keep and short.has_subgoal and short.is_compact == style.is_compact
+    assert short.with_short_keep is short and not style.has_short_keep
+    assert render_prompt(short, FIRST) == render_prompt(style, FIRST), "there is nothing to keep yet"
+    longer, shorter = render_prompt(style, PARTS), render_prompt(short, PARTS)
+    if style.is_compact:
+        assert shorter == longer
+    else:
+        assert "leave the sub-goal block out" in shorter and "copy it unchanged" not in shorter
+        assert "</subgoal> (only after SWITCH)\n" in shorter
+
+
+@pytest.mark.parametrize("style", [PromptStyle.FLAT, PromptStyle.FLAT_NOTHINK, PromptStyle.FLAT_COMPACT])
+def test_flat_styles_have_no_short_form(style):
+    assert style.with_short_keep is style
+
+
 def test_the_environment_is_named_and_open_actions_are_explained():
     shop = PromptParts("buy a mug", (), 0, "WebShop", "", ("search[<your query>]", "click[search]"))
     prompt = render_prompt("plan_execute", shop, environment="the WebShop online shop")

@@ -248,3 +248,51 @@ def test_without_a_boundary_the_subgoal_never_changes(text, turn, kept):
 def test_a_negative_turn_is_refused():
     with pytest.raises(ValueError, match="turn counts from 0"):
         carry_out(parse_reply(GOOD), -1, "")
+
+
+SHORT = "<switch>KEEP</switch><action>look</action>"
+
+
+def test_a_short_keep_is_valid_where_it_is_allowed():
+    assert parse_reply(SHORT).problems == (Problem.MISSING_SUBGOAL,)
+    reply = parse_reply(SHORT, short_keep=True)
+    assert reply.valid and reply.leaves_subgoal_out
+    decision = carry_out(reply, 3, "find a mug")
+    assert (decision.boundary, decision.subgoal, decision.copied_exactly) == (False, "find a mug", True)
+    assert not decision.comparable
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("<switch>SWITCH</switch><action>look</action>", Problem.MISSING_SUBGOAL),
+        ("<switch>maybe</switch><action>look</action>", Problem.MISSING_SUBGOAL),
+        ("<action>look</action>", Problem.MISSING_SUBGOAL),
+        ("<switch>KEEP</switch><subgoal></subgoal><action>look</action>", Problem.EMPTY_SUBGOAL),
+        ("<action>look</action><switch>KEEP</switch>", Problem.WRONG_ORDER),
+    ],
+)
+def test_only_a_keep_without_a_block_may_be_short(text, problem):
+    reply = parse_reply(text, short_keep=True)
+    assert problem in reply.problems
+    assert not carry_out(reply, 3, "find a mug").copied_exactly or problem is Problem.WRONG_ORDER
+
+
+@given(MESSY)
+def test_short_keep_forgives_one_problem_and_changes_nothing_else(text):
+    strict, short = parse_reply(text), parse_reply(text, short_keep=True)
+    assert set(strict.problems) - set(short.problems) <= {Problem.MISSING_SUBGOAL}
+    assert set(short.problems) <= set(strict.problems)
+    assert (strict.switch, strict.subgoal, strict.action, strict.blocks) == (
+        short.switch,
+        short.subgoal,
+        short.action,
+        short.blocks,
+    )
+    assert short.leaves_subgoal_out == (strict.problems != short.problems)
+
+
+@given(st.booleans(), WORDS, WORDS)
+def test_a_copied_keep_is_read_the_same_way_in_the_short_format(keep, subgoal, action):
+    text = f"<switch>{KEEP if keep else SWITCH}</switch><subgoal>{subgoal}</subgoal><action>{action}</action>"
+    assert parse_reply(text, short_keep=True) == parse_reply(text)

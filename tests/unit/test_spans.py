@@ -98,6 +98,12 @@ def test_wrong_order():
     assert (spans.action, spans.subgoal, spans.switch, spans.value_low) == ((0, 1), (1, 2), (2, 3), 2)
 
 
+def test_a_short_keep_has_no_subgoal_and_its_low_value_is_read_before_the_action():
+    pieces = ["<switch>", "KEEP", "</switch>", ACTION_BLOCK, ""]
+    spans = token_spans(parse_reply("".join(pieces), short_keep=True), pieces)
+    assert (spans.switch, spans.subgoal, spans.action, spans.value_low) == ((0, 3), (0, 0), (3, 5), 3)
+
+
 def test_flat_replies_have_an_action_only():
     pieces = ["<think>", "hm", "</think>", ACTION_BLOCK, ""]
     spans = token_spans(parse_flat("".join(pieces), require_think=True), pieces)

@@ -41,13 +41,14 @@ def hae(
     heads: int = 3,
     lam: float = 1.0,
     lam_seg: float = 0.95,
+    lam_boundary: float = 0.0,
     switch: str = "segment_return",
     whiten: bool = True,
     forced: bool | None = None,
     **shaping,
 ) -> Arm:
     """HAE; the defaults are those of the released code without its penalties."""
-    settings = HAEConfig(GAMMA, lam, lam_seg, switch)
+    settings = HAEConfig(GAMMA, lam, lam_seg, switch, lam_boundary=lam_boundary)
     return Arm(EstimatorConfig("hae", settings, ShapingConfig(**shaping), whiten=whiten), heads, forced=forced)
 
 
@@ -69,7 +70,9 @@ _PLANS = {
     "hae_paper": hae(heads=2, switch="termination", **PUBLISHED),
     "hae_normalized": hae(**PUBLISHED, keep_penalty_mode="normalized"),
     "hae_free": hae(),
-    "hae_living": costs(0.3),
+    "hae_past": hae(lam_boundary=0.95),
+    "hae_cost": costs(0.3),
+    "hae_living": costs(0.3, lam_boundary=0.95),
     "turn_gae_0": other("turn_gae", 0.0),
     "turn_gae_0.95": other("turn_gae", 0.95),
     "turn_gae_1": other("turn_gae", 1.0),
@@ -87,6 +90,9 @@ WHY = {
     "hae_seg_1": hae(lam_seg=1.0),
     "hae_seg_0": hae(lam_seg=0.0),
     "hae_two_heads": hae(heads=2),
+    "hae_past_1": hae(lam_boundary=1.0),
+    "hae_past_all_0.95": hae(lam=0.95, lam_boundary=0.95),
+    "hae_past_released": hae(lam_boundary=0.95, **PUBLISHED),
     "hae_one_head": hae(heads=1),
     "hae_termination": hae(heads=2, switch="termination"),
     "hae_critic_8": replace(hae(), critic_epochs=8),
@@ -96,14 +102,17 @@ WHY = {
         other("turn_gae", 0.95), estimator=replace(other("turn_gae", 0.95).estimator, whiten=False)
     ),
 }
+COSTS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)
 LIVING = {
     "always": hae(forced=True),
     "never": hae(forced=False),
     "always_turn_gae": replace(other("turn_gae", 0.95), forced=True),
     "never_turn_gae": replace(other("turn_gae", 0.95), forced=False),
-    **{f"cost_{cost:g}": costs(cost) for cost in (0.0, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0)},
-    **{f"termination_{cost:g}": costs(cost, switch="termination") for cost in (0.0, 0.1, 0.3, 1.0)},
-    **{f"raw_{cost:g}": costs(cost, whiten=False) for cost in (0.0, 0.03, 0.3, 1.0)},
+    **{f"cost_{cost:g}": costs(cost) for cost in COSTS},
+    **{f"termination_{cost:g}": costs(cost, switch="termination") for cost in (0.0, 0.3, 1.0)},
+    **{f"raw_{cost:g}": costs(cost, whiten=False) for cost in (0.0, 0.3, 1.0)},
+    **{f"past_{cost:g}": costs(cost, lam_boundary=0.95) for cost in COSTS},
+    "always_past": hae(lam_boundary=0.95, forced=True),
     "keep_turn": hae(**PUBLISHED),
     "keep_switch": hae(penalty_credit="switch", **PUBLISHED),
     "keep_switch_cost_0.3": costs(0.3, **PUBLISHED),

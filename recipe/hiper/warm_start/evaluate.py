@@ -177,7 +177,8 @@ class _Table:
 
     def play(self, text: str) -> None:
         if self._spec.style.has_subgoal:
-            reply = parse_reply(text)
+            may_be_short = self._spec.style.has_short_keep and bool(self._memory.subgoal)
+            reply = parse_reply(text, short_keep=may_be_short)
             decision = carry_out(reply, self._memory.turn, self._memory.subgoal)
         else:
             reply, decision = parse_flat(text, require_think=False), None
@@ -236,10 +237,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--episodes", type=int, default=128, help="games in the panel")
     parser.add_argument("--temperature", type=float, default=default.temperature, help="0 is greedy")
     parser.add_argument("--max-turns", type=int, help="turns of an episode (default: as the CPU profile)")
-    parser.add_argument("--flat", action="store_true", help="the model replies with the action alone")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--flat", action="store_true", help="the model replies with the action alone")
+    form.add_argument("--short-keep", action="store_true", help="the model leaves a kept sub-goal out")
     parser.add_argument("--seed", type=int, default=default.seed, help="seed of the sampling, not of the panel")
     given = parser.parse_args(arguments)
-    style = PromptStyle.FLAT_COMPACT if given.flat else PromptStyle.PLAN_EXECUTE_COMPACT
+    style = PromptStyle.PLAN_EXECUTE_COMPACT_SHORT if given.short_keep else PromptStyle.PLAN_EXECUTE_COMPACT
+    style = PromptStyle.FLAT_COMPACT if given.flat else style
     spec = PlaySpec(temperature=given.temperature, seed=given.seed, style=style)
     try:
         if given.shop:

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The comparison of estimators: every variant passes the checks of a run, and its table says what the files say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from made_config import composed, reference
+
+from recipe.hiper.checks import check_config
+from recipe.hiper.main import check_overrides
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        spec = importlib.util.spec_from_file_location("estimators_benchmark", BENCHMARKS / "estimators.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+        sys.modules.pop("estimators_benchmark", None)
+
+
+def test_every_variant_is_a_sound_run(benchmark):
+    for variant in benchmark.VARIANTS.values():
+        overrides = [*benchmark.SHORT, *variant.overrides]
+        check_overrides(["profile=cpu", *overrides])
+        preset = dict(override.split("=") for override in overrides).pop("algorithm/hae", "custom")
+        config = composed(*(o for o in overrides if "/hae=" not in o), preset=preset)
+        check_config(config, reference())
+        assert config.data.train_batch_size * config.env.rollout.n == 64
+
+
+def write_run(folder: Path, turns: list[int], successes: list[float], total: int) -> None:
+    folder.mkdir()
+    rows = [{"step": 0, "val/success_rate": successes[0], "val/episodes": 128}]
+    for step, (played, won) in enumerate(zip(turns, successes[1:], strict=True), start=1):
+        rows.append({"step": step, "rollout/turns": played, "timing_s/step": 30.0, "perf/total_num_tokens": 1000})
+        rows[-1] |= {"val/success_rate": won, "rollout/switch_rate": 0.25, "hierarchy/segment_length": 4.0}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "status.json").write_text(json.dumps({"total_steps": total}))
+
+
+def test_a_run_is_read_when_it_is_finished(benchmark, tmp_path):
+    assert benchmark.read_run("gae", 0, tmp_path / "none") is None
+    write_run(tmp_path / "half", [100, 100], [0.2, 0.4, 0.5], total=3)
+    assert benchmark.read_run("gae", 0, tmp_path / "half") is None
+    write_run(tmp_path / "whole", [100, 300], [0.2, 0.4, 0.8], total=2)
+    run = benchmark.read_run("gae", 0, tmp_path / "whole")
+    assert (run.turns, run.successes, run.games) == ([0, 100, 400], [0.2, 0.4, 0.8], 128)
+    assert (run.minutes, run.tokens, run.switch_rate) == (1.0, 2000, 0.25)
+    # 200 turns are a third of the way from 0.4 to 0.8.
+    assert run.success_after(200) == pytest.approx(0.4 + 0.4 / 3)
+    assert run.success_after(10_000) == 0.8
+    # (0.2 + 0.4) / 2 over 100 turns, (0.4 + 0.8) / 2 over 300.
+    assert run.area(400) == pytest.approx((0.3 * 100 + 0.6 * 300) / 400)
+
+
+def test_the_report_compares_within_the_smallest_budget(benchmark, tmp_path):
+    for name, seed, turns in (
+        ("turn_gae_0.95", 0, [100]),
+        ("turn_gae_0.95", 1, [100]),
+        ("gae", 0, [200]),
+        ("gae", 1, [200]),
+    ):
+        write_run(tmp_path / f"{name}-{seed}", turns, [0.2, 0.4 + 0.2 * seed], total=1)
+    text = benchmark.report(benchmark.finished(tmp_path), tmp_path)
+    assert "128 games after 100 environment turns" in text
+    # 0.4 and 0.6 for turn_gae; gae is halfway there after 100 turns: 0.3 and 0.4. t(0.975, 1) = 12.706.
+    assert "| turn_gae_0.95 | 2 | 20.0 ± 0.0 | 50.0 ± 127.1 |" in text
+    assert "| gae | 2 | 20.0 ± 0.0 | 35.0 ± 63.5 |" in text
+    assert "| gae | 2 | -15.0 ± 63.5 |" in text
+    assert len(json.loads((tmp_path / "estimators.json").read_text())) == 4
+    assert (tmp_path / "estimators.png").stat().st_size > 5000
