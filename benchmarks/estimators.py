@@ -52,7 +52,7 @@ class Variant:
 
 
 GAE = ("algorithm.adv_estimator=gae", "algorithm.gamma=1", "algorithm.lam=1")
-"""verl's discounts tokens, not turns: what the profile says about turns would wipe out all but the last words of a reply."""
+"""verl's discounts tokens: what the profile says about turns would leave nothing for the first words of a reply."""
 
 
 def _turn_gae(lam: str) -> tuple[str, ...]:

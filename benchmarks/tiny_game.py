@@ -205,6 +205,31 @@ def table(results: dict[str, Result], references: list[str]) -> str:
     return "\n".join(lines)
 
 
+def summary(found: dict[str, dict[str, Result]]) -> str:
+    """Markdown: success of every estimator on every game, and in brackets the share of SWITCH."""
+    lines = ["| estimator | " + " | ".join(found) + " |", "|" + "---|" * (len(found) + 1)]
+    for arm in dict.fromkeys(arm for results in found.values() for arm in results):
+        cells = [arm]
+        for results in found.values():
+            cell = _shown(results[arm].success) if arm in results else ""
+            cells.append(
+                cell if not cell or arm.startswith("flat_") else f"{cell} ({mean(results[arm].switch_rate):.2f})"
+            )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def raw(found: dict[str, dict[str, Result]]) -> dict[str, Any]:
+    """What the tables are made of: game, estimator, and a list over the seeds of each figure."""
+    names = ("success", "area", "switch_rate", "length", "seconds")
+    return {
+        game: {
+            arm: {name: [round(v, 4) for v in getattr(result, name)] for name in names} for arm, result in of.items()
+        }
+        for game, of in found.items()
+    }
+
+
 def values_table(results: dict[str, Result]) -> str:
     """Markdown: how good the values were."""
     lines = ["| estimator | explained: V_hi | V_lo | V_term | V_hi over return, early |", "|---|---|---|---|---|"]
@@ -225,20 +250,26 @@ def draw(found: dict[str, dict[str, Result]], shown: tuple[str, ...], path: Path
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6 * len(found), 4.2), layout="constrained")
+    columns = min(2, len(found))
+    lines = -(-len(found) // columns)
+    figure = Figure(figsize=(4.4 * columns, 0.8 + 2.9 * lines), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
-    for panel, (game, results) in zip(panels, found.items(), strict=True):
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False).flatten()
+    for spare in panels[len(found) :]:
+        spare.set_visible(False)
+    for panel, (game, results) in zip(panels, found.items(), strict=False):
         for arm in (arm for arm in shown if arm in results):
             points = [interval(list(column)) for column in zip(*results[arm].curves, strict=True)]
             middle, half = zip(*points, strict=True)
             (line,) = panel.plot(middle, label=arm, linewidth=1.4)
             low, high = ([m + s * h for m, h in points] for s in (-1, 1))
             panel.fill_between(range(len(half)), low, high, color=line.get_color(), alpha=0.15, linewidth=0)
-        panel.set(title=game, xlabel="iteration (64 episodes each)", ylim=(0, 1))
+        panel.set(title=game, ylim=(0, 1))
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("success")
-    panels[-1].legend(frameon=False, fontsize=8, loc="lower right")
+    figure.supxlabel("iteration (64 episodes each)", fontsize=10)
+    figure.supylabel("success", fontsize=10)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=5, frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
 
 
@@ -295,15 +326,18 @@ def main() -> None:
         }
         for game in given.games
     }
+    print(f"\n{summary(found)}")
     for game, results in found.items():
         references = [name for name in AGAINST[given.study] if name in results]
         print(f"\n{game}, {given.seeds} seeds\n\n{table(results, references)}")
         if given.study == "why":
             print(f"\n{values_table(results)}")
+    numbers = given.out / f"{given.study}.json"
+    numbers.write_text(json.dumps(raw(found)) + "\n", encoding="utf-8")
     picture = given.out / f"{given.study}.png"
     shown = SHOWN if given.study == "main" and not given.arms else tuple(chosen)[:10]
     draw(found, shown, picture)
-    print(f"\n{picture}")
+    print(f"\n{numbers}\n{picture}")
 
 
 if __name__ == "__main__":

@@ -277,8 +277,9 @@ def _format_rules(style: PromptStyle, parts: PromptParts) -> str:
     if parts.subgoal:
         kept = "leave the sub-goal block out" if may_leave_out else "copy it unchanged into the sub-goal block"
         choice = (
-            f"Write KEEP while the current sub-goal is not reached and still makes sense, and then {kept}. Write SWITCH when it is reached, has become impossible or no longer serves the "
-            "task, and then give the new sub-goal."
+            f"Write KEEP while the current sub-goal is not reached and still makes sense, and then {kept}. Write "
+            "SWITCH when it is reached, has become impossible or no longer serves the task, and then give the new "
+            "sub-goal."
         )
     else:
         choice = "There is no sub-goal to keep yet: write SWITCH and set your first sub-goal."
