@@ -42,15 +42,17 @@ def gigpo_advantages(
         `[episodes, turns]`, zero outside valid turns, in at least float32 (float64 stays float64).
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: shapes differ, or `valid` is not right-padded.
     """
     if rewards_ET.dim() != 2 or not rewards_ET.shape == valid_ET.shape == anchor_ET.shape:
         shapes = [tuple(x.shape) for x in (rewards_ET, valid_ET, anchor_ET)]
         raise ValueError(f"rewards, valid and anchor must be [episodes, turns] alike, got {shapes}")
     valid_ET = valid_ET.bool()
+    if (valid_ET[:, 1:] & ~valid_ET[:, :-1]).any():
+        raise ValueError("valid must be right-padded: the real turns of a row come first, without gaps")
     dtype = torch.promote_types(rewards_ET.dtype, torch.float32)
     # In float32 equal rewards in another order have sums that differ in the last bit, and division makes that large.
-    rewards_ET = torch.where(valid_ET, rewards_ET.double(), torch.zeros((), dtype=torch.float64))
+    rewards_ET = rewards_ET.double().masked_fill(~valid_ET, 0.0)
     episode_E = group_advantages(rewards_ET.sum(dim=1), group_E, divide_by_std=divide_by_std)
 
     returns = [torch.zeros_like(rewards_ET[:, 0])] if rewards_ET.shape[1] else []
@@ -60,7 +62,7 @@ def gigpo_advantages(
     group_ET = group_E[:, None].expand_as(anchor_ET)
     states = torch.stack([group_ET[valid_ET], anchor_ET[valid_ET]], dim=1)
     _, state = torch.unique(states, dim=0, return_inverse=True)
-    advantages = torch.where(valid_ET, episode_E[:, None], torch.zeros((), dtype=episode_E.dtype))
+    advantages = episode_E[:, None] * valid_ET
     step = group_advantages(return_ET[valid_ET], state, divide_by_std=divide_by_std)
     advantages[valid_ET] = advantages[valid_ET] + step_weight * step
     return advantages.to(dtype)

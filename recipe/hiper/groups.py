@@ -29,11 +29,11 @@ def group_advantages(x_N: Tensor, group_N: Tensor, *, divide_by_std: bool) -> Te
     x, (_, group) = x_N.double(), torch.unique(group_N, return_inverse=True)
     groups = int(group.max()) + 1 if len(group) else 0
     counts = torch.bincount(group, minlength=groups).double()
-    mean = torch.zeros(groups, dtype=x.dtype).index_add(0, group, x) / counts
+    mean = x.new_zeros(groups).index_add(0, group, x) / counts
     centred = x - mean[group]
-    low = torch.full((groups,), float("inf"), dtype=x.dtype).scatter_reduce(0, group, x, "amin")
-    high = torch.full((groups,), -float("inf"), dtype=x.dtype).scatter_reduce(0, group, x, "amax")
+    low = x.new_full((groups,), float("inf")).scatter_reduce(0, group, x, "amin")
+    high = x.new_full((groups,), -float("inf")).scatter_reduce(0, group, x, "amax")
     if divide_by_std:
-        squares = torch.zeros(groups, dtype=x.dtype).index_add(0, group, centred**2)
+        squares = x.new_zeros(groups).index_add(0, group, centred**2)
         centred = centred / ((squares / (counts - 1).clamp(min=1)).sqrt()[group] + EPSILON)
     return centred.masked_fill((low == high)[group], 0.0).to(x_N.dtype)

@@ -366,3 +366,9 @@ def test_gigpo_one_dimensional_rewards_are_refused():
     ones = torch.ones(3)
     with pytest.raises(ValueError, match=r"\[episodes, turns\] alike"):
         gigpo_advantages(ones, ones.bool(), ones.long(), ones.long(), gamma=1.0)
+
+
+def test_gigpo_turns_with_gaps_are_refused():
+    valid = torch.tensor([[True, False, True]])
+    with pytest.raises(ValueError, match="right-padded"):
+        gigpo_advantages(torch.ones(1, 3), valid, torch.ones(1, 3).long(), torch.zeros(1).long(), gamma=1.0)
