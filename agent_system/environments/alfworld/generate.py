@@ -12,16 +12,13 @@ valid_seen share their scenes, valid_unseen plays in scenes of its own (`rooms.H
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
 import hashlib
 import json
 import multiprocessing
 import os
 import random
 import shutil
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
 from functools import cache, lru_cache
@@ -36,12 +33,12 @@ from agent_system.environments.alfworld.games import DATA_FOLDER, GAME_NAME, TRA
 from agent_system.environments.alfworld.problem import GameFiles, compose
 from agent_system.environments.alfworld.rooms import TaskKind
 from agent_system.errors import ConfigError, TaskError
+from agent_system.making import LOCK, end_with_parent, locked
 
 GENERATOR_VERSION = 1
 """Raise it whenever the same spec would give other bytes."""
 MANIFEST = "manifest.json"
 _PARTIAL = ".partial"
-_LOCK = ".lock"
 _MAX_ATTEMPTS = 200
 
 
@@ -69,7 +66,7 @@ def generate_games(out_dir: Path, spec: GameSpec, *, workers: int, progress: boo
         TaskError: a finished folder was changed afterwards, or its manifest cannot be read.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
-    with _locked(out_dir):
+    with locked(out_dir):
         if _prepared(out_dir, spec):
             return _reused(out_dir, spec)
         slots = [(split, index) for split in SPLITS for index in range(getattr(spec, split))]
@@ -114,17 +111,6 @@ def _scenes_with(kind: TaskKind, held_out: bool) -> tuple[int, ...]:
 
 
 # --- in the workers -------------------------------------------------------------------------------------------------
-
-
-def end_with_parent() -> None:
-    """Initializer of worker processes: ends them when their parent is killed, for whom they would wait on for ever."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @lru_cache(maxsize=1)
@@ -177,13 +163,6 @@ def _write_game(partial: Path, target: Path, files: GameFiles) -> None:
 # --- the folder -----------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _locked(out_dir: Path) -> Iterator[None]:
-    with (out_dir / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _prepared(out_dir: Path, spec: GameSpec) -> bool:
     """Whether `out_dir` is finished; marks a fresh folder as being made from `spec`.
 
@@ -192,7 +171,7 @@ def _prepared(out_dir: Path, spec: GameSpec) -> bool:
     """
     path = out_dir / MANIFEST
     if not path.exists():
-        if strangers := sorted(p.name for p in out_dir.iterdir() if p.name != _LOCK):
+        if strangers := sorted(p.name for p in out_dir.iterdir() if p.name != LOCK):
             raise ConfigError(
                 f"{out_dir} holds {strangers[:5]} but no {MANIFEST}: it was not made by this generator. "
                 "Choose an empty folder (--out)"

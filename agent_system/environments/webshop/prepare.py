@@ -14,8 +14,6 @@ where it stopped; two on one folder wait for each other.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
 import json
 import shutil
 import sys
@@ -52,12 +50,12 @@ from agent_system.environments.webshop.sources import SourceFiles, find_sources
 from agent_system.environments.webshop.store import LineStore, complete_lines, open_array, write_lines
 from agent_system.environments.webshop.synthetic import GENERATOR, CatalogueSpec, write_catalogue
 from agent_system.errors import ConfigError, HiPERError
+from agent_system.making import LOCK, locked
 
 PROGRESS = "preparing.json"
 """What a run that was stopped had finished."""
 GENERATED, DOWNLOADED = "generated", "source"
 _KEPT = (GENERATED, DOWNLOADED)
-_LOCK = ".lock"
 _TITLES_AT_ONCE = 256
 
 
@@ -90,7 +88,7 @@ def prepare_shop(data_dir: Path, spec: ShopSpec, *, rebuild: bool = False, progr
         TaskError: a source file is missing, broken or not of this format.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
-    with _locked(data_dir):
+    with locked(data_dir):
         _refuse_strangers(data_dir)
         if rebuild:
             _clear(data_dir)
@@ -266,7 +264,7 @@ def _reused(data_dir: Path, digests: dict[str, str], tagger: str | None) -> Shop
 
 
 def _refuse_strangers(data_dir: Path) -> None:
-    present = {path.name for path in data_dir.iterdir()} - {_LOCK}
+    present = {path.name for path in data_dir.iterdir()} - {LOCK}
     if present and not present & {MANIFEST, PROGRESS, *_KEPT}:
         raise ConfigError(
             f"{data_dir} holds {sorted(present)[:5]} and no shop. Choose an empty folder for --data-dir; the published "
@@ -280,21 +278,14 @@ def _clear(data_dir: Path) -> None:
     for path in data_dir.iterdir():
         if path.is_dir() and path.name != DOWNLOADED:
             shutil.rmtree(path)
-        elif path.is_file() and path.name != _LOCK:
+        elif path.is_file() and path.name != LOCK:
             path.unlink()
 
 
 def _files(data_dir: Path) -> dict[str, int]:
-    left_out = {MANIFEST, PROGRESS, _LOCK, *_KEPT}
+    left_out = {MANIFEST, PROGRESS, LOCK, *_KEPT}
     files = {path.relative_to(data_dir): path for path in sorted(data_dir.rglob("*")) if path.is_file()}
     return {str(name): path.stat().st_size for name, path in files.items() if name.parts[0] not in left_out}
-
-
-@contextlib.contextmanager
-def _locked(data_dir: Path) -> Iterator[None]:
-    with (data_dir / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def main() -> None:

@@ -30,8 +30,8 @@ from tqdm import tqdm
 
 from agent_system.environments.alfworld.env import ALFWorldEnv
 from agent_system.environments.alfworld.expert import Expert, Exploration
-from agent_system.environments.alfworld.generate import end_with_parent
 from agent_system.environments.alfworld.rooms import RECEPTACLE_KINDS
+from agent_system.making import end_with_parent
 from agent_system.plan_execute.advice import Advice
 from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import PromptStyle, render_prompt

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from agent_system.environments.alfworld.generate import end_with_parent
 from agent_system.environments.webshop.env import WebShopEnv
 from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.shop import open_shop
 from agent_system.environments.webshop.shopper import BUY, FIND, Shopper
+from agent_system.making import end_with_parent
 from agent_system.plan_execute.advice import Advice
 from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import BLANK, PromptStyle, render_prompt
