@@ -32,7 +32,7 @@ from machine import describe
 ROOT = Path(__file__).resolve().parent.parent
 FLAT = "env.env_name=alfworld/AlfredTWEnv"
 GROUPS = ("env.rollout.n=8", "data.train_batch_size=8")
-SHORT = ("trainer.total_training_steps=12", "trainer.test_freq=4", "trainer.save_freq=4", "trainer.episodes_every=0")
+SHORT = ("trainer.total_training_steps=8", "trainer.test_freq=4", "trainer.save_freq=4", "trainer.episodes_every=0")
 """What makes a run last about ten minutes."""
 T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """Two-sided 95% quantiles of Student's t by degrees of freedom."""
