@@ -9,8 +9,9 @@ Each run is `python -m recipe.hiper.main profile=cpu` on the generated ALFWorld 
 each of 64 games or, for every estimator alike where groups are compared, 8 of each of 8. All runs of one reply format
 start from the same weights; a seed is that of the order of the games, of the sampling and of the mini-batches.
 
-Runs lie in --out and are taken up where they stopped; a finished one is not played again. estimators.json has the
-curves, results.md the table, estimators.png the plot. Success is reported after as many environment turns as the run
+Runs lie in --out and are taken up where they stopped; a finished one is not played again, nor is one that --known holds
+(docs/results/estimators.json: other sessions' runs with the same settings). estimators.json has the curves, results.md
+the table, estimators.png the plot. Success is reported after as many environment turns as the run
 with the fewest turns had, so that nobody is paid for long episodes.
 """
 
@@ -87,6 +88,7 @@ class Run:
         segment_length: likewise, in turns.
         minutes: of the training steps, validation not included.
         tokens: read and written by the policy in training.
+        overrides: what was said on the command line besides seeds and folder.
     """
 
     variant: str
@@ -98,6 +100,7 @@ class Run:
     segment_length: float | None
     minutes: float
     tokens: int
+    overrides: list[str]
 
     def success_after(self, turns: float) -> float:
         """Held-out success after so many turns, linear between validations."""
@@ -136,7 +139,21 @@ def read_run(variant: str, seed: int, folder: Path) -> Run | None:
         segment_length=rows[-1].get("hierarchy/segment_length"),
         minutes=sum(row.get("timing_s/step", 0.0) for row in rows) / 60,
         tokens=round(sum(row.get("perf/total_num_tokens", 0) for row in rows)),
+        overrides=overrides_of(variant),
     )
+
+
+def overrides_of(variant: str) -> list[str]:
+    """What every run of a variant is told."""
+    return [*SHORT, *VARIANTS[variant].overrides]
+
+
+def read_known(path: Path) -> list[Run]:
+    """The runs in a file that `report` wrote and that have today's settings; none where there is no file."""
+    if not path.exists():
+        return []
+    runs = [Run(**entry) for entry in json.loads(path.read_text("utf-8"))]
+    return [run for run in runs if run.variant in VARIANTS and run.overrides == overrides_of(run.variant)]
 
 
 def train(variant: str, seed: int, folder: Path, overrides: Sequence[str]) -> Run:
@@ -151,7 +168,7 @@ def train(variant: str, seed: int, folder: Path, overrides: Sequence[str]) -> Ru
     seeds = [f"env.seed={seed}", f"actor_rollout_ref.rollout.seed={seed}"]
     seeds += [f"actor_rollout_ref.actor.data_loader_seed={seed}", f"critic.data_loader_seed={seed}"]
     command = [sys.executable, "-m", "recipe.hiper.main", "profile=cpu", f"run_dir={folder}"]
-    command += [*SHORT, *VARIANTS[variant].overrides, *seeds, *overrides]
+    command += [*overrides_of(variant), *seeds, *overrides]
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
     run = read_run(variant, seed, folder)
     if status or run is None:
@@ -159,10 +176,15 @@ def train(variant: str, seed: int, folder: Path, overrides: Sequence[str]) -> Ru
     return run
 
 
-def finished(out: Path) -> list[Run]:
-    """All finished runs in a folder."""
-    folders = ((name, seed, out / f"{name}-{seed}") for name in VARIANTS for seed in range(100))
-    return [run for name, seed, folder in folders if (run := read_run(name, seed, folder))]
+def finished(out: Path, known: Sequence[Run] = ()) -> list[Run]:
+    """All finished runs in a folder, and the known ones that are not there."""
+    of = {(run.variant, run.seed): run for run in known}
+    return [
+        run
+        for name in VARIANTS
+        for seed in range(100)
+        if (run := read_run(name, seed, out / f"{name}-{seed}") or of.get((name, seed)))
+    ]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -259,6 +281,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "estimators", help="folder of the runs")
+    parser.add_argument(
+        "--known", type=Path, default=ROOT / "docs" / "results" / "estimators.json", help="runs that need not be played"
+    )
     parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS), help="variants; default: all")
     parser.add_argument("--seeds", type=int, nargs="*", help="default: 0 to 4, or 0 and 1 (see VARIANTS)")
     parser.add_argument("--report", action="store_true", help="play nothing, report what is finished")
@@ -273,11 +298,16 @@ def main() -> None:
         for name in given.only
         if given.seeds is not None or seed < VARIANTS[name].seeds
     ]
+    known = [] if given.overrides else read_known(given.known)
+    there = {(run.variant, run.seed) for run in known}
     for number, (name, seed) in enumerate(wanted if not given.report else [], start=1):
         print(f"run {number} of {len(wanted)}", flush=True)
+        if (name, seed) in there:
+            print(f"{name}, seed {seed}: in {given.known}", flush=True)
+            continue
         train(name, seed, out / f"{name}-{seed}", given.overrides)
-        report(finished(out), out)
-    if not (runs := finished(out)):
+        report(finished(out, known), out)
+    if not (runs := finished(out, known)):
         sys.exit(f"{out} holds no finished run")
     print(report(runs, out))
 

@@ -81,4 +81,16 @@ def test_the_report_compares_within_the_smallest_budget(benchmark, tmp_path):
     assert "| gae | 2 | 20.0 ± 0.0 | 35.0 ± 63.5 |" in text
     assert "| gae | 2 | -15.0 ± 63.5 |" in text
     assert len(json.loads((tmp_path / "estimators.json").read_text())) == 4
+
+    # Elsewhere these runs are known, as long as the settings are the same, and those of a folder go first.
+    known = benchmark.read_known(tmp_path / "estimators.json")
+    (tmp_path / "elsewhere").mkdir()
+    assert benchmark.finished(tmp_path / "elsewhere", known) == benchmark.finished(tmp_path)
+    write_run(tmp_path / "elsewhere" / "gae-0", [50], [0.2, 0.9], total=1)
+    last = [run.successes[-1] for run in benchmark.finished(tmp_path / "elsewhere", known)]
+    assert last == pytest.approx([0.4, 0.6, 0.9, 0.6])
+    changed = (tmp_path / "estimators.json").read_text().replace("total_training_steps=8", "total_training_steps=9")
+    (tmp_path / "estimators.json").write_text(changed)
+    assert benchmark.read_known(tmp_path / "estimators.json") == []
+    assert benchmark.read_known(tmp_path / "none.json") == []
     assert (tmp_path / "estimators.png").stat().st_size > 5000
