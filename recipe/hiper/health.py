@@ -47,7 +47,8 @@ SEEN = {
 
 REMEDIES = {
     Degeneration.ALWAYS_SWITCH: "under hae algorithm/hae=living, that is algorithm.hae.keep_penalty=0 "
-    "algorithm.hae.penalty_credit=switch algorithm.hae.switch_cost=0.3; or a higher price, algorithm.hae.switch_cost=1",
+    "algorithm.hae.penalty_credit=switch algorithm.hae.switch_cost=0.3 algorithm.hae.lam_boundary=0.95; "
+    "or a higher price, algorithm.hae.switch_cost=1",
     Degeneration.NEVER_SWITCH: "actor_rollout_ref.actor.entropy_coeff=0.01, "
     "actor_rollout_ref.rollout.temperature=1.0 (higher); under hae also algorithm.hae.switch_cost=0, "
     "algorithm.hae.keep_penalty=-0.6 (more negative)",
