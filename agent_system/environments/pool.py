@@ -50,6 +50,7 @@ class PoolConfig:
             (`env.resources_per_worker.num_cpus`).
         env_kwargs: passed to ``gymnasium.make`` besides ``max_steps``, for every environment.
         timeout_s: seconds after which a worker that does not answer counts as broken and is restarted.
+        reserved_cpus: CPUs that are free now but that others, who come later, will ask Ray for.
     """
 
     episodes_in_flight: int
@@ -58,6 +59,7 @@ class PoolConfig:
     num_cpus_per_worker: float = 0.1
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float = 120.0
+    reserved_cpus: float = 0.0
 
 
 def plan_pool(
@@ -74,7 +76,7 @@ def plan_pool(
     environment step is pure computation) or than Ray can place.
 
     Args:
-        available_cpus: CPUs that Ray has free.
+        available_cpus: CPUs that Ray has free for the pool.
         cores: CPUs that exist, for a Ray that was told a larger number.
 
     Raises:
@@ -96,7 +98,7 @@ def plan_pool(
     if wanted > placeable:
         raise ConfigError(
             f"{wanted} environment worker(s) with env.resources_per_worker.num_cpus={num_cpus_per_worker} need "
-            f"{wanted * num_cpus_per_worker:g} CPUs, and Ray has {available_cpus:g} free. Set for example "
+            f"{wanted * num_cpus_per_worker:g} CPUs, and Ray has {available_cpus:g} free for them. Set for example "
             f"env.resources_per_worker.num_cpus={_fitting(available_cpus / wanted)}"
         )
     if num_workers is None:
@@ -116,7 +118,7 @@ def start_pool(config: PoolConfig, name_prefix: str) -> EnvPool:
     """
     sizes = plan_pool(
         config.episodes_in_flight,
-        ray.available_resources().get("CPU", 0.0),
+        max(0.0, ray.available_resources().get("CPU", 0.0) - config.reserved_cpus),
         config.num_cpus_per_worker,
         config.num_workers,
         config.envs_per_worker,

@@ -13,6 +13,9 @@ from agent_system.errors import HiPERError
 from recipe.hiper.settings import HiPERSettings, verl_config
 from verl_plugins.cpu.plugin import require_plugin
 
+CPUS_PER_GPU = 3
+"""What verl's placement group asks of Ray for each GPU, after the pool has taken its share; it would wait for ever."""
+
 
 @ray.remote(num_cpus=1)
 class HiPERTaskRunner:
@@ -50,6 +53,7 @@ class HiPERTaskRunner:
                     num_cpus_per_worker=env.resources_per_worker.num_cpus,
                     timeout_s=env.pool.timeout_s,
                     env_kwargs=OmegaConf.to_container(env.kwargs),
+                    reserved_cpus=CPUS_PER_GPU * config.trainer.n_gpus_per_node * config.trainer.nnodes,
                 ),
                 env.pool_name,
             )

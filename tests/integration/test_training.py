@@ -310,6 +310,11 @@ def test_two_heads_the_papers_switch_advantage_short_keep_and_bootstrap_on_two_p
         "trainer.n_gpus_per_node=2",
         f"data.train_batch_size={EPISODES // 2}",
         "env.rollout.n=2",
+        # Rows without padding, as on GPUs
+        *(f"{model}.use_remove_padding=true" for model in ("actor_rollout_ref.model", "critic.model")),
+        *(f"{model}.external_lib=verl_plugins.packed" for model in ("actor_rollout_ref.model", "critic.model")),
+        "actor_rollout_ref.model.override_config.attn_implementation=torch_varlen",
+        "critic.model.override_config.attn_implementation=torch_varlen",
         *SHORT,
     )
     for step in (1, 2):

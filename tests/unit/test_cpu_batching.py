@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Micro-batches on CPU: rows of similar length together, and logits of replies only, without changing a result."""
+"""Micro-batches: rows of similar length together or packed, logits of replies only, and no result changed by it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from verl.workers.utils.padding import no_padding_2_padding
 
 from verl_plugins.cpu.batching import align_right, micro_batches_by_length, partition_by_length
 from verl_plugins.cpu.engines import CPUFSDPEngineWithLMHead
+from verl_plugins.packed import attention, engines
+from verl_plugins.packed.engines import PackedFSDPEngineWithLMHead
 
 VOCABULARY = 50
 
@@ -69,7 +71,8 @@ def made_rows(prompt_lengths, reply_lengths, seed=0, **settings) -> TensorDict:
         },
         batch_size=len(rows),
     )
-    tu.assign_non_tensor(data, use_remove_padding=False, temperature=0.7, calculate_entropy=True, **settings)
+    defaults = {"use_remove_padding": False, "temperature": 0.7, "calculate_entropy": True}
+    tu.assign_non_tensor(data, **(defaults | settings))
     return data
 
 
@@ -102,8 +105,7 @@ def test_align_right():
     assert aligned.tolist() == [[9, 1, 2, 3], [9, 9, 9, 4], [5, 6, 7, 8]]
 
 
-@pytest.fixture(scope="module")
-def model():
+def made_model(attention):
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=VOCABULARY,
@@ -113,19 +115,29 @@ def model():
         num_attention_heads=2,
         num_key_value_heads=2,
         tie_word_embeddings=True,
-        attn_implementation="sdpa",
+        attn_implementation=attention,
     )
     return Qwen2ForCausalLM(config).double()
 
 
+@pytest.fixture(scope="module")
+def model():
+    return made_model("sdpa")
+
+
+@pytest.fixture(scope="module")
+def packed_model():
+    return made_model(attention.NAME)
+
+
 def outputs(engine_class, model, micro_batch):
     """What the engine class makes of a micro-batch with this model, and the gradient of a sum over the replies."""
-    engine = object.__new__(CPUFSDPEngineWithLMHead)  # only the two methods under test, without processes and FSDP
-    engine.pad_to_length = False
+    engine = object.__new__(engine_class)  # only the two methods under test, without processes and FSDP
+    engine.pad_to_length = engine.use_ulysses_sp = False
     engine.engine_config = SimpleNamespace(entropy_checkpointing=False)
-    inputs, arguments = engine_class.prepare_model_inputs(engine, micro_batch)
+    inputs, arguments = engine.prepare_model_inputs(micro_batch)
     raw = model(**inputs, use_cache=False)
-    found = engine_class.prepare_model_outputs(engine, raw, arguments, micro_batch, None)
+    found = engine.prepare_model_outputs(raw, arguments, micro_batch, None)
     log_probs = no_padding_2_padding(found["log_probs"], micro_batch)
     entropy = no_padding_2_padding(found["entropy"], micro_batch)
     model.zero_grad()
@@ -133,11 +145,14 @@ def outputs(engine_class, model, micro_batch):
     return log_probs, entropy, [parameter.grad.clone() for parameter in model.parameters()], raw.logits.shape
 
 
-@pytest.mark.parametrize(
+shapes = pytest.mark.parametrize(
     ("prompts", "replies"),
     [([7, 3, 12, 1], [2, 5, 1, 4]), ([5, 5], [3, 3]), ([1], [1]), ([1, 20], [9, 1])],
     ids=["ragged", "even", "smallest", "a reply longer than the other row's"],
 )
+
+
+@shapes
 def test_replies_and_gradients_are_those_of_verls_engine(model, prompts, replies):
     micro_batch = made_rows(prompts, replies)
     ours = outputs(CPUFSDPEngineWithLMHead, model, micro_batch)
@@ -149,10 +164,28 @@ def test_replies_and_gradients_are_those_of_verls_engine(model, prompts, replies
     assert ours[3][1] == max(replies) + 1, "logits of the prompts are not computed"
 
 
-def test_whole_rows_are_left_to_verl(model):
-    micro_batch = made_rows([4, 6], [2, 3])
+@shapes
+@pytest.mark.parametrize("engine_class", [PackedFSDPEngineWithLMHead, CPUFSDPEngineWithLMHead])
+def test_packed_replies_and_gradients_are_those_of_padded_rows(
+    model, packed_model, engine_class, prompts, replies, monkeypatch
+):
+    monkeypatch.setattr(engines, "CHUNK", 3)
+    ours = outputs(engine_class, packed_model, made_rows(prompts, replies, use_remove_padding=True))
+    theirs = outputs(FSDPEngineWithLMHead, model, made_rows(prompts, replies))
+    # The temperature and the probabilities are float32 here, where verl's engine keeps the model's float64.
+    torch.testing.assert_close(ours[0].double(), theirs[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours[1].double(), theirs[1], atol=1e-5, rtol=1e-5)
+    for ours_grad, theirs_grad in zip(ours[2], theirs[2], strict=True):
+        torch.testing.assert_close(ours_grad, theirs_grad, atol=1e-5, rtol=1e-4)
+    assert ours[3] == (1, sum(replies), VOCABULARY), "logits of the prompts are not computed"
+
+
+@pytest.mark.parametrize("engine_class", [PackedFSDPEngineWithLMHead, CPUFSDPEngineWithLMHead])
+@pytest.mark.parametrize("packed", [False, True])
+def test_whole_rows_are_left_to_verl(engine_class, packed):
+    micro_batch = made_rows([4, 6], [2, 3], use_remove_padding=packed)
     del micro_batch["responses"]
-    engine = object.__new__(CPUFSDPEngineWithLMHead)
-    engine.pad_to_length = False
+    engine = object.__new__(engine_class)
+    engine.pad_to_length = engine.use_ulysses_sp = False
     inputs, _ = engine.prepare_model_inputs(micro_batch)
     assert "logits_to_keep" not in inputs

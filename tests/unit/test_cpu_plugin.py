@@ -14,6 +14,7 @@ from verl.plugin.platform import PlatformRegistry
 from verl.workers.engine.base import EngineRegistry
 
 import verl_plugins.cpu.engines
+import verl_plugins.packed.engines
 from verl_plugins.cpu.main_ppo import CPU_DEFAULTS
 from verl_plugins.cpu.platform import PlatformCPU
 from verl_plugins.cpu.plugin import require_plugin
@@ -74,6 +75,13 @@ def test_the_device_module_has_what_verl_calls_on_torch_cuda():
 )
 def test_the_engines_are_registered_for_cpu(model_type, engine):
     assert EngineRegistry._engines[model_type]["fsdp2"]["cpu"] is engine
+
+
+def test_on_nvidia_gpus_the_packed_engine_is_found_before_verls(monkeypatch):
+    monkeypatch.setenv("VERL_ENGINE_DEVICE", "cuda")
+    monkeypatch.setenv("VERL_ENGINE_VENDOR", "nvidia")
+    found = EngineRegistry.get_engine_cls("language_model", "fsdp2")
+    assert found is verl_plugins.packed.engines.PackedFSDPEngineWithLMHead
 
 
 def test_defaults_are_overrides_that_name_each_key_once():

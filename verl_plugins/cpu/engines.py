@@ -16,6 +16,7 @@ from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
 from verl_plugins.cpu.batching import align_right, rows_of_similar_length
+from verl_plugins.packed.engines import PackedRepliesMixin, wants_replies_only
 
 BACKENDS = ["fsdp2"]
 
@@ -48,17 +49,17 @@ class CPUEngineMixin:
 
 
 @EngineRegistry.register(model_type="language_model", backend=BACKENDS, device="cpu")
-class CPUFSDPEngineWithLMHead(CPUEngineMixin, FSDPEngineWithLMHead):
-    """Policy and reference policy, with logits of the replies only.
+class CPUFSDPEngineWithLMHead(CPUEngineMixin, PackedRepliesMixin, FSDPEngineWithLMHead):
+    """Policy and reference policy, with logits of the replies only (see `verl_plugins.packed.engines` for why).
 
-    verl computes logits, log-probabilities and entropies of every position, token by token where there is no flash
-    attention, and drops those of the prompts. A turn is nine tenths prompt. Here rows are padded on the left, so that
-    all replies end in the last column, and the model is asked for its last columns only (`logits_to_keep`).
+    Rows that are not packed are padded on the left, so that all replies end in the last column, and the model is asked
+    for its last columns only (`logits_to_keep`).
     """
 
     def prepare_model_inputs(self, micro_batch: TensorDict):
         model_inputs, output_args = super().prepare_model_inputs(micro_batch)
-        if not _wants_replies_only(micro_batch):
+        packed = tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True)
+        if packed or not wants_replies_only(micro_batch):
             return model_inputs, output_args
         lengths_B = micro_batch["input_ids"].offsets().diff()
         pad = tu.get_non_tensor_data(data=micro_batch, key="pad_token_id", default=0)
@@ -83,18 +84,6 @@ class CPUFSDPEngineWithLMHead(CPUEngineMixin, FSDPEngineWithLMHead):
         if tu.get_non_tensor_data(data=micro_batch, key="calculate_entropy", default=False):
             model_output["entropy"] = _over_whole_rows(entropy_from_logits(logits_BRV), micro_batch["input_ids"])
         return model_output
-
-
-def _wants_replies_only(micro_batch: TensorDict) -> bool:
-    """Whether all that is asked for are log-probabilities and entropies of replies, of rows without remove-padding."""
-    others = ("use_fused_kernels", "calculate_sum_pi_squared", "distillation_use_topk")
-    return (
-        not tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True)
-        and not any(tu.get_non_tensor_data(data=micro_batch, key=name, default=False) for name in others)
-        and "responses" in micro_batch
-        and micro_batch["responses"].is_nested
-        and micro_batch["position_ids"].dim() == 2
-    )
 
 
 def _over_whole_rows(replies_BR: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real training steps on a GPU: seconds by phase, tokens a second, memory, and whether vLLM's policy is the trainer's.
+
+    python -m recipe.hiper.warm_start --out warm --games games              # the small model of the CPU profile
+    python benchmarks/gpu/training.py small --warm-start warm               # 2 steps of it
+    python benchmarks/gpu/training.py large --warm-start warm               # the Qwen2.5-1.5B architecture
+    python benchmarks/gpu/training.py large --warm-start warm --lora        # adapters instead of all weights
+    python benchmarks/gpu/training.py large --warm-start warm --lockstep    # also with episodes that wait for others
+    python benchmarks/gpu/training.py large --model Qwen/Qwen2.5-1.5B-Instruct     # real weights
+    python benchmarks/gpu/training.py large --warm-start warm --architecture tiny --profile cpu \
+        --set data.train_batch_size=4                                          # try it without a GPU
+
+Games are generated. The large model has random weights unless --model names others: its replies are
+noise of full length, so an episode lasts all of its --turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from machine import describe
+
+ROOT = Path(__file__).resolve().parents[2]
+PHASES = ("gen", "old_log_prob", "ref", "values", "adv", "update_critic", "update_actor", "update_weights", "step")
+SMALL_ROOMS = (
+    "env.alfworld.games=generated",
+    "env.alfworld.generated.receptacles=[4,6]",
+    "env.alfworld.generated.same_kind=2",
+    "env.alfworld.generated.objects_per_receptacle=2",
+    "env.alfworld.generated.max_instances=2",
+    "env.alfworld.generated.train=132",
+    "env.alfworld.generated.valid_seen=12",
+    "env.alfworld.generated.valid_unseen=12",
+    "env.val_tasks=12",
+)
+SHORT = ("trainer.save_freq=-1", "trainer.test_freq=-1", "trainer.val_before_train=False", "trainer.critic_warmup=0")
+
+
+def overrides(given: argparse.Namespace, model: str) -> list[str]:
+    """The command line of the run, without its folder."""
+    found = [f"profile={given.profile}", *SMALL_ROOMS, *SHORT, f"trainer.total_training_steps={given.steps}"]
+    found += [f"actor_rollout_ref.model.path={model}", f"env.max_steps={given.turns}"]
+    found += ["algorithm.updates_per_step=4"]
+    if given.what == "small":
+        found += ["env.prompt_style=compact", "data.train_batch_size=64", "actor_rollout_ref.rollout.temperature=0.6"]
+        found += ["env.history_length=1", "data.max_prompt_length=256", "data.max_response_length=48"]
+        if given.profile == "gpu":  # seconds to compile and to capture graphs of a model that needs neither
+            found += ["actor_rollout_ref.rollout.enforce_eager=true"]
+    else:
+        found += ["env.prompt_style=full", "data.train_batch_size=128", "trainer.allow_padded_vocabulary=true"]
+        found += ["data.max_prompt_length=1536", f"data.max_response_length={given.reply}"]
+        found += ["env.alfworld.generated.receptacles=[14,18]"]  # prompts of some 800 tokens, as the published games'
+    if given.lora:
+        found += ["actor_rollout_ref.model.lora_rank=32", "actor_rollout_ref.model.lora_alpha=64"]
+        found += ["critic.model.lora_rank=32", "critic.model.lora_alpha=64"]
+    return found + given.set
+
+
+def run(arguments: list[str], folder: Path) -> list[dict]:
+    """Train in a process of its own and return the metrics of its steps.
+
+    Raises:
+        SystemExit: the run failed.
+    """
+    command = [sys.executable, "-m", "recipe.hiper.main", f"run_dir={folder}", *arguments]
+    print(" ".join(command[1:]), flush=True)
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    code = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}).returncode
+    if code:
+        raise SystemExit(f"the run failed with status {code}; its log is in {folder / 'logs'}")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if row["step"] >= 1]
+
+
+def table(steps: list[dict]) -> str:
+    """Seconds by phase of every step, and what they were spent on."""
+    lines = [f"{'step':36s}" + "".join(f"{row['step']:>10d}" for row in steps)]
+    lines += [f"{'seconds: ' + name:36s}" + _cells(steps, f"timing_s/{name}", ".2f") for name in PHASES]
+    seconds = [row["timing_s/step"] for row in steps]
+    tokens = [row["perf/total_num_tokens"] for row in steps]
+    replies = [row["rollout/turns"] * row["response_length/mean"] for row in steps]
+    generating = [row["timing_s/gen"] for row in steps]
+    derived = {
+        "tokens of a step": tokens,
+        "tokens a second, whole step": [t / s for t, s in zip(tokens, seconds, strict=True)],
+        "written tokens a second, rollout": [t / s for t, s in zip(replies, generating, strict=True)],
+    }
+    lines += [f"{name:36s}" + "".join(f"{value:10.0f}" for value in values) for name, values in derived.items()]
+    for name, key, form in (
+        ("turns", "rollout/turns", ".0f"),
+        ("prompt tokens, mean", "prompt_length/mean", ".1f"),
+        ("reply tokens, mean", "response_length/mean", ".1f"),
+        ("success rate", "rollout/success_rate", ".3f"),
+        ("|p(vLLM) - p(trainer)|, largest", "training/rollout_probs_diff_max", ".1e"),
+        ("|p(vLLM) - p(trainer)|, mean", "training/rollout_probs_diff_mean", ".1e"),
+        ("MFU of the actor's update", "perf/mfu/actor", ".3f"),
+        ("MFU of the critic's update", "perf/mfu/critic", ".3f"),
+        ("GiB allocated, most, trainer", "perf/max_memory_allocated_gb", ".1f"),
+        ("gradient norm, actor", "actor/grad_norm", ".3g"),
+        ("gradient norm, critic", "critic/grad_norm", ".3g"),
+    ):
+        lines.append(f"{name:36s}" + _cells(steps, key, form))
+    return "\n".join(lines)
+
+
+def _cells(steps: list[dict], key: str, form: str) -> str:
+    return "".join(f"{row[key]:>10{form}}" if row.get(key) is not None else f"{'-':>10s}" for row in steps)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("small", "large"))
+    parser.add_argument("--steps", type=int, default=2, help="training steps (default: 2; the first one also warms up)")
+    parser.add_argument("--turns", type=int, default=20, help="most turns of an episode (default: 20)")
+    parser.add_argument("--reply", type=int, default=45, help="most tokens of a reply of the large model (default: 45)")
+    parser.add_argument("--lora", action="store_true", help="train adapters of rank 32 only")
+    parser.add_argument("--lockstep", action="store_true", help="run again with env.lockstep=true")
+    parser.add_argument("--model", help="folder or name of a model to use instead of random weights")
+    parser.add_argument("--architecture", default="qwen2.5-1.5b", help="of the large model (default: qwen2.5-1.5b)")
+    parser.add_argument("--profile", default="gpu", choices=("gpu", "cpu"), help="default: gpu")
+    parser.add_argument(
+        "--warm-start",
+        type=Path,
+        help="folder of a warm-started model (python -m recipe.hiper.warm_start makes one); the large one takes its "
+        "tokenizer",
+    )
+    parser.add_argument("--keep", type=Path, help="folder for the run (default: a temporary one)")
+    parser.add_argument("--set", nargs="*", default=[], metavar="OVERRIDE", help="Hydra overrides for the run")
+    given = parser.parse_args()
+    if not (given.model or given.warm_start):
+        parser.error("name a model: --warm-start FOLDER, or --model NAME")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = given.keep or Path(scratch)
+        model = given.model or str(_model(given, folder / "model"))
+        print(_machine(given.profile), flush=True)
+        for name, more in [("run", [])] + ([("lockstep", ["env.lockstep=true"])] if given.lockstep else []):
+            print(f"\n{name}\n{table(run([*overrides(given, model), *more], folder / name))}", flush=True)
+
+
+def _model(given: argparse.Namespace, folder: Path) -> Path:
+    if given.what == "small":
+        return given.warm_start
+    from random_model import save
+
+    return save(given.architecture, given.warm_start, folder, "cuda" if given.profile == "gpu" else "cpu")
+
+
+def _machine(profile: str) -> str:
+    machine = describe("torch", "vllm", "verl", "ray", "transformers")
+    if profile == "gpu":
+        import torch
+
+        machine = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, {machine}"
+    return machine
+
+
+if __name__ == "__main__":
+    main()
