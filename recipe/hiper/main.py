@@ -70,6 +70,11 @@ def fill_in_machine(config) -> None:
     trainer = config.trainer
     if trainer.device != "cpu":
         found = torch.cuda.device_count()
+        if not found and trainer.nnodes == 1:
+            raise ConfigError(
+                f"profile=gpu: PyTorch {torch.__version__} sees no GPU on this machine (nvidia-smi and the driver tell "
+                "why). profile=cpu"
+            )
         if trainer.n_gpus_per_node is None:
             trainer.n_gpus_per_node = found
         if trainer.nnodes == 1 and not 1 <= trainer.n_gpus_per_node <= found:
