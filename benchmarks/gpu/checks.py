@@ -49,6 +49,8 @@ REPLY = 45
 PROMPT = 800
 """Tokens of a turn: what the published runs had on ALFWorld."""
 TEMPERATURE = 0.8
+AS_GOOD = 1.3
+"""Packed rows in bf16 may be this much farther from float32 than padded ones are."""
 
 
 class Report:
@@ -153,9 +155,13 @@ def check_attention(report: Report, device: str, architecture: str, tokens: int)
 
     row_of = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device)
     mask = (row_of.unsqueeze(1) == row_of).tril_()
-    masked = lambda: torch.nn.functional.scaled_dot_product_attention(  # noqa: E731
-        *half, attn_mask=mask, enable_gqa=True
-    ).transpose(1, 2)
+
+    def masked() -> Tensor:
+        """As transformers does it: with a mask there are no fast kernels for grouped keys, so they are repeated."""
+        query, *grouped = half
+        key, value = (x.repeat_interleave(heads // groups, dim=1) for x in grouped)
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
+
     ours, _ = seconds(device, 5, lambda: step(lambda: attend(*half)[0]))
     theirs, _ = seconds(device, 3, lambda: step(masked))
     report.add(f"attention of one layer, {sum(lengths)} packed tokens, forward and backward", ours * 1e3, "ms")
@@ -227,22 +233,25 @@ def fused_outputs(model, data: TensorDict) -> tuple[Tensor, Tensor]:
 def check_policy(report: Report, device: str, architecture: str, tokens: int) -> None:
     """Log-probabilities in bf16 against float32 on padded rows; seconds and memory of an update three ways."""
     vocabulary = ARCHITECTURES[architecture]["vocab_size"]
-    exact = make(architecture, device, torch.float32, attn_implementation="sdpa")
     model = make(architecture, device, torch.bfloat16, attn_implementation=NAME)
-    model.load_state_dict(exact.state_dict())
-    few = min(tokens, 4096)
+    padded_model = make(architecture, device, torch.bfloat16, attn_implementation="sdpa")
+    padded_model.load_state_dict(model.state_dict())
+    few = {packed: micro_batch(min(tokens, 4096), vocabulary, device, packed=packed) for packed in (False, True)}
     with torch.no_grad():
-        padded = micro_batch(few, vocabulary, device, packed=False)
-        expected = policy_outputs(bare(FSDPEngineWithLMHead), exact, padded)
-        del exact
-        packed = micro_batch(few, vocabulary, device, packed=True)
-        found = policy_outputs(bare(PackedFSDPEngineWithLMHead), model, packed)
-        fused = fused_outputs(model, packed)
-    for name, a, b, c in zip(("log-probabilities", "entropies"), found, fused, expected, strict=True):
+        found = policy_outputs(bare(PackedFSDPEngineWithLMHead), model, few[True])
+        fused = fused_outputs(model, few[True])
+        usual = policy_outputs(bare(FSDPEngineWithLMHead), padded_model, few[False])
+        expected = policy_outputs(bare(FSDPEngineWithLMHead), padded_model.float(), few[False])
+    del padded_model
+    for name, ours, theirs, plain, exact in zip(
+        ("log-probabilities", "entropies"), found, fused, usual, expected, strict=True
+    ):
+        what = f"{name} of replies in bf16 against float32, mean difference"
+        report.add(f"{what}, padded", mean_off(plain, exact))
         report.add(
-            f"{name} of replies, bf16 packed against float32 padded, mean difference", mean_off(a, c), limit=0.05
+            "  packed, logits of the replies only", mean_off(ours, exact), limit=AS_GOOD * mean_off(plain, exact)
         )
-        report.add("  verl's fused kernel, likewise", mean_off(b, c))
+        report.add("  packed, verl's fused kernel", mean_off(theirs, exact))
 
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()
@@ -292,7 +301,7 @@ def critic(architecture: str, device: str, dtype: torch.dtype, attention: str) -
 def check_critic(report: Report, device: str, architecture: str, tokens: int) -> None:
     """Three heads in float32 on a bf16 backbone: packed against padded, and against float32 throughout."""
     vocabulary = ARCHITECTURES[architecture]["vocab_size"]
-    exact = critic(architecture, device, torch.float32, "sdpa")
+    exact = critic(architecture, device, torch.bfloat16, "sdpa").float()  # weights that bf16 can hold
     data = {packed: micro_batch(min(tokens, 4096), vocabulary, device, packed=packed) for packed in (False, True)}
 
     def values(module, packed: bool) -> Tensor:
@@ -305,11 +314,13 @@ def check_critic(report: Report, device: str, architecture: str, tokens: int) ->
         return out.squeeze(0) if packed else out[inputs["attention_mask"].bool()]
 
     expected = values(exact, packed=False)
-    for attention, packed in ((NAME, True), ("sdpa", False)):
+    off = {}
+    for attention, packed in (("sdpa", False), (NAME, True)):
         module = critic(architecture, device, torch.bfloat16, attention)
         module.load_state_dict(exact.state_dict())
-        name = f"values of three heads, bf16 backbone, {attention}"
-        report.add(f"{name}, against float32, relative", relative(values(module, packed), expected), limit=5e-2)
+        off[packed] = relative(values(module, packed), expected)
+    report.add("values of three heads, bf16 backbone against float32, relative, padded", off[False])
+    report.add("  packed", off[True], limit=AS_GOOD * off[False])
 
 
 def main() -> None:
