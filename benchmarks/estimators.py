@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every estimator on the same agent loop, the same games and the same warm start: who learns, and how much?
 
-    python benchmarks/estimators.py                                  # 40 runs of about ten minutes, one after another
+    python benchmarks/estimators.py                                  # 42 runs of seven to nine minutes each
     python benchmarks/estimators.py --only hae_paper turn_gae_0.95 --seeds 0 1
     python benchmarks/estimators.py --report                         # the table and the plots of what is finished
 
@@ -24,10 +24,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import sqrt
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
+from intervals import interval
 from machine import describe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,8 +35,6 @@ FLAT = "env.env_name=alfworld/AlfredTWEnv"
 GROUPS = ("env.rollout.n=8", "data.train_batch_size=8")
 SHORT = ("trainer.total_training_steps=8", "trainer.test_freq=4", "trainer.save_freq=4", "trainer.episodes_every=0")
 """What makes a run last about ten minutes."""
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-"""Two-sided 95% quantiles of Student's t by degrees of freedom."""
 
 
 @dataclass(frozen=True)
@@ -185,13 +183,6 @@ def finished(out: Path, known: Sequence[Run] = ()) -> list[Run]:
         for seed in range(100)
         if (run := read_run(name, seed, out / f"{name}-{seed}") or of.get((name, seed)))
     ]
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half-width of its 95% interval over seeds (Student's t); infinite for one value."""
-    if len(values) < 2:
-        return values[0], float("inf")
-    return mean(values), T_95[len(values) - 1] * stdev(values) / sqrt(len(values))
 
 
 def _with_interval(values: Sequence[float], scale: float = 100) -> str:

@@ -16,9 +16,10 @@ import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
+from intervals import interval
 from machine import describe
 from tqdm import tqdm
 
@@ -34,8 +35,6 @@ ESTIMATORS = {
 LAMBDAS = (1.0, 0.95, 0.5, 0.0)
 ERRORS = (0.0, 1.0)
 """Standard deviation of the errors in the values; the tasks' values spread by 1 to 3."""
-T_975 = {2: 4.30, 4: 2.78, 9: 2.26, 19: 2.09}
-"""Student's t for a 95% interval, by degrees of freedom."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def measure(tasks: int, episodes: int) -> list[Row]:
     rows = []
     for (name, lam, error), seen in found.items():
         ratios = [ratio for _, ratio in seen]
-        spread = stdev(ratios) / len(ratios) ** 0.5 * T_975.get(len(ratios) - 1, 1.96)
+        ratio, half_width = interval(ratios)
         rows.append(
             Row(
                 name,
@@ -92,8 +91,8 @@ def measure(tasks: int, episodes: int) -> list[Row]:
                 bias=mean(m.relative_bias for m, _ in seen),
                 noise=mean(m.noise for m, _ in seen),
                 significant=sum(m.p_value < 0.01 for m, _ in seen),
-                ratio=mean(ratios),
-                half_width=spread,
+                ratio=ratio,
+                half_width=half_width,
             )
         )
     order = list(ESTIMATORS)

@@ -24,9 +24,10 @@ import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean, median
 from typing import Any
 
+from intervals import interval
 from machine import describe
 from tqdm import tqdm
 
@@ -38,9 +39,6 @@ AGAINST = {
     "living": ("always_turn_gae",),  # of the policies without a choice the best
 }
 """What the others are compared with."""
-T_975 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10,
-         2.09, 2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05)  # fmt: skip
-"""Student's t for a 95% interval, by degrees of freedom from 1."""
 SHOWN = (
     "hae_released",
     "hae_paper",
@@ -125,14 +123,6 @@ def is_done(run: Run, out: Path) -> bool:
     if not path.exists():
         return False
     return json.loads(path.read_text(encoding="utf-8"))["settings"] == json.loads(json.dumps(settings(run)))
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half of its 95% interval."""
-    if len(values) < 2:
-        return mean(values), float("nan")
-    degrees = len(values) - 1
-    return mean(values), stdev(values) / math.sqrt(len(values)) * (T_975[degrees - 1] if degrees < 30 else 1.96)
 
 
 @dataclass(frozen=True)
@@ -242,7 +232,7 @@ def values_table(results: dict[str, Result]) -> str:
 
 def _shown(values: list[float], sign: str = "") -> str:
     middle, half = interval(values)
-    return f"{middle:{sign}.3f} ± {half:.3f}"
+    return f"{middle:{sign}.3f} ± {half:.3f}" if math.isfinite(half) else f"{middle:{sign}.3f}"
 
 
 def draw(found: dict[str, dict[str, Result]], shown: tuple[str, ...], path: Path) -> None:
@@ -263,7 +253,8 @@ def draw(found: dict[str, dict[str, Result]], shown: tuple[str, ...], path: Path
             middle, half = zip(*points, strict=True)
             (line,) = panel.plot(middle, label=arm, linewidth=1.4)
             low, high = ([m + s * h for m, h in points] for s in (-1, 1))
-            panel.fill_between(range(len(half)), low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+            if math.isfinite(half[0]):  # more than one seed
+                panel.fill_between(range(len(half)), low, high, color=line.get_color(), alpha=0.15, linewidth=0)
         panel.set(title=game, ylim=(0, 1))
         panel.grid(alpha=0.3)
     figure.supxlabel("iteration (64 episodes each)", fontsize=10)
