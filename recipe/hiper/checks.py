@@ -102,6 +102,7 @@ def check_config(config: DictConfig, reference: DictConfig) -> None:
     problems += _environment(config)
     problems += _estimator(config)
     problems += _batches(config)
+    problems += _packed_attention(config)
     problems += _checkpoints(config)
     raise_all(problems)
 
@@ -281,6 +282,36 @@ def _batches(config: DictConfig) -> Iterator[str]:
             f"trainer.critic_warmup={trainer.critic_warmup}: the policy is trained from that step on, and the run ends "
             f"with step {trainer.total_training_steps}. trainer.critic_warmup=0"
         )
+
+
+def _packed_attention(config: DictConfig) -> Iterator[str]:
+    for model, roles in (
+        ("actor_rollout_ref.model", ("actor_rollout_ref.actor", "actor_rollout_ref.ref")),
+        ("critic.model", ("critic",)),
+    ):
+        settings = OmegaConf.select(config, model)
+        attention = f"{model}.override_config.attn_implementation"
+        if settings.override_config.get("attn_implementation") != "torch_varlen":
+            continue
+        if not settings.use_remove_padding:
+            yield (
+                f"{attention}=torch_varlen is for rows without padding. {attention}=sdpa, or "
+                f"{model}.use_remove_padding=True"
+            )
+        if "verl_plugins.packed" not in (settings.external_lib or ""):
+            yield (
+                f"{attention}=torch_varlen comes with a module of this repository. "
+                f"{model}.external_lib=verl_plugins.packed"
+            )
+        sections = [f"{role}{section}" for role in roles for section in ("", ".fsdp_config", ".fsdp")]
+        for key in (f"{section}.ulysses_sequence_parallel_size" for section in sections):
+            if (OmegaConf.select(config, key) or 1) > 1:
+                parts = OmegaConf.select(config, key)
+                yield (
+                    f"{key}={parts} splits rows over GPUs, which verl does with flash-attn only. "
+                    f"{key}=1, or {attention}=flash_attention_2 (needs the package flash-attn)"
+                )
+                break
 
 
 def _checkpoints(config: DictConfig) -> Iterator[str]:

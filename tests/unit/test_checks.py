@@ -135,6 +135,41 @@ CASES = {
         "less than one row may need (data.max_prompt_length + data.max_response_length = 304)",
         ["actor_rollout_ref.actor.ppo_max_token_len_per_gpu=304"],
     ),
+    "packed attention of padded rows": (
+        [
+            "actor_rollout_ref.model.override_config.attn_implementation=torch_varlen",
+            "actor_rollout_ref.model.external_lib=verl_plugins.packed",
+        ],
+        "is for rows without padding",
+        [
+            "actor_rollout_ref.model.override_config.attn_implementation=sdpa",
+            "actor_rollout_ref.model.external_lib=verl_plugins.packed",
+        ],
+    ),
+    "packed attention that nobody registers": (
+        ["critic.model.override_config.attn_implementation=torch_varlen", "critic.model.use_remove_padding=True"],
+        "critic.model.external_lib=verl_plugins.packed",
+        [
+            "critic.model.override_config.attn_implementation=torch_varlen",
+            "critic.model.use_remove_padding=True",
+            "critic.model.external_lib=verl_plugins.packed",
+        ],
+    ),
+    "packed attention of rows split over GPUs": (
+        [
+            "critic.model.override_config.attn_implementation=torch_varlen",
+            "critic.model.use_remove_padding=True",
+            "critic.model.external_lib=verl_plugins.packed",
+            "critic.ulysses_sequence_parallel_size=2",
+        ],
+        "critic.ulysses_sequence_parallel_size=2 splits rows over GPUs",
+        [
+            "critic.model.override_config.attn_implementation=torch_varlen",
+            "critic.model.use_remove_padding=True",
+            "critic.model.external_lib=verl_plugins.packed",
+            "critic.ulysses_sequence_parallel_size=1",
+        ],
+    ),
     "unknown environment": (
         ["env.env_name=alfworld"],
         "is not known. Known: alfworld/AlfredTWEnvOptions",

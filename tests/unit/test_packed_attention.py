@@ -33,10 +33,13 @@ def packed(sizes):
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=5))
-def test_a_packed_row_gets_the_logits_and_gradients_it_would_get_alone(sizes):
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.booleans())
+def test_a_packed_row_gets_the_logits_and_gradients_it_would_get_alone(sizes, checkpointed):
     ids, positions = packed(sizes)
     ours, reference = model(NAME), model("sdpa")
+    if checkpointed:
+        ours.train()
+        ours.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     logits = ours(input_ids=ids, position_ids=positions, use_cache=False).logits.squeeze(0)
     alone = torch.cat([reference(input_ids=row, use_cache=False).logits.squeeze(0) for row in ids.split(sizes, dim=1)])
     torch.testing.assert_close(logits, alone, atol=1e-10, rtol=1e-8)
