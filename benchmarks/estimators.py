@@ -86,6 +86,7 @@ class Run:
         segment_length: likewise, in turns.
         minutes: of the training steps, validation not included.
         tokens: read and written by the policy in training.
+        reply_tokens: written in a turn, mean over the training steps.
         overrides: what was said on the command line besides seeds and folder.
     """
 
@@ -98,6 +99,7 @@ class Run:
     segment_length: float | None
     minutes: float
     tokens: int
+    reply_tokens: float
     overrides: list[str]
 
     def success_after(self, turns: float) -> float:
@@ -127,6 +129,7 @@ def read_run(variant: str, seed: int, folder: Path) -> Run | None:
     if not validated or validated[-1]["step"] != status["total_steps"]:
         return None
     played = {row["step"]: round(row.get("rollout/turns", 0)) for row in rows}
+    trained = [row for row in rows if row["step"] >= 1]
     return Run(
         variant=variant,
         seed=seed,
@@ -137,6 +140,7 @@ def read_run(variant: str, seed: int, folder: Path) -> Run | None:
         segment_length=rows[-1].get("hierarchy/segment_length"),
         minutes=sum(row.get("timing_s/step", 0.0) for row in rows) / 60,
         tokens=round(sum(row.get("perf/total_num_tokens", 0) for row in rows)),
+        reply_tokens=mean(row["response_length/mean"] for row in trained),
         overrides=overrides_of(variant),
     )
 
@@ -191,9 +195,9 @@ def _with_interval(values: Sequence[float], scale: float = 100) -> str:
 
 
 def table(runs: list[Run], budget: float) -> str:
-    """One line a variant: success before and after, area under the curve, switch rate, segment length, cost."""
-    head = "| variant | seeds | before % | success % | area % | switch rate % | segment | turns | min | Mtokens |"
-    lines = [head, "|" + "---|" * 10]
+    """One line a variant: success before and after, area under the curve, switch rate, turns of a segment, cost."""
+    names = "variant, seeds, before %, success %, area %, switch rate %, segment, reply, turns, min, Mtokens".split(", ")
+    lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
     for name in VARIANTS:
         of = [run for run in runs if run.variant == name]
         if not of:
@@ -207,6 +211,7 @@ def table(runs: list[Run], budget: float) -> str:
             _with_interval([run.area(budget) for run in of]),
             f"{100 * mean(run.switch_rate for run in of):.0f}" if has_subgoals else "",
             f"{mean(run.segment_length for run in of):.1f}" if has_subgoals else "",
+            f"{mean(run.reply_tokens for run in of):.1f}",
             f"{mean(run.turns[-1] for run in of):,.0f}",
             f"{mean(run.minutes for run in of):.1f}",
             f"{mean(run.tokens for run in of) / 1e6:.2f}",

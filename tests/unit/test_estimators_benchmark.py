@@ -46,6 +46,7 @@ def write_run(folder: Path, turns: list[int], successes: list[float], total: int
     rows = [{"step": 0, "val/success_rate": successes[0], "val/episodes": 128}]
     for step, (played, won) in enumerate(zip(turns, successes[1:], strict=True), start=1):
         rows.append({"step": step, "rollout/turns": played, "timing_s/step": 30.0, "perf/total_num_tokens": 1000})
+        rows[-1]["response_length/mean"] = 12.0
         rows[-1] |= {"val/success_rate": won, "rollout/switch_rate": 0.25, "hierarchy/segment_length": 4.0}
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "status.json").write_text(json.dumps({"total_steps": total}))
