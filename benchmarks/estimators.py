@@ -196,8 +196,9 @@ def _with_interval(values: Sequence[float], scale: float = 100) -> str:
 
 def table(runs: list[Run], budget: float) -> str:
     """One line a variant: success before and after, area under the curve, switch rate, turns of a segment, cost."""
-    names = "variant, seeds, before %, success %, area %, switch rate %, segment, reply, turns, min, Mtokens".split(", ")
-    lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+    columns = ["variant", "seeds", "before %", "success %", "area %", "switch rate %", "segment", "reply", "turns"]
+    columns += ["min", "Mtokens"]
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for name in VARIANTS:
         of = [run for run in runs if run.variant == name]
         if not of:
