@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -91,16 +91,37 @@ def collect(games: Sequence[Path], spec: DemonstrationSpec, *, workers: int, pro
     Episode `i` is played on game `i % len(games)`; the result has the episodes of the first game first, then those of
     the second, and so on: the engine keeps what it learned of a game, so replaying the same one at once costs little.
     """
+    jobs = [(game, range(first, spec.episodes, len(games)), spec) for first, game in enumerate(games)]
+    return gather(_demonstrate_game, jobs, spec.episodes, workers=workers, progress=progress, at_once=8)
+
+
+def gather(
+    play: Callable[[tuple], list[Demonstration]],
+    jobs: Sequence[tuple],
+    episodes: int,
+    *,
+    workers: int,
+    progress: bool,
+    at_once: int = 1,
+) -> list[Demonstration]:
+    """Play jobs in processes of their own, and return the demonstrations of all in the order of the jobs.
+
+    Args:
+        play: a function of a module, so that processes find it.
+        episodes: of all jobs together, for the progress bar.
+        workers: processes; they change the speed only.
+        progress: whether a progress bar is drawn on standard error.
+        at_once: jobs that a process fetches together.
+    """
     context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(max(1, workers), mp_context=context, initializer=end_with_parent) as pool,
-        tqdm(total=spec.episodes, desc="demonstrations", unit="episode", disable=not progress) as bar,
+        tqdm(total=episodes, desc="demonstrations", unit="episode", disable=not progress) as bar,
     ):
-        jobs = [(game, range(first, spec.episodes, len(games)), spec) for first, game in enumerate(games)]
         demonstrations: list[Demonstration] = []
-        for of_one_game in pool.map(_demonstrate_game, jobs, chunksize=8):
-            demonstrations += of_one_game
-            bar.update(len(of_one_game))
+        for some in pool.map(play, jobs, chunksize=at_once):
+            demonstrations += some
+            bar.update(len(some))
     return demonstrations
 
 

@@ -8,27 +8,22 @@ reinforcement learning can do away with. Slips are carried out and not taught. W
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import re
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-
-from tqdm import tqdm
 
 from agent_system.environments.webshop.env import WebShopEnv
 from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.shop import open_shop
 from agent_system.environments.webshop.shopper import BUY, FIND, Shopper
-from agent_system.making import end_with_parent
 from agent_system.plan_execute.advice import Advice
 from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import BLANK, PromptStyle, render_prompt
 from agent_system.plan_execute.protocol import SWITCH, carry_out, parse_reply
-from recipe.hiper.warm_start.demonstrations import Demonstration, Example
+from recipe.hiper.warm_start.demonstrations import Demonstration, Example, gather
 
 _AT_ONCE = 32
 
@@ -74,18 +69,9 @@ def collect_in_shop(
         workers: processes; they change the speed only.
         progress: whether a progress bar is drawn on standard error.
     """
-    context = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(max(1, workers), mp_context=context, initializer=end_with_parent) as pool,
-        tqdm(total=spec.episodes, desc="demonstrations", unit="episode", disable=not progress) as bar,
-    ):
-        numbers = range(spec.episodes)
-        jobs = [(shop, part, numbers[first : first + _AT_ONCE], spec) for first in range(0, spec.episodes, _AT_ONCE)]
-        demonstrations: list[Demonstration] = []
-        for some in pool.map(_demonstrate_some, jobs):
-            demonstrations += some
-            bar.update(len(some))
-    return demonstrations
+    numbers = range(spec.episodes)
+    jobs = [(shop, part, numbers[first : first + _AT_ONCE], spec) for first in range(0, spec.episodes, _AT_ONCE)]
+    return gather(_demonstrate_some, jobs, spec.episodes, workers=workers, progress=progress)
 
 
 def _demonstrate_some(job: tuple[Path, str, range, ShopDemonstrationSpec]) -> list[Demonstration]:
