@@ -250,3 +250,10 @@ def test_a_closed_pool_says_so(panel):
 def test_a_pool_that_does_not_fit_is_refused_at_once():
     with pytest.raises(ConfigError, match=r"need 4 CPUs.* Set for example env\.resources_per_worker\.num_cpus=0\."):
         start_pool(PoolConfig(episodes_in_flight=8, num_workers=4, num_cpus_per_worker=1), "too-big")
+
+
+def test_a_pool_leaves_others_the_cpus_they_will_ask_for():
+    everything = ray.available_resources()["CPU"]
+    config = PoolConfig(episodes_in_flight=1, num_cpus_per_worker=1, reserved_cpus=everything - 0.5)
+    with pytest.raises(ConfigError, match=r"need 1 CPUs, and Ray has 0\.5 free for them"):
+        start_pool(config, "reserved")

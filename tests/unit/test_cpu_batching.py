@@ -180,6 +180,13 @@ def test_packed_replies_and_gradients_are_those_of_padded_rows(
     assert ours[3] == (1, sum(replies), VOCABULARY), "logits of the prompts are not computed"
 
 
+def test_entropies_are_computed_where_they_are_asked_for():
+    logits, labels, temperature = torch.randn(5, 7), torch.arange(5), torch.ones(5)
+    both = engines.log_probs_and_entropy(logits, labels, temperature, entropy=True)
+    (alone,) = engines.log_probs_and_entropy(logits, labels, temperature, entropy=False)
+    assert len(both) == 2 and torch.equal(both[0], alone)
+
+
 @pytest.mark.parametrize("engine_class", [PackedFSDPEngineWithLMHead, CPUFSDPEngineWithLMHead])
 @pytest.mark.parametrize("packed", [False, True])
 def test_whole_rows_are_left_to_verl(engine_class, packed):

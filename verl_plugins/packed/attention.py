@@ -2,8 +2,8 @@
 """Attention over rows packed one behind the other, with what PyTorch itself brings: `attn_implementation=torch_varlen`.
 
 verl packs the rows of a micro-batch without padding (`use_remove_padding`) and asks transformers for flash_attention_2,
-whose package has no built wheels on PyPI: every user would compile it for an hour or look for a build that fits. The
-same kernels are part of PyTorch (`torch.nn.attention.varlen`, from 2.10 on). Importing this module makes them known to
+whose package has no built wheels on PyPI: every user would compile it or look for a build that fits. The same kernels
+are part of PyTorch (`torch.nn.attention.varlen`, here in 2.11). Importing this module makes them known to
 transformers; verl imports it where `model.external_lib` names it.
 
 Where the kernels do not apply (CPU, float32) each row goes through scaled_dot_product_attention by itself: the same

@@ -43,17 +43,19 @@ def reply_places(row_bounds: Tensor, replies: Tensor) -> Tensor:
     return first + torch.arange(first.numel(), device=first.device)
 
 
-def log_probs_and_entropy(logits_NV: Tensor, labels_N: Tensor, temperature_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the labels and of the distributions, in float32, a chunk at a time also in the backward pass."""
+def log_probs_and_entropy(
+    logits_NV: Tensor, labels_N: Tensor, temperature_N: Tensor, *, entropy: bool
+) -> tuple[Tensor, ...]:
+    """Of the labels and, if asked for, of the distributions; in float32, chunk by chunk in the backward pass too."""
 
     def of_chunk(logits, labels, temperature):
         log_probs = torch.log_softmax(logits.float() / temperature.unsqueeze(-1), dim=-1)
         of_labels = log_probs.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-        return of_labels, -(log_probs.exp() * log_probs).sum(dim=-1)
+        return (of_labels, -(log_probs.exp() * log_probs).sum(dim=-1)) if entropy else (of_labels,)
 
     chunks = zip(logits_NV.split(CHUNK), labels_N.split(CHUNK), temperature_N.split(CHUNK), strict=True)
     results = [checkpoint(of_chunk, *chunk, use_reentrant=False) for chunk in chunks]
-    return torch.cat([of_labels for of_labels, _ in results]), torch.cat([entropy for _, entropy in results])
+    return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
 
 
 class PackedRepliesMixin:
@@ -74,12 +76,11 @@ class PackedRepliesMixin:
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
         labels_N = output_args["input_ids_rmpad_rolled"][places_N]
         temperature_N = output_args["temperature_rmpad"][places_N]
-        log_probs_N, entropy_N = log_probs_and_entropy(output.logits.squeeze(0), labels_N, temperature_N)
-        results = {"log_probs": log_probs_N}
-        if tu.get_non_tensor_data(data=micro_batch, key="calculate_entropy", default=False):
-            results["entropy"] = entropy_N
+        entropy = tu.get_non_tensor_data(data=micro_batch, key="calculate_entropy", default=False)
+        found = log_probs_and_entropy(output.logits.squeeze(0), labels_N, temperature_N, entropy=entropy)
+        results = dict(zip(("log_probs", "entropy"), found, strict=False))
         input_ids = micro_batch["input_ids"]
-        nothing_T = log_probs_N.new_zeros(input_ids.values().shape[0])
+        nothing_T = found[0].new_zeros(input_ids.values().shape[0])
         return {
             name: torch.nested.nested_tensor_from_jagged(nothing_T.index_put((places_N,), x_N), input_ids.offsets())
             for name, x_N in results.items()
