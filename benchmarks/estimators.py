@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 
-from intervals import interval
+from intervals import difference, interval, pooled_deviation
 from machine import describe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -189,9 +189,12 @@ def finished(out: Path, known: Sequence[Run] = ()) -> list[Run]:
     ]
 
 
-def _with_interval(values: Sequence[float], scale: float = 100) -> str:
-    centre, half = interval([scale * value for value in values])
+def _shown(centre: float, half: float) -> str:
     return f"{centre:.1f}" if half == float("inf") else f"{centre:.1f} ± {half:.1f}"
+
+
+def _with_interval(values: Sequence[float]) -> str:
+    return _shown(*interval([100 * value for value in values]))
 
 
 def table(runs: list[Run], budget: float) -> str:
@@ -222,14 +225,22 @@ def table(runs: list[Run], budget: float) -> str:
 
 
 def differences(runs: list[Run], budget: float, baseline: str) -> str:
-    """Success minus that of `baseline`, seed by seed."""
-    base = {run.seed: run.success_after(budget) for run in runs if run.variant == baseline}
-    lines = [f"| success minus that of {baseline}, points | seeds | mean and 95% interval |", "|---|---|---|"]
-    for name in VARIANTS:
-        of = [run for run in runs if run.variant == name and run.seed in base and name != baseline]
-        if of:
-            gaps = [run.success_after(budget) - base[run.seed] for run in of]
-            lines.append(f"| {name} | {len(of)} | {_with_interval(gaps)} |")
+    """Success minus that of `baseline`: seed by seed, and of the means with the spread pooled over all variants."""
+    of = {name: {run.seed: 100 * run.success_after(budget) for run in runs if run.variant == name} for name in VARIANTS}
+    base = of[baseline]
+    groups = [list(by_seed.values()) for by_seed in of.values()]
+    pooled = pooled_deviation(groups) if any(len(group) > 1 for group in groups) else None
+    columns = ["seeds", "seed by seed", "of the means, spread pooled"]
+    lines = [f"| success minus that of {baseline}, points | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name, by_seed in of.items():
+        shared = base.keys() & by_seed.keys()
+        if not shared or name == baseline:
+            continue
+        cells = [name, str(len(shared)), _shown(*interval([by_seed[seed] - base[seed] for seed in shared]))]
+        cells.append(_shown(*difference(list(by_seed.values()), list(base.values()), *pooled)) if pooled else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    if pooled:
+        lines += ["", f"Spread within a variant: {pooled[0]:.1f} points, {pooled[1]} degrees of freedom."]
     return "\n".join(lines)
 
 

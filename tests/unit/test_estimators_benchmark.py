@@ -80,8 +80,15 @@ def test_the_report_compares_within_the_smallest_budget(benchmark, tmp_path):
     # 0.4 and 0.6 for turn_gae; gae is halfway there after 100 turns: 0.3 and 0.4. t(0.975, 1) = 12.706.
     assert "| turn_gae_0.95 | 2 | 20.0 ± 0.0 | 50.0 ± 127.1 |" in text
     assert "| gae | 2 | 20.0 ± 0.0 | 35.0 ± 63.5 |" in text
-    assert "| gae | 2 | -15.0 ± 63.5 |" in text
+    # Seed by seed -10 and -20. Pooled: deviations of sqrt(200) and sqrt(50) points, so sqrt(125) with 2 degrees of
+    # freedom, t(0.975, 2) = 4.303, times sqrt(1/2 + 1/2).
+    assert "| gae | 2 | -15.0 ± 63.5 | -15.0 ± 48.1 |" in text
+    assert "Spread within a variant: 11.2 points, 2 degrees of freedom." in text
     assert len(json.loads((tmp_path / "estimators.json").read_text())) == 4
+
+    # One run of each says nothing about the spread.
+    alone = benchmark.differences([run for run in benchmark.finished(tmp_path) if run.seed == 0], 100, "turn_gae_0.95")
+    assert alone.endswith("| gae | 1 | -10.0 |  |")
 
     # Elsewhere these runs are known, as long as the settings are the same, and those of a folder go first.
     known = benchmark.read_known(tmp_path / "estimators.json")
