@@ -78,13 +78,16 @@ def episode_metrics(turns: BatchTurns) -> dict[str, float]:
 
 
 def hierarchy_metrics(turns: BatchTurns) -> dict[str, float]:
-    """Does the hierarchy live: segment lengths, novelty and reuse of sub-goals. Nothing for a flat agent.
+    """Does the hierarchy live: segment lengths, novelty and reuse of sub-goals, and what keeping them costs.
+
+    Nothing for a flat agent.
 
     `novel_subgoal_share`: segments whose sub-goal their episode has not had before.
     `reused_subgoal_share`: segments whose sub-goal is also opened, word for word, in an episode of another task of the
     batch. A sub-goal that only ever occurs in one task is no reusable skill: near 0, the planner puts the task in other
     words; near 1, what the executor learns about a sub-goal serves many tasks. More tasks in a batch give more chances.
     An empty sub-goal is nobody's skill and never reused; of a batch with a single task the share is not a number.
+    `copy_token_share`: of the tokens in blocks, those that write a kept sub-goal once more (see `env.short_keep`).
     """
     if not _has_subgoals(turns.records):
         return {}
@@ -101,12 +104,15 @@ def hierarchy_metrics(turns: BatchTurns) -> dict[str, float]:
                 opened.append((record.subgoal_in_force, record.task_id))
                 seen.add(record.subgoal_in_force)
             lengths[-1] += 1
+    tokens_RB = (turns.spans[:, :, 1] - turns.spans[:, :, 0]) * turns.is_turn.unsqueeze(1)
+    copies = int(tokens_RB[~turns.column("boundary"), 1].sum())
     tasks_of = Counter(subgoal for subgoal, _ in set(opened))
     has_others = len({task for _, task in opened}) > 1
     result = {
         "segment_length": _mean(lengths),
         "novel_subgoal_share": _mean(novel),
         "reused_subgoal_share": _mean(subgoal != "" and tasks_of[subgoal] > 1 for subgoal, _ in opened if has_others),
+        "copy_token_share": copies / max(int(tokens_RB.sum()), 1),
     }
     edges = (*SEGMENT_BINS, float("inf"))
     for start, end in zip(edges, edges[1:], strict=False):

@@ -174,6 +174,18 @@ def test_a_kept_sub_goal_is_one_segment_whatever_was_typed():
     assert hierarchy_metrics(batch_turns(rows, padding=(3,)))["reused_subgoal_share"] == 0.0
 
 
+def test_tokens_spent_on_copies():
+    """Six tokens of the first turn; a KEEP turn copies with three of seven; another leaves the block out."""
+    rows = [
+        ("a_0", turn(0)),
+        ("a_0", keep(1, spans=((0, 2), (2, 5), (5, 7)))),
+        ("a_0", keep(2, spans=((0, 2), (0, 0), (2, 5)))),
+        ("a_0", after_cut(3)),
+        ("pad_0", keep(1)),
+    ]
+    assert hierarchy_metrics(batch_turns(rows, padding=(4,)))["copy_token_share"] == pytest.approx(3 / 18)
+
+
 def test_what_there_is_nothing_of_is_not_a_number():
     metrics = batch_metrics(batch_turns([("a_0", turn(0))]))
     for name in ("rollout/switch_rate", "rollout/keep_copied_share", "hierarchy/reused_subgoal_share"):
