@@ -5,7 +5,7 @@
 #
 #   bash example_scripts/gigpo_trainer/run_alfworld.sh trainer.total_training_steps=100 run_dir=outputs/mine
 #
-# On the plan-execute prompt instead: env.env_name=alfworld/AlfredTWEnvOptions
+# On the plan-execute prompt instead: env.env_name=alfworld/AlfredTWEnvOptions run_dir=outputs/hiper/alfworld-gigpo-options
 # Resample tasks that are always won or always lost: algorithm.filter_groups.enable=True
 # Profiles, data and models are those of example_scripts/HiPER_trainer.
 set -euo pipefail

@@ -2,7 +2,7 @@
 """Train: `python -m recipe.hiper.main [hydra overrides]`.
 
 Without `profile=...` the profile is gpu where a GPU is found and cpu elsewhere; `--cfg job` prints the configuration,
-`trainer.val_only=True` only evaluates the latest checkpoint (or the untrained model).
+`trainer.val_only=True` only evaluates the latest checkpoint (or the untrained model), in a folder of its own.
 """
 
 from __future__ import annotations
@@ -76,6 +76,11 @@ def fill_in_machine(config) -> None:
                 "why). profile=cpu"
             )
         if trainer.n_gpus_per_node is None:
+            if not found:
+                raise ConfigError(
+                    f"trainer.nnodes={trainer.nnodes}, and this machine has no GPU to count. Say how many each node "
+                    "has, for example trainer.n_gpus_per_node=8"
+                )
             trainer.n_gpus_per_node = found
         if trainer.nnodes == 1 and not 1 <= trainer.n_gpus_per_node <= found:
             raise ConfigError(
@@ -126,7 +131,7 @@ def check_overrides(arguments: list[str]) -> None:
         raise_all([f"env={environment} is not one of {', '.join(ENVIRONMENTS)}. env={ENVIRONMENTS[0]}"])
     leaves = set(flat_keys(OmegaConf.to_container(reference_config(profile, environment), resolve=False)))
     overrides = OverridesParser.create().parse_overrides(given)
-    problems = preset_problems(overrides)
+    problems = preset_problems(overrides) + unread_overrides(overrides)
     for override in overrides:
         key = override.key_or_group
         exists = key in leaves or any(leaf.startswith(key + ".") for leaf in leaves)
@@ -134,6 +139,24 @@ def check_overrides(arguments: list[str]) -> None:
         if not override.is_add() and not override.is_force_add() and not exists and not is_group:
             problems.append(f"{override.input_line}: there is no key {key}.{suggestion(key, leaves)}")
     raise_all(problems)
+
+
+def unread_overrides(overrides) -> list[str]:
+    """A message for every override of a key of hae's that the chosen estimator does not read."""
+    from recipe.hiper.estimate import OF_GROUPS
+
+    read = {"turn_gae": {"norm_adv", "bootstrap_truncated", "random_signs"}, "gae": set()}
+    read |= {estimator: {"random_signs"} for estimator in OF_GROUPS}
+    chosen = [override.value() for override in overrides if override.key_or_group == "algorithm.adv_estimator"]
+    if not chosen or chosen[-1] not in read:
+        return []
+    section = "algorithm.hae."
+    return [
+        f"{override.input_line}: {chosen[-1]} does not read it. Leave it out, or algorithm.adv_estimator=hae"
+        for override in overrides
+        if override.key_or_group.startswith(section)
+        and override.key_or_group.removeprefix(section) not in read[chosen[-1]]
+    ]
 
 
 def preset_problems(overrides) -> list[str]:
@@ -158,7 +181,8 @@ def preset_problems(overrides) -> list[str]:
     problems = []
     for override in overrides:
         key = override.key_or_group
-        if isinstance(fixed.get(key), bool | str) and override.value() != fixed[key]:
+        is_what_it_is = isinstance(fixed.get(key), bool | str) and key != "trainer.experiment_name"
+        if is_what_it_is and override.value() != fixed[key]:
             problems.append(
                 f"{override.input_line} contradicts {PRESET_GROUP}={preset}, which sets {key}={fixed[key]}. Leave one "
                 f"of them out; every key of a preset can be set without it ({PRESET_GROUP}={PRESETS[0]})"
@@ -195,10 +219,19 @@ def train(config) -> None:
     from recipe.hiper.checks import checkpoint_bytes
     from recipe.hiper.console import ProgressBar, quiet_terminal
     from recipe.hiper.recorder import require_disk_space
+    from recipe.hiper.resume import changes, earlier_run, refuse_another_run, separate_evaluation
     from recipe.hiper.settings import number_of_heads
 
     started = time.time()
+    separate_evaluation(config)
+    earlier = earlier_run(config)
+    if earlier is not None:
+        refuse_another_run(config, earlier)  # before anything is made
     config = checked_and_prepared(config)
+    if earlier is not None:
+        refuse_another_run(config, earlier)  # and now that the model is known
+        for line in changes(config, earlier):
+            print(f"changed: {line}", file=sys.stderr)
     folder = Path(config.run_dir)
     recorder_arguments = dict(
         folder=str(folder),
@@ -206,7 +239,7 @@ def train(config) -> None:
         checkpoint_bytes=checkpoint_bytes(config.actor_rollout_ref.model.path, number_of_heads(config) > 0),
         episodes_every=config.trainer.episodes_every,
     )
-    if config.trainer.save_freq > 0:
+    if config.trainer.save_freq > 0 and not config.trainer.val_only:
         require_disk_space(config.trainer.default_local_dir, recorder_arguments["checkpoint_bytes"])
     OmegaConf.save(config, folder / "config.yaml")
     log_file = folder / "logs" / f"train-{time.strftime('%Y%m%d-%H%M%S')}.log"

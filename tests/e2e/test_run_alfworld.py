@@ -140,17 +140,22 @@ def test_resume_goes_on_and_says_from_where(folder, resumed_run):
 
 @pytest.fixture(scope="module")
 def evaluation(folder, resumed_run) -> str:
-    return finish(start(folder, "trainer.total_training_steps=3", "trainer.val_only=True"))
+    before = (folder / "metrics.jsonl").read_bytes(), (folder / "config.yaml").read_bytes()
+    output = finish(start(folder, "trainer.total_training_steps=3", "trainer.val_only=True"))
+    assert ((folder / "metrics.jsonl").read_bytes(), (folder / "config.yaml").read_bytes()) == before
+    return output
 
 
 def test_a_checkpoint_can_be_evaluated(folder, evaluation):
     """On the same tasks as in training, with nothing trained and nothing lost."""
     assert "resuming from the checkpoint of step 3" in evaluation
-    rows = metrics(folder)
-    assert [row["step"] for row in rows] == [0, 1, 2, 3]
-    assert rows[-1]["val/episodes"] == 12 and f"held-out {rows[-1]['val/success_rate']:.1%}" in evaluation
-    assert rows[-1]["actor/grad_norm"] > 0, "what the training logged at that step is still there"
-    lines = [(folder / "episodes" / f"val_{step:06d}.jsonl").read_text().splitlines() for step in (0, 3)]
+    (made,) = (folder / "evaluations").iterdir()
+    (row,) = metrics(made)
+    assert row["step"] == 3 and row["val/episodes"] == 12
+    assert f"held-out {row['val/success_rate']:.1%}" in evaluation and str(made) in evaluation
+    assert not (made / "checkpoints").exists()
+    files = [folder / "episodes" / "val_000000.jsonl", made / "episodes" / "val_000003.jsonl"]
+    lines = [file.read_text().splitlines() for file in files]
     panels = [{json.loads(line)["task_id"] for line in of_one_step} for of_one_step in lines]
     assert panels[0] == panels[1]
 

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In a folder that holds a run already: no run takes another's weights, and no evaluation writes over its files."""
+
+from __future__ import annotations
+
+import pytest
+from made_config import composed
+from omegaconf import OmegaConf
+
+from agent_system.errors import ConfigError
+from recipe.hiper.resume import changes, earlier_run, refuse_another_run, separate_evaluation
+
+
+def run(folder, *overrides, **presets):
+    return composed(f"run_dir={folder}", *overrides, **presets)
+
+
+def left(folder, *overrides, **presets):
+    """The folder of a run that saved a checkpoint."""
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("24")
+    config = run(folder, *overrides, **presets)
+    OmegaConf.resolve(config)
+    OmegaConf.save(config, folder / "config.yaml")
+    return config
+
+
+def test_the_same_command_goes_on(tmp_path):
+    earlier = left(tmp_path / "run", "actor_rollout_ref.model.path=/old/cache/warm-start-1")
+    # More steps, another step size, a cache that has moved
+    more = ("trainer.total_training_steps=99", "actor_rollout_ref.actor.optim.lr=1e-5", "env.pool_name=another")
+    config = run(tmp_path / "run", *more, "actor_rollout_ref.model.path=/cache/warm-start-1")
+    found = earlier_run(config)
+    assert found.run_dir == earlier.run_dir
+    refuse_another_run(config, found)
+    changed = list(changes(config, found))
+    assert "trainer.total_training_steps: 24 -> 99" in changed
+    assert "actor_rollout_ref.actor.optim.lr: 0.0002 -> 1e-05" in changed
+    assert "actor_rollout_ref.model.path: /old/cache/warm-start-1 -> /cache/warm-start-1" in changed
+    assert not [line for line in changed if line.startswith(("env.pool_name", "run_dir"))]
+    # Before the model is made, there is nothing to compare.
+    refuse_another_run(run(tmp_path / "run"), found)
+
+
+def test_nothing_to_go_on_from(tmp_path):
+    assert earlier_run(run(tmp_path / "new")) is None
+    left(tmp_path / "run")
+    assert earlier_run(run(tmp_path / "run", "trainer.resume_mode=disable")) is None
+    (tmp_path / "run" / "checkpoints" / "latest_checkpointed_iteration.txt").unlink()
+    assert earlier_run(run(tmp_path / "run")) is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "preset", "said"),
+    [
+        (["algorithm.adv_estimator=turn_gae"], "custom", "algorithm.adv_estimator=turn_gae, there hae"),
+        (["env.env_name=alfworld/AlfredTWEnv"], "custom", "env.env_name=alfworld/AlfredTWEnv, there alfworld/"),
+        (["env.short_keep=true"], "custom", "env.short_keep=True, there False"),
+        (["actor_rollout_ref.model.path=b/other"], "custom", "actor_rollout_ref.model.path=other, there model"),
+        ([], "paper", "a critic with 2 value heads, there 3"),
+        ([], "paper", "algorithm.hae.switch_advantage=termination, there segment_return"),
+        ([], "living", "algorithm.hae.penalty_credit=switch, there turn"),
+    ],
+)
+def test_another_run_is_refused(tmp_path, overrides, preset, said):
+    left(tmp_path / "run", "actor_rollout_ref.model.path=a/model")
+    config = run(tmp_path / "run", *overrides, preset=preset)
+    with pytest.raises(ConfigError) as refused:
+        refuse_another_run(config, earlier_run(config))
+    message = str(refused.value)
+    assert said in message and str(tmp_path / "run") in message
+    assert f"run_dir={tmp_path / 'run-2'}" in message and "trainer.resume_mode=disable" in message
+
+
+def test_a_checkpoint_by_its_path_is_compared_with_its_own_run(tmp_path):
+    left(tmp_path / "run")
+    named = ("trainer.resume_mode=resume_path", f"trainer.resume_from_path={tmp_path}/run/checkpoints/global_step_6")
+    config = run(tmp_path / "new", *named, preset="living")
+    with pytest.raises(ConfigError, match="penalty_credit=switch, there turn"):
+        refuse_another_run(config, earlier_run(config))
+
+
+def test_an_evaluation_has_a_folder_of_its_own(tmp_path):
+    left(tmp_path / "run", preset="living")
+    config = run(tmp_path / "run", "trainer.val_only=true")  # the script as it is, without the preset
+    separate_evaluation(config)
+    assert str(config.run_dir).startswith(f"{tmp_path}/run/evaluations/20")
+    assert config.trainer.default_local_dir == f"{tmp_path}/run/checkpoints"
+    assert config.data.val_files == f"{config.run_dir}/tasks/val.json"
+    refuse_another_run(config, earlier_run(config))  # how it was trained does not matter here
+    flat = run(tmp_path / "run", "trainer.val_only=true", "env.env_name=alfworld/AlfredTWEnv")
+    separate_evaluation(flat)
+    with pytest.raises(ConfigError, match="To evaluate that run, set these as they are there"):
+        refuse_another_run(flat, earlier_run(flat))
+
+
+def test_a_training_keeps_its_folder(tmp_path):
+    config = run(tmp_path / "run")
+    separate_evaluation(config)
+    assert config.run_dir == str(tmp_path / "run")
+
+
+def test_presets_have_folders_of_their_own():
+    folders = {composed(preset=preset).run_dir for preset in ("custom", "released", "paper", "living")}
+    assert len(folders) == 4 and "outputs/hiper/alfworld-hae" in folders
