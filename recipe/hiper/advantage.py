@@ -120,8 +120,9 @@ def switch_probability(log_probs_RL: Tensor, turns: BatchTurns) -> Tensor:
     """P(SWITCH | s_t, o_{t-1}) of each turn, read off the tokens of its switch block.
 
     The probability of the block that was written is the product over its tokens; the block of the other word has the
-    rest, up to replies that break the format. Without a readable switch block there is no decision to speak of: 0,
-    which with "termination" gives the turn no switch advantage (it is carried out as KEEP).
+    rest, up to replies that break the format. Without a readable switch block there is no decision to speak of, nor
+    with a SWITCH that sets no sub-goal and is carried out as KEEP: 0, which gives the turn no switch advantage under
+    "termination" and no part of `switch_cost`. Anything else would credit what was written with the opposite.
 
     Args:
         log_probs_RL: log-probabilities of the response tokens, `[rows, tokens]`.
@@ -131,8 +132,9 @@ def switch_probability(log_probs_RL: Tensor, turns: BatchTurns) -> Tensor:
     written = (log_probs_RL * inside).sum(dim=1).exp()
     wrote_switch = torch.tensor([record.switch == "SWITCH" for record in turns.records])
     readable = torch.tensor([UNREADABLE_SWITCH.isdisjoint(record.problems) for record in turns.records])
+    carried_out = ~wrote_switch | turns.column("boundary")
     probability = torch.where(wrote_switch, written, 1.0 - written)
-    return torch.where(inside.any(dim=1) & readable, probability, torch.zeros_like(probability))
+    return torch.where(inside.any(dim=1) & readable & carried_out, probability, torch.zeros_like(probability))
 
 
 def turn_credit(

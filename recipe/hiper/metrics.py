@@ -175,7 +175,7 @@ def credit_metrics(turns: BatchTurns, credit: TurnCredit) -> dict[str, float]:
     result["shaping/keep_penalty"] = float(shaped.keep_penalty.sum() / episodes)
     result["shaping/consistency_penalty"] = float(shaped.consistency_penalty.sum() / episodes)
     later = grid.to_rows(grid.valid & (torch.arange(grid.valid.shape[1]) > 0))
-    if later.any():
+    if later.any() and _has_subgoals(turns.records):
         result["hierarchy/switch_probability"] = float(credit.switch_probability[later].mean())
     tokens = credit.token_mask.sum(dim=1)[turns.is_turn].float()
     result["actor/trained_tokens_per_turn"] = float(tokens.mean())

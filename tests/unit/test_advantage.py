@@ -245,6 +245,7 @@ def turns_with(**changes) -> BatchTurns:
         pytest.param({"switch": "KEEP", "problems": ("unknown_switch", "text_outside")}, 0.0, id="unknown word"),
         pytest.param({"switch": "KEEP", "problems": ("text_outside",)}, 0.875, id="other problem"),
         pytest.param({"switch": "KEEP", "spans": ((0, 0), (0, 2), (2, 4))}, 0.0, id="no token"),
+        pytest.param({"boundary": False, "problems": ("missing_subgoal",)}, 0.0, id="SWITCH without a sub-goal"),
     ],
 )
 def test_the_probability_of_switch_is_read_off_the_switch_block(changes, expected):
@@ -258,3 +259,15 @@ def test_a_turn_without_a_readable_switch_has_no_switch_advantage():
     lost = keep(1, problems=("missing_switch",), spans=((0, 0), (0, 2), (2, 4)))
     credit = credit_of(replace(HALVES, switch_advantage="termination"), [ROWS[0], ("won_0", lost), *ROWS[2:]])
     assert credit.estimate.switch[0, 1] == 0.0
+
+
+@pytest.mark.parametrize("variant", ["termination", "segment_return"])
+def test_a_switch_without_a_sub_goal_is_not_paid_for_what_it_was_not(variant):
+    """It wrote SWITCH and was carried out as KEEP: with q = 0, beta > 0 would credit it with the opposite."""
+    empty = keep(1, switch="SWITCH", problems=("missing_subgoal",), comparable=False)
+    rows = [ROWS[0], ("won_0", empty), *ROWS[2:]]
+    charged = credit_of(replace(HALVES, switch_advantage=variant), rows, shaping=ShapingConfig(switch_cost=0.5))
+    free = credit_of(replace(HALVES, switch_advantage=variant), rows)
+    assert charged.switch_probability[1] == 0.0
+    assert charged.estimate.switch[0, 1] == free.estimate.switch[0, 1]
+    assert charged.estimate.switch[0, 2] == free.estimate.switch[0, 2] - 0.25  # a SWITCH of probability 1/2

@@ -197,6 +197,11 @@ def test_a_flat_agent_has_no_decisions_to_count():
     metrics = batch_metrics(batch_turns([("a_0", turn(0, **flat)), ("a_0", turn(1, **flat))]))
     assert metrics["rollout/episode_length"] == 2.0
     assert not {"rollout/switch_rate", "rollout/keep_copied_share"} & set(metrics)
+    rows = batch_turns([("a_0", turn(0, **flat)), ("a_0", turn(1, **flat))])
+    credit = turn_credit(
+        rows, torch.zeros(2, 3), torch.zeros(2, 6), made_settings(HAEConfig(1.0, 1.0, 1.0), estimator="turn_gae")
+    )
+    assert "hierarchy/switch_probability" not in credit_metrics(rows, credit)
 
 
 def test_names(turns):
