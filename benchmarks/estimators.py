@@ -35,6 +35,8 @@ FLAT = "env.env_name=alfworld/AlfredTWEnv"
 GROUPS = ("env.rollout.n=8", "data.train_batch_size=8")
 SHORT = ("trainer.total_training_steps=8", "trainer.test_freq=4", "trainer.save_freq=4", "trainer.episodes_every=0")
 """What makes a run last about ten minutes."""
+SAID = "overrides.json"
+"""File in a run's folder with what it was told."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def read_run(variant: str, seed: int, folder: Path) -> Run | None:
         minutes=sum(row.get("timing_s/step", 0.0) for row in rows) / 60,
         tokens=round(sum(row.get("perf/total_num_tokens", 0) for row in rows)),
         reply_tokens=mean(row["response_length/mean"] for row in trained),
-        overrides=overrides_of(variant),
+        overrides=json.loads((folder / SAID).read_text(encoding="utf-8")),
     )
 
 
@@ -162,15 +164,21 @@ def train(variant: str, seed: int, folder: Path, overrides: Sequence[str]) -> Ru
     """Trains, or goes on training, in a process of its own.
 
     Raises:
-        RuntimeError: the run failed, or ended before its last step.
+        RuntimeError: the run failed, ended before its last step, or was begun with other settings.
     """
+    said = [*overrides_of(variant), *overrides]
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / SAID).exists():
+        (folder / SAID).write_text(json.dumps(said), encoding="utf-8")
+    elif (before := json.loads((folder / SAID).read_text(encoding="utf-8"))) != said:
+        raise RuntimeError(f"{folder} holds a run of {' '.join(before)}; now it is {' '.join(said)}. --out elsewhere")
     if run := read_run(variant, seed, folder):
         return run
     print(f"{variant}, seed {seed}: {folder}", flush=True)
     seeds = [f"env.seed={seed}", f"actor_rollout_ref.rollout.seed={seed}"]
     seeds += [f"actor_rollout_ref.actor.data_loader_seed={seed}", f"critic.data_loader_seed={seed}"]
     command = [sys.executable, "-m", "recipe.hiper.main", "profile=cpu", f"run_dir={folder}"]
-    command += [*overrides_of(variant), *seeds, *overrides]
+    command += [*seeds, *said]
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
     run = read_run(variant, seed, folder)
     if status or run is None:

@@ -9,11 +9,12 @@ from statistics import mean, stdev, variance
 
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
       2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045)  # fmt: skip
-"""97.5% quantiles of Student's t with 1, 2, ... degrees of freedom; beyond them the normal distribution's, 1.96."""
+"""97.5% quantiles of Student's t with 1, 2, ... degrees of freedom."""
 
 
 def _quantile(degrees: int) -> float:
-    return _T[degrees - 1] if degrees <= len(_T) else 1.96
+    # Beyond the table: the first terms of the expansion around the normal distribution's, right to 0.001 there.
+    return _T[degrees - 1] if degrees <= len(_T) else 1.960 + 2.372 / degrees + 2.82 / degrees**2
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

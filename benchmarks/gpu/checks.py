@@ -178,7 +178,8 @@ def row_lengths(tokens: int) -> list[int]:
         spread = int(torch.randint(-usual // 4, usual // 4 + 1, (1,), generator=generator))
         lengths.append(min(left, max(REPLY + 1, usual + spread)))
     if lengths[-1] <= REPLY:
-        lengths[-2] += lengths.pop()
+        last = lengths.pop()
+        lengths[-1] += last
     return lengths
 
 

@@ -75,7 +75,9 @@ def run(arguments: list[str], folder: Path) -> list[dict]:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     code = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}).returncode
     if code:
-        raise SystemExit(f"the run failed with status {code}; its log is in {folder / 'logs'}")
+        logs = sorted((folder / "logs").glob("*.log"))
+        last = logs[-1].read_text(encoding="utf-8", errors="replace")[-8000:] if logs else ""
+        raise SystemExit(f"{last}\nthe run failed with status {code}; --keep FOLDER keeps all of it")
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [row for row in rows if row["step"] >= 1]
 

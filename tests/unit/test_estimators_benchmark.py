@@ -41,8 +41,10 @@ def test_every_variant_is_a_sound_run(benchmark):
         assert config.data.train_batch_size * config.env.rollout.n == 64
 
 
-def write_run(folder: Path, turns: list[int], successes: list[float], total: int) -> None:
+def write_run(benchmark, folder: Path, turns: list[int], successes: list[float], total: int) -> None:
     folder.mkdir()
+    said = benchmark.overrides_of(folder.name.rsplit("-", 1)[0]) if "-" in folder.name else []
+    (folder / benchmark.SAID).write_text(json.dumps(said))
     rows = [{"step": 0, "val/success_rate": successes[0], "val/episodes": 128}]
     for step, (played, won) in enumerate(zip(turns, successes[1:], strict=True), start=1):
         rows.append({"step": step, "rollout/turns": played, "timing_s/step": 30.0, "perf/total_num_tokens": 1000})
@@ -54,9 +56,9 @@ def write_run(folder: Path, turns: list[int], successes: list[float], total: int
 
 def test_a_run_is_read_when_it_is_finished(benchmark, tmp_path):
     assert benchmark.read_run("gae", 0, tmp_path / "none") is None
-    write_run(tmp_path / "half", [100, 100], [0.2, 0.4, 0.5], total=3)
+    write_run(benchmark, tmp_path / "half", [100, 100], [0.2, 0.4, 0.5], total=3)
     assert benchmark.read_run("gae", 0, tmp_path / "half") is None
-    write_run(tmp_path / "whole", [100, 300], [0.2, 0.4, 0.8], total=2)
+    write_run(benchmark, tmp_path / "whole", [100, 300], [0.2, 0.4, 0.8], total=2)
     run = benchmark.read_run("gae", 0, tmp_path / "whole")
     assert (run.turns, run.successes, run.games) == ([0, 100, 400], [0.2, 0.4, 0.8], 128)
     assert (run.minutes, run.tokens, run.switch_rate) == (1.0, 2000, 0.25)
@@ -74,7 +76,7 @@ def test_the_report_compares_within_the_smallest_budget(benchmark, tmp_path):
         ("gae", 0, [200]),
         ("gae", 1, [200]),
     ):
-        write_run(tmp_path / f"{name}-{seed}", turns, [0.2, 0.4 + 0.2 * seed], total=1)
+        write_run(benchmark, tmp_path / f"{name}-{seed}", turns, [0.2, 0.4 + 0.2 * seed], total=1)
     text = benchmark.report(benchmark.finished(tmp_path), tmp_path)
     assert "128 games after 100 environment turns" in text
     # 0.4 and 0.6 for turn_gae; gae is halfway there after 100 turns: 0.3 and 0.4. t(0.975, 1) = 12.706.
@@ -94,7 +96,7 @@ def test_the_report_compares_within_the_smallest_budget(benchmark, tmp_path):
     known = benchmark.read_known(tmp_path / "estimators.json")
     (tmp_path / "elsewhere").mkdir()
     assert benchmark.finished(tmp_path / "elsewhere", known) == benchmark.finished(tmp_path)
-    write_run(tmp_path / "elsewhere" / "gae-0", [50], [0.2, 0.9], total=1)
+    write_run(benchmark, tmp_path / "elsewhere" / "gae-0", [50], [0.2, 0.9], total=1)
     last = [run.successes[-1] for run in benchmark.finished(tmp_path / "elsewhere", known)]
     assert last == pytest.approx([0.4, 0.6, 0.9, 0.6])
     changed = (tmp_path / "estimators.json").read_text().replace("total_training_steps=8", "total_training_steps=9")
@@ -102,3 +104,14 @@ def test_the_report_compares_within_the_smallest_budget(benchmark, tmp_path):
     assert benchmark.read_known(tmp_path / "estimators.json") == []
     assert benchmark.read_known(tmp_path / "none.json") == []
     assert (tmp_path / "estimators.png").stat().st_size > 5000
+
+
+def test_what_a_run_was_told_is_remembered(benchmark, tmp_path):
+    """A run of other settings is neither gone on with nor taken for one of today's."""
+    write_run(benchmark, tmp_path / "gae-0", [100], [0.2, 0.4], total=1)
+    assert benchmark.train("gae", 0, tmp_path / "gae-0", []).successes == [0.2, 0.4]  # finished: nothing is played
+    with pytest.raises(RuntimeError, match="holds a run of .*now it is .*env.max_steps=30"):
+        benchmark.train("gae", 0, tmp_path / "gae-0", ["env.max_steps=30"])
+    (tmp_path / "gae-0" / benchmark.SAID).write_text(json.dumps([*benchmark.overrides_of("gae"), "env.max_steps=30"]))
+    benchmark.report(benchmark.finished(tmp_path), tmp_path)
+    assert benchmark.read_known(tmp_path / "estimators.json") == []
