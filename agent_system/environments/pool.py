@@ -114,11 +114,18 @@ def start_pool(config: PoolConfig, name_prefix: str) -> EnvPool:
     The workers end with the process that started them, or with `EnvPool.close`.
 
     Raises:
-        ConfigError: Ray cannot place the workers.
+        ConfigError: Ray cannot place the workers, or what is to be started after them.
     """
+    free = ray.available_resources().get("CPU", 0.0)
+    if free < config.reserved_cpus:
+        raise ConfigError(
+            f"The training processes need {config.reserved_cpus:g} CPUs and Ray has {free:g} free; it would wait for "
+            "ever. Start fewer of them (trainer.n_gpus_per_node=...), or tell Ray of more CPUs than there are "
+            f"(+ray_kwargs.ray_init.num_cpus={math.ceil(config.reserved_cpus) + 4})"
+        )
     sizes = plan_pool(
         config.episodes_in_flight,
-        max(0.0, ray.available_resources().get("CPU", 0.0) - config.reserved_cpus),
+        free - config.reserved_cpus,
         config.num_cpus_per_worker,
         config.num_workers,
         config.envs_per_worker,

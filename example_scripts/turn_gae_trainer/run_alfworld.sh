@@ -5,6 +5,7 @@
 #
 #   bash example_scripts/turn_gae_trainer/run_alfworld.sh trainer.total_training_steps=100 run_dir=outputs/mine
 #
+# lambda 0.95 over turns, as PPO is usually run; the CPU profile's 0.5 is for hae's executor, within a segment.
 # Profiles, data and models are those of example_scripts/HiPER_trainer.
 set -euo pipefail
 
@@ -16,4 +17,4 @@ ensure_environment "$profile"
 
 # exec: signals (Ctrl-C) reach the trainer, which ends everything it started.
 exec "$PYTHON" -m recipe.hiper.main env=alfworld \
-    algorithm.adv_estimator=turn_gae "$@"
+    algorithm.adv_estimator=turn_gae algorithm.lam=0.95 "$@"

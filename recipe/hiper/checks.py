@@ -27,7 +27,7 @@ OPEN_SECTIONS = (
     "sampler_kwargs",
     "runtime_env",
 )
-"""Sections that take any key, because a library behind verl reads them."""
+"""Ends of the names of sections that take any key, because a library behind verl reads them."""
 
 
 def flat_items(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -44,15 +44,21 @@ def flat_keys(config: Any) -> Iterator[str]:
     return (key for key, _ in flat_items(config))
 
 
+def _prefixes(key: str) -> list[str]:
+    parts = key.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+
+
 def unknown_keys(config: DictConfig, reference: DictConfig) -> list[str]:
     """A message for every key that was added with `+` although nothing reads it."""
     known = set(flat_keys(OmegaConf.to_container(reference, resolve=False)))
+    sections = {prefix for key in known for prefix in _prefixes(key)}
+    ends = tuple(f".{section}" for section in OPEN_SECTIONS)
     problems = []
     for key in flat_keys(OmegaConf.to_container(config, resolve=False)):
         if key in known:
             continue
-        parents = key.split(".")
-        is_open = any(section in key and section.split(".")[-1] in parents for section in OPEN_SECTIONS)
+        is_open = any(f".{parent}".endswith(ends) for parent in _prefixes(key)[:-1] if parent in sections)
         is_filled = any(other.startswith(key + ".") for other in known) or any(key.startswith(o + ".") for o in known)
         if not is_open and not is_filled:
             problems.append(f"{key}: no such key, nothing would read it.{suggestion(key, known)}")
@@ -70,7 +76,8 @@ def wrong_types(config: DictConfig, reference: DictConfig) -> list[str]:
         is_switch = isinstance(expected, bool)
         if not isinstance(expected, bool | int | float) or (is_switch and isinstance(value, bool)):
             continue
-        may_be_empty = not key.startswith(("env.", "algorithm.hae.", "warm_start.", "data.", "trainer."))
+        ours = ("env.", "algorithm.", "warm_start.", "data.", "trainer.")
+        may_be_empty = not key.startswith(ours) or key == "algorithm.updates_per_step"
         if is_switch or isinstance(value, bool | str) or (value is None and not may_be_empty):
             kind = "true or false" if is_switch else "a number"
             problems.append(f"{key}={value}: {kind} is expected, for example {key}={expected}")
@@ -179,6 +186,9 @@ def _estimator(config: DictConfig) -> Iterator[str]:
         )
     if algorithm.use_pf_ppo:
         yield "algorithm.use_pf_ppo=True is not supported here. algorithm.use_pf_ppo=False"
+    for key in ("algorithm.gigpo.step_weight", "critic.high_value_coef", "critic.term_value_coef"):
+        if not 0 <= OmegaConf.select(config, key) < float("inf"):
+            yield f"{key}={OmegaConf.select(config, key)}: a weight is a number from 0 on. {key}=1"
     yield from _groups(config)
     yield from _critic(config)
     for key in ("actor_rollout_ref.actor.strategy", "critic.strategy"):
@@ -223,7 +233,7 @@ def _critic(config: DictConfig) -> Iterator[str]:
     if estimator != "hae" and asked:
         read = "starts no critic" if estimator in OF_GROUPS else "reads one value head"
         yield f"{asked[0]}=True belongs to hae, and {estimator} {read}. {asked[0]}=null"
-    if estimator == "hae" and number_of_heads(config) < 2 or len(asked) == 2:
+    if estimator == "hae" and (number_of_heads(config) < 2 or len(asked) == 2):
         values = " and ".join(f"{key}={value}" for key, value in heads.items())
         yield (
             f"hae needs either three or two value heads, got {values}. "
@@ -239,7 +249,10 @@ def _critic(config: DictConfig) -> Iterator[str]:
 
 def _batches(config: DictConfig) -> Iterator[str]:
     actor, data, trainer = config.actor_rollout_ref.actor, config.data, config.trainer
-    processes = trainer.n_gpus_per_node * trainer.nnodes
+    for key in ("n_gpus_per_node", "nnodes"):
+        if trainer[key] < 1:
+            yield f"trainer.{key}={trainer[key]}: at least one training process is needed. trainer.{key}=1"
+    processes = max(1, trainer.n_gpus_per_node) * max(1, trainer.nnodes)
     episodes = data.train_batch_size * config.env.rollout.n
     if data.train_batch_size < 1:
         yield (
@@ -252,8 +265,8 @@ def _batches(config: DictConfig) -> Iterator[str]:
             f"processes. data.train_batch_size={max(1, data.train_batch_size // processes) * processes}"
         )
     updates = config.algorithm.updates_per_step
-    if updates is not None and updates < 1:
-        yield f"algorithm.updates_per_step={updates}: at least 1, or null. algorithm.updates_per_step=4"
+    if updates is not None and (not isinstance(updates, int) or updates < 1):
+        yield f"algorithm.updates_per_step={updates}: a whole number from 1 on, or null. algorithm.updates_per_step=4"
     if updates is None:
         for key in ("actor_rollout_ref.actor.ppo_mini_batch_size", "critic.ppo_mini_batch_size"):
             size = OmegaConf.select(config, key)
@@ -277,7 +290,7 @@ def _batches(config: DictConfig) -> Iterator[str]:
             f"trainer.total_training_steps={trainer.total_training_steps}: say how long to train. "
             "trainer.total_training_steps=150"
         )
-    elif trainer.critic_warmup > trainer.total_training_steps:
+    elif number_of_heads(config) and trainer.critic_warmup > trainer.total_training_steps:
         yield (
             f"trainer.critic_warmup={trainer.critic_warmup}: the policy is trained from that step on, and the run ends "
             f"with step {trainer.total_training_steps}. trainer.critic_warmup=0"

@@ -152,8 +152,8 @@ class HiPERTrainer(PPOTrainerSync):
         tasks, limit = self.config.data.train_batch_size, self.config.algorithm.filter_groups.max_num_gen_batches
         if self._refilled > tasks * limit:
             raise NoSignalLeft(
-                f"step {self.global_steps}: after {limit} more batches of {tasks} tasks there are still not {tasks} "
-                "whose episodes end differently; the others are always won or always lost. "
+                f"step {self.global_steps}: {limit} more batches of {tasks} tasks were asked for, and there are still "
+                f"not {tasks} whose episodes end differently; the others are always won or always lost. "
                 f"algorithm.filter_groups.max_num_gen_batches={2 * limit} to look longer, "
                 f"env.rollout.n={2 * self.config.env.rollout.n} for more episodes of each task, or "
                 "algorithm.filter_groups.enable=False"

@@ -17,6 +17,11 @@ from trainer_runs import REPOSITORY, assert_finite, assert_policies_agree, read_
 
 MAX_STEPS = 5
 STEPS = 20
+HAE = (
+    "algorithm.hae.regularize_copies=True",
+    "algorithm.hae.keep_penalty=0",  # the optimum is the environment's
+    "algorithm.hae.keep_consistency_penalty=0",
+)
 
 
 def games(thing: str) -> list[TreasureHouse]:
@@ -79,9 +84,6 @@ def train(folder: Path, player: Path, steps: int, *overrides: str) -> list[dict]
         "algorithm.lam": 0.5,
         "algorithm.updates_per_step": 4,
         "algorithm.inadmissible_penalty": -0.5,
-        "algorithm.hae.regularize_copies": True,
-        "algorithm.hae.keep_penalty": 0,  # the optimum is the environment's
-        "algorithm.hae.keep_consistency_penalty": 0,
         "actor_rollout_ref.rollout.temperature": 1.0,
         "actor_rollout_ref.actor.invalid_action_penalty_coef": 0.5,
         "actor_rollout_ref.actor.ppo_epochs": 2,
@@ -134,7 +136,7 @@ def test_nobody_wins_who_forgets_the_note(optimum):
 
 
 def test_hae_reaches_the_optimum(player, optimum, tmp_path):
-    rows = train(tmp_path / "run", player, STEPS)
+    rows = train(tmp_path / "run", player, STEPS, *HAE)
     for row in rows[1:]:
         assert_policies_agree(row)
         losses = [f"critic/vf_loss_{head}" for head in ("high", "low", "term")]
@@ -178,7 +180,7 @@ def test_gigpo_plays_groups_that_teach_something_and_starts_no_critic(player, tm
 
 def test_without_a_learning_rate_nothing_is_learned(player, tmp_path):
     """So it is the updates that do it, and nothing else moves the weights."""
-    rows = train(tmp_path / "run", player, 2, "actor_rollout_ref.actor.optim.lr=0", "trainer.critic_warmup=0")
+    rows = train(tmp_path / "run", player, 2, *HAE, "actor_rollout_ref.actor.optim.lr=0", "trainer.critic_warmup=0")
     for row in rows[1:]:
         assert_policies_agree(row)
         assert row["actor/grad_norm"] > 0

@@ -108,6 +108,15 @@ CASES = {
         "the run ends with step 2",
         ["trainer.critic_warmup=0", "trainer.total_training_steps=2"],
     ),
+    "no process": (["trainer.n_gpus_per_node=0"], "at least one training process", ["trainer.n_gpus_per_node=1"]),
+    "no node": (["trainer.nnodes=0"], "at least one training process", ["trainer.nnodes=1"]),
+    "a weight that pays": (["critic.term_value_coef=-1"], "a number from 0 on", ["critic.term_value_coef=1"]),
+    "a weight that is none": (
+        ["algorithm.gigpo.step_weight=nan"],
+        "a number from 0 on",
+        ["algorithm.gigpo.step_weight=1"],
+    ),
+    "no discount at all": (["algorithm.gamma=null"], "a number is expected", ["algorithm.gamma=0.95"]),
     "no tasks": (["data.train_batch_size=0"], "at least one task per step", ["data.train_batch_size=64"]),
     "episodes do not divide": (
         ["data.train_batch_size=63", "trainer.n_gpus_per_node=2"],
@@ -129,7 +138,12 @@ CASES = {
             "trainer.n_gpus_per_node=2",
         ],
     ),
-    "no updates": (["algorithm.updates_per_step=0"], "at least 1, or null", ["algorithm.updates_per_step=4"]),
+    "no updates": (
+        ["algorithm.updates_per_step=0"],
+        "a whole number from 1 on, or null",
+        ["algorithm.updates_per_step=4"],
+    ),
+    "half an update": (["algorithm.updates_per_step=2.5"], "a whole number", ["algorithm.updates_per_step=4"]),
     "a row longer than a micro-batch": (
         ["actor_rollout_ref.actor.ppo_max_token_len_per_gpu=100"],
         "less than one row may need (data.max_prompt_length + data.max_response_length = 304)",
@@ -262,6 +276,22 @@ def test_a_problem_is_named_with_what_mends_it(typed, said, mends):
     check_config(composed(*mends), reference())
 
 
+def test_the_papers_penalties_on_gpus():
+    """-0.3 for each KEEP turn on ALFWorld; in the shop -3.5 for an episode of them."""
+    found = [reference("gpu", world).algorithm.hae for world in ("alfworld", "webshop")]
+    assert [(hae.keep_penalty, hae.keep_penalty_mode) for hae in found] == [(-0.3, "fixed"), (-3.5, "normalized")]
+
+
+def test_estimators_of_groups_have_no_critic_to_warm_up():
+    groups = ("algorithm.adv_estimator=grpo", "env.rollout.n=8", "data.train_batch_size=8")
+    check_config(composed(*groups, "trainer.total_training_steps=2"), reference())
+
+
+def test_heads_of_another_estimator_are_one_problem():
+    heads = ("critic.use_three_heads_critic=true", "critic.use_two_heads_critic=true")
+    assert "(1 problem)" in message_of("algorithm.adv_estimator=turn_gae", *heads)
+
+
 def test_all_problems_are_reported_together():
     message = message_of(
         "env.max_steps=0",
@@ -283,6 +313,10 @@ def test_all_problems_are_reported_together():
         ("+env.max_step=10", "env.max_steps"),
         ("+algorithm.lam_seg=0.9", "algorithm.hae.lam_seg"),
         ("+algorithm.hae.keep_penalty_skip_first=True", "algorithm.hae.keep_penalty"),
+        (  # the name of a section that takes any key, but where there is none
+            "+override_config.attn_implementation=sdpa",
+            "actor_rollout_ref.model.override_config.attn_implementation",
+        ),
     ],
 )
 def test_a_key_nobody_reads_is_refused_with_a_suggestion(typed, meant):
@@ -314,6 +348,22 @@ def test_unknown_overrides_are_found_before_hydra_stops_at_the_first():
 def test_a_preset_is_not_contradicted(contradiction):
     with pytest.raises(ConfigError, match=f"{contradiction} contradicts algorithm/hae=paper, which sets"):
         check_overrides(["profile=cpu", "algorithm/hae=paper", contradiction])
+
+
+@pytest.mark.parametrize(
+    ("estimator", "unread", "read"),
+    [
+        ("turn_gae", "algorithm.hae.switch_cost=0.3", "algorithm.hae.norm_adv=false"),
+        ("gae", "algorithm.hae.bootstrap_truncated=true", "algorithm.lam=0.9"),
+        ("gigpo", "algorithm.hae.keep_penalty=-0.1", "algorithm.hae.random_signs=true"),
+    ],
+)
+def test_what_an_estimator_does_not_read_is_refused(estimator, unread, read):
+    chosen = ["profile=cpu", f"algorithm.adv_estimator={estimator}"]
+    check_overrides([*chosen, read])
+    with pytest.raises(ConfigError, match=rf"{unread}: {estimator} does not read it.*algorithm\.adv_estimator=hae"):
+        check_overrides([*chosen, unread])
+    check_overrides(["profile=cpu", unread])
 
 
 def test_the_dials_of_a_preset_can_be_turned():

@@ -92,14 +92,15 @@ def packed_attention(
     """
     if attention_mask is not None or position_ids is None:
         raise ValueError(
-            f"attn_implementation={NAME} is for packed rows. Set use_remove_padding=True for this model, or "
-            "+override_config.attn_implementation=sdpa"
+            f"attn_implementation={NAME} is for packed rows. actor_rollout_ref.model.use_remove_padding=True, or "
+            "actor_rollout_ref.model.override_config.attn_implementation=sdpa; for a critic the same under critic.model"
         )
     refused = [name for name in ("softcap", "s_aux") if others.get(name) is not None]
     if refused or dropout:
         raise ValueError(
             f"attn_implementation={NAME} knows no {', '.join([*refused, *(['dropout'] if dropout else [])])}, which "
-            "this model uses. +override_config.attn_implementation=flash_attention_2 (needs the package flash-attn)"
+            "this model uses. actor_rollout_ref.model.override_config.attn_implementation=flash_attention_2, for a "
+            "critic the same under critic.model (needs the package flash-attn)"
         )
     batch, _, tokens, _ = query.shape
     query, key, value = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))  # [tokens, heads, head size]
