@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import multiprocessing
 import os
 import threading
@@ -21,9 +22,31 @@ def locked(folder: Path) -> Iterator[None]:
 
     The kernel lets go of the lock when the process ends, however it ends.
     """
-    with (folder / LOCK).open("w") as lock:
+    with locked_file(folder / LOCK):
+        yield
+
+
+@contextlib.contextmanager
+def locked_file(path: Path) -> Iterator[None]:
+    """The same with a file of any name, made if absent: for a folder that must not exist before it is finished."""
+    with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def usable_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """CPUs that this process may use: those it may run on, within the quota of its container.
+
+    `os.cpu_count()` counts those of the machine: 64 processes in a container that was given two.
+
+    Args:
+        quota_file: of cgroup v2, "quota period" in microseconds; "max" or no file is no quota.
+    """
+    cpus = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = map(int, quota_file.read_text(encoding="utf-8").split())
+        cpus = min(cpus, math.ceil(quota / period))
+    return max(1, cpus)
 
 
 def end_with_parent() -> None:

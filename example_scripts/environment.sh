@@ -15,7 +15,7 @@ hiper_profile() {
     if [ -z "$chosen" ]; then
         chosen=cpu
         # As recipe.hiper.main.has_gpu does
-        if nvidia-smi -L >/dev/null 2>&1 || rocm-smi -i >/dev/null 2>&1; then chosen=gpu; fi
+        if nvidia-smi -L >/dev/null 2>&1; then chosen=gpu; fi
     fi
     printf '%s' "$chosen"
 }
@@ -44,7 +44,7 @@ _install() {
     if ! _install_packages "$profile" "$venv" >"$log" 2>&1; then
         _say "Setting up failed. The last lines of $log:"
         tail -n 12 "$log" >&2
-        if grep -q 'torch==2.13.0+cpu' "$log"; then
+        if grep -q 'No matching distribution found for torch' "$log"; then
             _say "torch==2.13.0+cpu is published on PyTorch's CPU wheel index (see \"Start locally\" on pytorch.org)."
             _say "Point pip to it: PIP_EXTRA_INDEX_URL=<that index> bash $0"
         fi

@@ -41,7 +41,7 @@ def is_admissible(action: str, admissible: Sequence[str]) -> bool:
     """
     action = action.strip().lower()
     if action in admissible:
-        return True
+        return BLANK.search(action) is None  # whoever copies the template fills in nothing
     for template in admissible:
         if blank := BLANK.search(template):
             start, end = template[: blank.start()], template[blank.end() :]

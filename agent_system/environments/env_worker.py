@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ import gymnasium
 import agent_system.environments  # noqa: F401  (registers the ids)
 from agent_system.environments.base import TaskSpec
 from agent_system.errors import EnvironmentFault, HiPERError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class StepResult:
 class EnvWorker:
     """Hosts environments in one process. Runs as a Ray actor; its methods run one after the other, in one thread.
 
-    Errors of this project are returned, not raised: Ray would wrap them into types of its own.
+    Errors of this project are returned, not raised: Ray would wrap them into types of its own. Anything else that an
+    environment raises is an `EnvironmentFault`: the episode is over, its environment is not used again, and the task
+    can be.
     """
 
     def __init__(self, sizes: PoolSizes, timeout_s: float, env_kwargs: Mapping[str, Any]) -> None:
@@ -55,15 +60,16 @@ class EnvWorker:
         if len(self._playing) >= self._sizes.envs_per_worker:
             return None
         kind = (task.env_id, max_steps)
+        env = None
         try:
             env = self._take(kind)
-            try:
-                started = env.reset(seed=task.seed, options=dict(task.options))
-            except BaseException:
-                self._idle.append((kind, env))
-                raise
+            started = env.reset(seed=task.seed, options=dict(task.options))
         except HiPERError as error:
+            if env is not None:
+                self._idle.append((kind, env))
             return error
+        except Exception as error:
+            return self._broken(env, "reset", error)
         self._playing[key] = kind, env
         return started
 
@@ -71,16 +77,30 @@ class EnvWorker:
         """One step of an open episode."""
         if key not in self._playing:
             return EnvironmentFault("the environment worker was restarted: the episode is lost and can be played again")
+        env = self._playing[key][1]
         try:
-            return StepResult(*self._playing[key][1].step(action))
+            return StepResult(*env.step(action))
         except HiPERError as error:
             return error
+        except Exception as error:
+            del self._playing[key]
+            return self._broken(env, "step", error)
 
     def close(self, key: str) -> None:
         """Frees the slot of an episode; keeps its environment for the next one."""
         played = self._playing.pop(key, None)
         if played is not None:
             self._idle.append(played)
+
+    @staticmethod
+    def _broken(env: gymnasium.Env | None, method: str, error: Exception) -> EnvironmentFault:
+        logger.error("the environment raised in %s", method, exc_info=error)
+        if env is not None:
+            try:
+                env.close()
+            except Exception:
+                logger.exception("and in close")
+        return EnvironmentFault(f"the environment raised in {method}: {type(error).__name__}: {error}")
 
     def _take(self, kind: tuple[str, int]) -> gymnasium.Env:
         for position, (idle_kind, env) in enumerate(self._idle):

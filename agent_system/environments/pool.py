@@ -28,6 +28,7 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError
 from agent_system.environments.base import TaskSpec
 from agent_system.environments.env_worker import EnvWorker, PoolSizes, StepResult
 from agent_system.errors import ConfigError, EnvironmentFault, HiPERError
+from agent_system.making import usable_cpus
 
 ENVS_PER_WORKER = 16
 """How many environments a worker hosts before another worker is worth its memory."""
@@ -129,7 +130,7 @@ def start_pool(config: PoolConfig, name_prefix: str) -> EnvPool:
         config.num_cpus_per_worker,
         config.num_workers,
         config.envs_per_worker,
-        cores=(os.cpu_count() or 1) * sum(node["Alive"] for node in ray.nodes()),
+        cores=usable_cpus() * sum(node["Alive"] for node in ray.nodes()),
     )
     actor = ray.remote(EnvWorker).options
     workers = [

@@ -156,6 +156,13 @@ def _environment(config: DictConfig) -> Iterator[str]:
             f"actor_rollout_ref.rollout.n={config.actor_rollout_ref.rollout.n} follows env.rollout.n={env.rollout.n} "
             f"and is not set by itself. Remove it, or env.rollout.n={config.actor_rollout_ref.rollout.n}"
         )
+    workers, places = env.pool.num_workers, env.pool.envs_per_worker
+    episodes = max(config.data.train_batch_size * env.rollout.n, env.val_tasks)
+    if env.lockstep and workers and places and workers * places < episodes:
+        yield (
+            f"env.lockstep=true plays all {episodes} episodes at once, and env.pool.num_workers={workers} times "
+            f"env.pool.envs_per_worker={places} has no room for them. env.pool.envs_per_worker=null"
+        )
     if "webshop" in env:
         yield from webshop_problems(config)
     elif env.alfworld.games not in ("auto", "published", "generated"):
@@ -275,6 +282,10 @@ def _batches(config: DictConfig) -> Iterator[str]:
                     f"{key}={size} rows cannot be shared out to {processes} training processes. "
                     f"{key}={max(1, size // processes) * processes}"
                 )
+    for key in ("warm_start.steps", "warm_start.episodes"):
+        number = OmegaConf.select(config, key)
+        if number is not None and (not isinstance(number, int) or number < 1):
+            yield f"{key}={number}: a whole number from 1 on, or null for the default. {key}=null"
     longest = data.max_prompt_length + data.max_response_length
     for key, dynamic in (
         ("actor_rollout_ref.actor.ppo_max_token_len_per_gpu", actor.use_dynamic_bsz),

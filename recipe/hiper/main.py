@@ -16,6 +16,7 @@ import traceback
 from pathlib import Path
 
 from agent_system.errors import ConfigError, HiPERError
+from agent_system.making import usable_cpus
 
 PROFILES = ("cpu", "gpu")
 ENVIRONMENTS = ("alfworld", "webshop")
@@ -40,11 +41,9 @@ class RunStopped(HiPERError):
 
 
 def has_gpu() -> bool:
-    """Whether an NVIDIA or AMD GPU answers on this machine. Does not import torch."""
-    for command in (["nvidia-smi", "-L"], ["rocm-smi", "-i"]):
-        if shutil.which(command[0]) and subprocess.run(command, capture_output=True).returncode == 0:
-            return True
-    return False
+    """Whether an NVIDIA GPU answers on this machine (requirements/gpu.txt is for CUDA). Does not import torch."""
+    command = ["nvidia-smi", "-L"]
+    return bool(shutil.which(command[0])) and subprocess.run(command, capture_output=True).returncode == 0
 
 
 def choose_profile(arguments: list[str]) -> list[str]:
@@ -58,7 +57,7 @@ def choose_profile(arguments: list[str]) -> list[str]:
         for name, value in CPU_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         # Rollout and updates alternate, so each may have the cores; Ray would give its workers one thread each.
-        os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cpus()))
     return arguments if given else [*arguments, f"profile={profile}"]
 
 
@@ -214,24 +213,34 @@ def train(config) -> None:
     Raises:
         HiPERError: something is wrong; the message says what mends it, or where the whole story is.
     """
+    from recipe.hiper.resume import changes, earlier_run, held, refuse_another_run, separate_evaluation, set_aside
+
+    started = time.time()
+    separate_evaluation(config)
+    with held(Path(config.run_dir)):
+        earlier = earlier_run(config)
+        if earlier is not None:
+            refuse_another_run(config, earlier)  # before anything is made
+        config = checked_and_prepared(config)
+        if earlier is not None:
+            refuse_another_run(config, earlier)  # and now that the model is known
+            for line in changes(config, earlier):
+                print(f"changed: {line}", file=sys.stderr)
+        elif aside := set_aside(config):
+            print(f"the earlier run lies in {aside}", file=sys.stderr)
+        _run(config)
+    print(f"finished after {(time.time() - started) / 60:.1f} min", file=sys.stderr)
+
+
+def _run(config) -> None:
     from omegaconf import OmegaConf
 
     from recipe.hiper.checks import checkpoint_bytes
     from recipe.hiper.console import ProgressBar, quiet_terminal
     from recipe.hiper.recorder import require_disk_space
-    from recipe.hiper.resume import changes, earlier_run, refuse_another_run, separate_evaluation
+    from recipe.hiper.resume import begin
     from recipe.hiper.settings import number_of_heads
 
-    started = time.time()
-    separate_evaluation(config)
-    earlier = earlier_run(config)
-    if earlier is not None:
-        refuse_another_run(config, earlier)  # before anything is made
-    config = checked_and_prepared(config)
-    if earlier is not None:
-        refuse_another_run(config, earlier)  # and now that the model is known
-        for line in changes(config, earlier):
-            print(f"changed: {line}", file=sys.stderr)
     folder = Path(config.run_dir)
     recorder_arguments = dict(
         folder=str(folder),
@@ -242,6 +251,7 @@ def train(config) -> None:
     if config.trainer.save_freq > 0 and not config.trainer.val_only:
         require_disk_space(config.trainer.default_local_dir, recorder_arguments["checkpoint_bytes"])
     OmegaConf.save(config, folder / "config.yaml")
+    begin(config)
     log_file = folder / "logs" / f"train-{time.strftime('%Y%m%d-%H%M%S')}.log"
     print(f"run: {folder}\nlog: {log_file}", file=sys.stderr)
     try:
@@ -256,11 +266,11 @@ def train(config) -> None:
     except HiPERError:
         raise
     except KeyboardInterrupt:
-        raise RunStopped("interrupted. The same command goes on from the latest checkpoint.") from None
+        same = "same command" if config.trainer.resume_mode == "auto" else "command without trainer.resume_mode"
+        raise RunStopped(f"interrupted. The {same} goes on from the latest checkpoint.") from None
     except Exception as error:
         last_line = str(error).strip().splitlines()[-1] if str(error).strip() else ""
         raise RunStopped(f"the run failed: {type(error).__name__}: {last_line}\nAll of it is in {log_file}") from error
-    print(f"finished after {(time.time() - started) / 60:.1f} min", file=sys.stderr)
 
 
 def command_line(action) -> None:

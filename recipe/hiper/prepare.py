@@ -24,6 +24,7 @@ from agent_system.environments.alfworld.rooms import TaskKind
 from agent_system.environments.tasks import HELD_OUT_SEED, TaskPanel, held_out_subset
 from agent_system.environments.webshop.shop import open_shop
 from agent_system.errors import ConfigError
+from agent_system.making import usable_cpus
 from agent_system.rollout.agents import World, agent_kind
 from recipe.hiper.prepare_webshop import overlap, prepare_shop_folder, shop_arguments, shop_panels
 from recipe.hiper.task_data import write_task_file
@@ -102,7 +103,7 @@ def prepare_games(config: DictConfig, progress: bool) -> Path:
     spec = game_spec(config)
     chosen = alfworld.generated.dir
     folder = Path(chosen).absolute() if chosen else cache_folder() / "games" / f"alfworld-{_short_digest(spec)}"
-    generate_games(folder, spec, workers=os.cpu_count() or 1, progress=progress)
+    generate_games(folder, spec, workers=usable_cpus(), progress=progress)
     return folder
 
 
@@ -188,7 +189,7 @@ def prepare_model(config: DictConfig, data_dir: Path | None, progress: bool) -> 
         train=_with(default.train, steps=settings.steps, seed=settings.seed),
         model=_with(default.model, **settings.model),
     )
-    workers = os.cpu_count() or 1
+    workers = usable_cpus()
     if world is World.ALFWORLD:
         spec = replace(spec, games=game_spec(config))
         folder = cache_folder() / "models" / f"warm-start-{spec.digest[:12]}"

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder that already holds a run: may this one go on from its checkpoints, and where does an evaluation write?"""
+"""A folder that already holds a run: may this one go on from its checkpoints, and what happens to its files?"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agent_system.errors import ConfigError
+from agent_system.making import LOCK
 from recipe.hiper.checks import flat_items
 from recipe.hiper.settings import number_of_heads
 
@@ -24,8 +27,16 @@ WHAT_ITS_WEIGHTS_ARE = (
 )
 """Weights learned under one of these are of no use under another; a different model is another KL reference."""
 
-WHAT_IT_LEARNS = ("algorithm.hae.switch_advantage", "algorithm.hae.penalty_credit")
-"""Values learned under one of these mean something else under another."""
+WHAT_IT_LEARNS = ("algorithm.hae.switch_advantage", "algorithm.hae.penalty_credit", "env.seed")
+"""Values learned under one of these mean something else under another, and another seed is another run."""
+
+TRACKER = "latest_checkpointed_iteration.txt"
+"""verl's file beside the checkpoints with the step of the latest one."""
+
+MADE_BY = "run.yaml"
+"""Our file beside them: the configuration of the run that they belong to."""
+
+LEFT_BY_A_RUN = ("config.yaml", "metrics.jsonl", "curve.png", "episodes", "tensorboard", "failures.jsonl")
 
 SAID_ANEW = (
     *("run_dir", "trainer.default_local_dir", "data.train_files", "data.val_files"),
@@ -48,6 +59,26 @@ def separate_evaluation(config: DictConfig) -> None:
         config.run_dir = str(folder / "evaluations" / time.strftime("%Y%m%d-%H%M%S"))
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other runs out of `folder` until this one ends, however it ends.
+
+    Raises:
+        ConfigError: another run is there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another run is writing to {folder}. {_elsewhere(folder)}") from None
+        yield
+
+
+def _elsewhere(folder: Path) -> str:
+    return f"run_dir={folder.with_name(folder.name + '-2')}"
+
+
 def earlier_run(config: DictConfig) -> DictConfig | None:
     """Configuration of the run whose checkpoints would be loaded; None where none would, or it is not known."""
     trainer = config.trainer
@@ -55,12 +86,51 @@ def earlier_run(config: DictConfig) -> DictConfig | None:
         checkpoints = Path(trainer.resume_from_path).absolute().parent
     elif trainer.resume_mode == "auto":
         checkpoints = Path(trainer.default_local_dir).absolute()
-        if not (checkpoints / "latest_checkpointed_iteration.txt").exists():
+        if not (checkpoints / TRACKER).exists():
             return None
     else:
         return None
-    path = checkpoints.parent / "config.yaml"
+    path = checkpoints / MADE_BY
     return OmegaConf.load(path) if path.exists() else None
+
+
+def set_aside(config: DictConfig) -> Path | None:
+    """With `trainer.resume_mode=disable`, move what an earlier run left out of the way of this one.
+
+    Its checkpoints would otherwise be gone on from by the next start without that override.
+
+    Returns:
+        Where it lies now; None where there was none.
+    """
+    folder, checkpoints = Path(config.run_dir).absolute(), Path(config.trainer.default_local_dir).absolute()
+    left = [path for name in LEFT_BY_A_RUN if (path := folder / name).exists()]
+    saved = (checkpoints / TRACKER).exists()
+    if config.trainer.resume_mode != "disable" or config.trainer.val_only or not (left or saved):
+        return None
+    now = time.strftime("%Y%m%d-%H%M%S")
+    aside = folder / "earlier" / now
+    aside.mkdir(parents=True)
+    for path in left:
+        path.rename(aside / path.name)
+    if saved:  # beside themselves where they are kept elsewhere: perhaps another disk
+        inside = checkpoints.is_relative_to(folder)
+        checkpoints.rename(aside / checkpoints.name if inside else f"{checkpoints}-{now}")
+    return aside
+
+
+def begin(config: DictConfig) -> None:
+    """Write down whose the checkpoints will be, and from which one the next start goes on: this run's, not a later one
+    that it went back behind (`trainer.resume_mode=resume_path`)."""
+    trainer = config.trainer
+    checkpoints = Path(trainer.default_local_dir)
+    if trainer.val_only or trainer.save_freq <= 0:
+        return
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, checkpoints / MADE_BY)
+    if trainer.resume_mode == "resume_path":
+        chosen = Path(trainer.resume_from_path).absolute()
+        if chosen.parent == checkpoints.absolute():
+            (checkpoints / TRACKER).write_text(chosen.name.removeprefix("global_step_"), encoding="utf-8")
 
 
 def refuse_another_run(config: DictConfig, earlier: DictConfig) -> None:
@@ -89,8 +159,10 @@ def refuse_another_run(config: DictConfig, earlier: DictConfig) -> None:
     if not found:
         return
     listed = "\n".join(f"  - {line}" for line in found)
-    other = Path(config.run_dir).with_name(Path(config.run_dir).name + "-2")
-    remedy = f"run_dir={other} keeps both; trainer.resume_mode=disable starts over. To go on with that run"
+    remedy = (
+        f"{_elsewhere(Path(config.run_dir))} keeps both apart; trainer.resume_mode=disable starts over and sets that "
+        "run aside. To go on with it"
+    )
     raise ConfigError(
         f"{earlier.run_dir} holds another run, and its checkpoints would be loaded:\n{listed}\n"
         f"{'To evaluate that run' if only_evaluates else remedy}, set these as they are there."

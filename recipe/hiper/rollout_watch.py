@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import ray
 from transfer_queue import KVBatchMeta
 
 from agent_system.errors import HiPERError
@@ -13,6 +15,42 @@ from agent_system.errors import HiPERError
 
 class EpisodesLost(HiPERError):
     """Some episodes could not be played. Training on what is left would be training on another task distribution."""
+
+
+class Heartbeat:
+    """Notices when a process that plays episodes has died. verl waits for its episodes for ever.
+
+    Args:
+        workers: Ray actors; a busy one need not answer, only a dead one is noticed.
+        every_s: seconds between two looks.
+    """
+
+    def __init__(self, workers: Sequence[Any], every_s: float = 20.0):
+        self._workers = workers
+        self._every_s = every_s
+        self._asked: dict[int, ray.ObjectRef] = {}
+        self._latest = 0.0
+
+    def check(self) -> None:
+        """Look, if it is time to.
+
+        Raises:
+            EpisodesLost: a worker has died.
+        """
+        if time.monotonic() - self._latest < self._every_s:
+            return
+        self._latest = time.monotonic()
+        for number, worker in enumerate(self._workers):
+            answer = self._asked.setdefault(number, worker.__ray_ready__.remote())
+            if ray.wait([answer], timeout=0)[0]:
+                del self._asked[number]
+                try:
+                    ray.get(answer)
+                except ray.exceptions.RayActorError as error:
+                    raise EpisodesLost(
+                        f"process {number} of {len(self._workers)} that play episodes died, and its episodes with it "
+                        f"(out of memory is the usual cause): {error}"
+                    ) from error
 
 
 class WatchedReplayBuffer:
@@ -23,6 +61,7 @@ class WatchedReplayBuffer:
         group_size: episodes per task, by partition ("train", "val").
         observer: called with (batch, partition) after every complete sample.
         first_failure: says why an episode is missing.
+        while_waiting: called at every look at what is finished; may raise.
     """
 
     def __init__(
@@ -31,8 +70,16 @@ class WatchedReplayBuffer:
         group_size: Mapping[str, int],
         observer: Callable[[KVBatchMeta, str], None],
         first_failure: Callable[[], str],
+        while_waiting: Callable[[], None] = lambda: None,
     ):
         self._inner = inner
+        look = inner._sync_metadata_from_transfer_queue
+
+        def look_and_check() -> None:
+            while_waiting()
+            look()
+
+        inner._sync_metadata_from_transfer_queue = look_and_check
         self._group_size = group_size
         self._observer = observer
         self._first_failure = first_failure

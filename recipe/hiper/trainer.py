@@ -33,7 +33,7 @@ from recipe.hiper.critic import (
 from recipe.hiper.estimate import WITH_CRITIC
 from recipe.hiper.metrics import batch_metrics, credit_metrics, entropy_metrics, validation_metrics
 from recipe.hiper.recorder import RunRecorder
-from recipe.hiper.rollout_watch import WatchedReplayBuffer
+from recipe.hiper.rollout_watch import Heartbeat, WatchedReplayBuffer
 from recipe.hiper.settings import HiPERSettings
 from verl_plugins.cpu.trainer import cpu_role_workers
 
@@ -81,6 +81,7 @@ class HiPERTrainer(PPOTrainerSync):
         self._is_verls_own = name == "gae"
         self._has_turn_values = name in WITH_CRITIC and not self._is_verls_own
         self._turns: BatchTurns | None = None
+        self._heartbeat: Heartbeat | None = None
         self._refilled = 0
         self._validation: dict[str, float] = {}
         super().__init__(config)
@@ -104,6 +105,7 @@ class HiPERTrainer(PPOTrainerSync):
             group_size={"train": rollout.n, "val": rollout.val_kwargs.n},
             observer=self._on_episodes,
             first_failure=self.recorder.first_failure,
+            while_waiting=lambda: self._heartbeat and self._heartbeat.check(),
         )
 
     def _setup(self) -> None:
@@ -132,6 +134,11 @@ class HiPERTrainer(PPOTrainerSync):
     def logger(self, tracking) -> None:
         tracking.logger["recorder"] = self.recorder
         self._tracking = tracking
+
+    def fit(self, agent_loop_manager) -> None:
+        """verl's training loop."""
+        self._heartbeat = Heartbeat(agent_loop_manager.agent_loop_workers)
+        super().fit(agent_loop_manager)
 
     # ------------------------------------------------------------------ rollout
 

@@ -3,12 +3,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from made_config import composed
 from omegaconf import OmegaConf
 
 from agent_system.errors import ConfigError
-from recipe.hiper.resume import changes, earlier_run, refuse_another_run, separate_evaluation
+from recipe.hiper.resume import (
+    TRACKER,
+    begin,
+    changes,
+    earlier_run,
+    held,
+    refuse_another_run,
+    separate_evaluation,
+    set_aside,
+)
 
 
 def run(folder, *overrides, **presets):
@@ -17,11 +28,13 @@ def run(folder, *overrides, **presets):
 
 def left(folder, *overrides, **presets):
     """The folder of a run that saved a checkpoint."""
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("24")
     config = run(folder, *overrides, **presets)
     OmegaConf.resolve(config)
-    OmegaConf.save(config, folder / "config.yaml")
+    begin(config)
+    (Path(config.trainer.default_local_dir) / TRACKER).write_text("24")
+    for name in ("config.yaml", "metrics.jsonl"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("of the earlier run")
     return config
 
 
@@ -46,7 +59,7 @@ def test_nothing_to_go_on_from(tmp_path):
     assert earlier_run(run(tmp_path / "new")) is None
     left(tmp_path / "run")
     assert earlier_run(run(tmp_path / "run", "trainer.resume_mode=disable")) is None
-    (tmp_path / "run" / "checkpoints" / "latest_checkpointed_iteration.txt").unlink()
+    (tmp_path / "run" / "checkpoints" / TRACKER).unlink()
     assert earlier_run(run(tmp_path / "run")) is None
 
 
@@ -60,6 +73,7 @@ def test_nothing_to_go_on_from(tmp_path):
         ([], "paper", "a critic with 2 value heads, there 3"),
         ([], "paper", "algorithm.hae.switch_advantage=termination, there segment_return"),
         ([], "living", "algorithm.hae.penalty_credit=switch, there turn"),
+        (["env.seed=1"], "custom", "env.seed=1, there 0"),
     ],
 )
 def test_another_run_is_refused(tmp_path, overrides, preset, said):
@@ -103,3 +117,44 @@ def test_a_training_keeps_its_folder(tmp_path):
 def test_presets_have_folders_of_their_own():
     folders = {composed(preset=preset).run_dir for preset in ("custom", "released", "paper", "living")}
     assert len(folders) == 4 and "outputs/hiper/alfworld-hae" in folders
+
+
+def test_checkpoints_that_lie_elsewhere_know_whose_they_are(tmp_path):
+    there = f"trainer.default_local_dir={tmp_path / 'disk' / 'checkpoints'}"
+    left(tmp_path / "run", there)
+    config = run(tmp_path / "another", there, "algorithm.adv_estimator=turn_gae")
+    with pytest.raises(ConfigError, match="algorithm.adv_estimator=turn_gae, there hae"):
+        refuse_another_run(config, earlier_run(config))
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_starting_over_sets_the_earlier_run_aside(tmp_path, elsewhere):
+    """Its checkpoints must not be gone on from by a later start without the override."""
+    there = [f"trainer.default_local_dir={tmp_path / 'disk' / 'checkpoints'}"] if elsewhere else []
+    folder = tmp_path / "run"
+    left(folder, *there)
+    config = run(folder, *there, "trainer.resume_mode=disable", "algorithm.adv_estimator=turn_gae")
+    aside = set_aside(config)
+    assert (aside / "metrics.jsonl").read_text() == "of the earlier run" and not (folder / "metrics.jsonl").exists()
+    kept = list((tmp_path / "disk").glob("checkpoints-*")) if elsewhere else [aside / "checkpoints"]
+    assert len(kept) == 1 and (kept[0] / TRACKER).read_text() == "24"
+    begin(config)
+    assert earlier_run(run(folder, *there)) is None  # killed before it saved anything
+    assert set_aside(run(tmp_path / "new", "trainer.resume_mode=disable")) is None
+    assert set_aside(run(folder)) is None
+
+
+def test_going_back_stays_gone_back(tmp_path):
+    left(tmp_path / "run")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    named = ("trainer.resume_mode=resume_path", f"trainer.resume_from_path={checkpoints}/global_step_6")
+    begin(run(tmp_path / "run", *named))
+    assert (checkpoints / TRACKER).read_text() == "6"
+    begin(run(tmp_path / "other", *named))  # another run may begin there: that one is left alone
+    begin(run(tmp_path / "run", *named[:1], named[1].replace("_6", "_12"), "trainer.val_only=true"))
+    assert (checkpoints / TRACKER).read_text() == "6"
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path):
+    with held(tmp_path / "run"):
+        pass

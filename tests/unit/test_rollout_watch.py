@@ -15,8 +15,13 @@ class Buffer:
     def __init__(self, keys: list[str]):
         self.batch = KVBatchMeta(partition_id="train", keys=keys, tags=[{} for _ in keys])
         self.poll_interval = 2.0
+        self.looks = 0
+
+    def _sync_metadata_from_transfer_queue(self) -> None:
+        self.looks += 1
 
     def sample(self, *, global_steps: int, partition_id: str, batch_size: int):
+        self._sync_metadata_from_transfer_queue()
         return self.batch, {"staleness": global_steps}
 
 
@@ -47,3 +52,15 @@ def test_a_partial_batch_is_never_trained_on(keys, lost):
     with pytest.raises(EpisodesLost, match=f"{lost} of 4 episodes could not be played. The first: task x: it broke"):
         watch.sample(global_steps=1, partition_id="train", batch_size=2)
     assert seen == []
+
+
+def test_what_is_to_be_done_while_waiting_is_done_at_every_look():
+    def die():
+        raise EpisodesLost("process 1 of 4 died")
+
+    watch = WatchedReplayBuffer(Buffer([]), {"train": 1}, lambda *_: None, lambda: "", while_waiting=die)
+    with pytest.raises(EpisodesLost, match="process 1 of 4 died"):
+        watch.sample(global_steps=1, partition_id="train", batch_size=1)
+    calm, _ = watched(["a_0_0", "a_1_0"])
+    calm.sample(global_steps=1, partition_id="train", batch_size=1)
+    assert calm.looks == 1, "verl still looks"

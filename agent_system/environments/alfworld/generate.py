@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import json
 import multiprocessing
-import os
 import random
 import shutil
 from collections.abc import Sequence
@@ -33,7 +32,7 @@ from agent_system.environments.alfworld.games import DATA_FOLDER, GAME_NAME, TRA
 from agent_system.environments.alfworld.problem import GameFiles, compose
 from agent_system.environments.alfworld.rooms import TaskKind
 from agent_system.errors import ConfigError, TaskError
-from agent_system.making import LOCK, end_with_parent, locked
+from agent_system.making import LOCK, end_with_parent, locked, usable_cpus
 
 GENERATOR_VERSION = 1
 """Raise it whenever the same spec would give other bytes."""
@@ -171,10 +170,11 @@ def _prepared(out_dir: Path, spec: GameSpec) -> bool:
     """
     path = out_dir / MANIFEST
     if not path.exists():
-        if strangers := sorted(p.name for p in out_dir.iterdir() if p.name != LOCK):
+        # Ours is also what is left where the disk was full before anything could be written.
+        if strangers := sorted(p.name for p in out_dir.iterdir() if p.name not in (LOCK, f"{MANIFEST}.new")):
             raise ConfigError(
                 f"{out_dir} holds {strangers[:5]} but no {MANIFEST}: it was not made by this generator. "
-                "Choose an empty folder (--out)"
+                "Choose an empty folder (--out), or delete this one"
             )
         _write_manifest(out_dir, spec, None)
         return False
@@ -279,7 +279,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KIND",
         help=f"some of {', '.join(k.value for k in TaskKind)}",
     )
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; changes the speed only")
+    parser.add_argument("--workers", type=int, default=usable_cpus(), help="processes; changes the speed only")
     return parser
 
 

@@ -54,6 +54,8 @@ from agent_system.making import LOCK, locked
 
 PROGRESS = "preparing.json"
 """What a run that was stopped had finished."""
+CLEARING = '{"clearing": true}'
+"""What that file says while a shop is taken away."""
 GENERATED, DOWNLOADED = "generated", "source"
 _KEPT = (GENERATED, DOWNLOADED)
 _TITLES_AT_ONCE = 256
@@ -90,7 +92,7 @@ def prepare_shop(data_dir: Path, spec: ShopSpec, *, rebuild: bool = False, progr
     data_dir.mkdir(parents=True, exist_ok=True)
     with locked(data_dir):
         _refuse_strangers(data_dir)
-        if rebuild:
+        if rebuild or _half_cleared(data_dir):
             _clear(data_dir)
         sources = _sources(data_dir, spec, progress)
         digests = sources.digests(progress)
@@ -273,13 +275,19 @@ def _refuse_strangers(data_dir: Path) -> None:
 
 
 def _clear(data_dir: Path) -> None:
-    """Everything but what was downloaded."""
-    (data_dir / MANIFEST).unlink(missing_ok=True)
+    """Everything but what was downloaded. Killed on the way, the next start goes on with it."""
+    (data_dir / PROGRESS).write_text(CLEARING, encoding="utf-8")
     for path in data_dir.iterdir():
         if path.is_dir() and path.name != DOWNLOADED:
             shutil.rmtree(path)
-        elif path.is_file() and path.name != LOCK:
+        elif path.is_file() and path.name not in (LOCK, PROGRESS):
             path.unlink()
+    (data_dir / PROGRESS).unlink()
+
+
+def _half_cleared(data_dir: Path) -> bool:
+    progress = data_dir / PROGRESS
+    return progress.exists() and progress.read_text(encoding="utf-8") == CLEARING
 
 
 def _files(data_dir: Path) -> dict[str, int]:

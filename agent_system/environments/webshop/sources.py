@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import shutil
 import urllib.error
 import urllib.request
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +82,7 @@ def _unpacked(packed: Path, target: Path) -> Path:
     try:
         with gzip.open(packed, "rb") as stream, partial.open("wb") as out:
             shutil.copyfileobj(stream, out, _CHUNK)
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise TaskError(f"{packed} is broken or only a part of the file ({error}); download it again") from error
     partial.rename(target)
     return target
@@ -112,8 +114,13 @@ def _download(address: str, target: Path, progress: bool) -> Path | None:
     except urllib.error.HTTPError as error:
         if error.code in (404, 410):
             return None
+        if error.code == 416 and have:  # all of it is there, or it is another file now: from the start
+            partial.unlink()
+            return _download(address, target, progress)
         raise _broken_off(address, error) from error
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(getattr(error, "reason", None), FileNotFoundError):  # file://
+            return None
         raise _broken_off(address, error) from error
     if total is not None and partial.stat().st_size != total:
         raise TaskError(
@@ -123,7 +130,7 @@ def _download(address: str, target: Path, progress: bool) -> Path | None:
     return target
 
 
-def _broken_off(address: str, error: OSError) -> TaskError:
+def _broken_off(address: str, error: Exception) -> TaskError:
     return TaskError(f"{address} cannot be downloaded ({error}); the same command goes on where it stopped")
 
 

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from agent_system.errors import HiPERError
+from agent_system.making import usable_cpus
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="training steps (default: the CPU profile's)")
     parser.add_argument("--episodes", type=int, help="demonstrations (default: the CPU profile's)")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes that play games; changes the speed only"
+        "--workers", type=int, default=usable_cpus(), help="processes that play games; changes the speed only"
     )
     given = parser.parse_args(arguments)
 

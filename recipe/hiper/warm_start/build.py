@@ -24,6 +24,7 @@ from agent_system.environments.alfworld.generate import generate_games
 from agent_system.environments.tasks import epoch_order
 from agent_system.environments.webshop.shop import ShopManifest
 from agent_system.errors import ConfigError, TaskError
+from agent_system.making import locked_file
 from recipe.hiper.warm_start.demonstrations import Demonstration, DemonstrationSpec, Example, collect
 from recipe.hiper.warm_start.model import ModelSpec, build_model
 from recipe.hiper.warm_start.shop_demonstrations import ShopDemonstrationSpec, collect_in_shop, shop_names
@@ -160,9 +161,25 @@ def _make(
     splits: tuple[str, str],
     progress: bool,
 ) -> TrainReport:
-    """Demonstrations, tokenizer, behaviour cloning; or the finished model."""
-    if out_dir.exists():
-        return _reused(out_dir, spec, data_digest)
+    """Demonstrations, tokenizer, behaviour cloning; or the finished model. Who comes second waits and takes that."""
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    with locked_file(out_dir.with_name(f".{out_dir.name}.lock")):
+        if out_dir.exists():
+            return _reused(out_dir, spec, data_digest)
+        for left in out_dir.parent.glob(f"{out_dir.name}.partial-*"):  # of makers that were killed
+            shutil.rmtree(left)
+        return _made(out_dir, spec, data_digest, collect_examples, learn_tokenizer, splits, progress)
+
+
+def _made(
+    out_dir: Path,
+    spec: WarmStartSpec | ShopWarmStartSpec,
+    data_digest: str,
+    collect_examples: Callable[[str, Any], list[Example]],
+    learn_tokenizer: Callable[[list[str]], PreTrainedTokenizerBase],
+    splits: tuple[str, str],
+    progress: bool,
+) -> TrainReport:
     examples = collect_examples(splits[0], spec.demonstrations)
     held_out_spec = replace(
         spec.demonstrations,

@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 import agent_system.environments  # noqa: F401  (registers the ids)
 from agent_system.environments.alfworld.games import alfworld_panel
-from agent_system.environments.base import TaskSpec, is_admissible
+from agent_system.environments.base import TaskSpec, as_listed, is_admissible
 from agent_system.environments.tasks import HELD_OUT_SEED, TaskPanel, held_out_subset
 from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.shop import open_shop
@@ -184,10 +184,11 @@ class _Table:
             reply, decision = parse_flat(text, require_think=False), None
         self.episode.turns += 1
         self.episode.valid += reply.valid
-        self.episode.admissible += is_admissible(reply.action, self._info["admissible_actions"])
+        action = as_listed(reply.action, self._info["admissible_actions"])
+        self.episode.admissible += is_admissible(action, self._info["admissible_actions"])
         self.episode.switches += decision is not None and decision.boundary
-        self._memory.record(decision, self._observation, reply.action)
-        self._observation, _, terminated, truncated, self._info = self._environment.step(reply.action)
+        self._memory.record(decision, self._observation, action)
+        self._observation, _, terminated, truncated, self._info = self._environment.step(action)
         self._finished = terminated or truncated
         self.episode.won, self.episode.score = self._info["won"], self._info["score"]
         if self._finished:

@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
+from agent_system.errors import ConfigError
 from recipe.hiper.warm_start.demonstrations import Example
 
 _IGNORED = -100
@@ -45,6 +46,10 @@ class TrainSpec:
     warmup: int = 100
     prompt_weight: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"{self.steps} steps of imitation: at least 1 is needed (--steps, warm_start.steps)")
 
 
 @dataclass(frozen=True)
