@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from agent_system.environments.webshop.shop import MANIFEST, open_shop
 from agent_system.environments.webshop.synthetic import GENERATOR, CatalogueSpec
 from agent_system.environments.webshop.tasks import PARTS, shop_panel
 from agent_system.errors import ConfigError
+
+TAGGERS = ("lexicon", "spacy")
 
 
 def webshop_problems(config: DictConfig) -> list[str]:
@@ -40,6 +43,10 @@ def webshop_problems(config: DictConfig) -> list[str]:
             f"env.webshop.early_terminate_penalty={webshop.early_terminate_penalty} would reward a wrong purchase. "
             "env.webshop.early_terminate_penalty=0"
         )
+    if webshop.tagger not in TAGGERS:
+        problems.append(
+            f"env.webshop.tagger={webshop.tagger} is not one of {', '.join(TAGGERS)}. env.webshop.tagger={TAGGERS[0]}"
+        )
     if webshop.generated.products < 100:
         problems.append(
             f"env.webshop.generated.products={webshop.generated.products}: a search must have something to find. "
@@ -59,14 +66,16 @@ def prepare_shop_folder(config: DictConfig, cache: Path, progress: bool) -> Path
     """
     webshop = config.env.webshop
     catalogue = CatalogueSpec(products=webshop.generated.products, seed=webshop.generated.seed)
-    spec = ShopSpec(source=webshop.source, catalogue=catalogue, small=webshop.use_small)
+    spec = ShopSpec(source=webshop.source, catalogue=catalogue, small=webshop.use_small, tagger=webshop.tagger)
     if webshop.data_dir is None:
         folder = cache / "shops" / sha256(f"{GENERATOR} {spec}".encode()).hexdigest()[:12]
     else:
         folder = Path(webshop.data_dir).expanduser().absolute()
-        if webshop.source is None and (folder / MANIFEST).exists():
-            open_shop(folder)
-            return folder
+        if (folder / MANIFEST).exists():
+            spec = replace(spec, tagger=None)  # as it was made
+            if webshop.source is None:
+                open_shop(folder)
+                return folder
     prepare_shop(folder, spec, progress=progress)
     return folder
 

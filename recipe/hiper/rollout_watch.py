@@ -41,7 +41,9 @@ class Heartbeat:
             return
         self._latest = time.monotonic()
         for number, worker in enumerate(self._workers):
-            answer = self._asked.setdefault(number, worker.__ray_ready__.remote())
+            if number not in self._asked:
+                self._asked[number] = worker.__ray_ready__.remote()
+            answer = self._asked[number]
             if ray.wait([answer], timeout=0)[0]:
                 del self._asked[number]
                 try:

@@ -18,6 +18,7 @@ from agent_system.environments.alfworld.games import alfworld_panel
 from agent_system.environments.base import TaskSpec
 from agent_system.environments.pool import EnvPool, PoolConfig, start_pool
 from agent_system.errors import ConfigError, EnvironmentFault, TaskError
+from recipe.hiper.rollout_watch import EpisodesLost, Heartbeat
 
 NAMESPACE = "pool-tests"
 
@@ -257,3 +258,28 @@ def test_a_pool_leaves_others_the_cpus_they_will_ask_for():
     config = PoolConfig(episodes_in_flight=1, num_cpus_per_worker=1, reserved_cpus=everything - 0.5)
     with pytest.raises(ConfigError, match=r"need 1 CPUs, and Ray has 0\.5 free for them"):
         start_pool(config, "reserved")
+
+
+def test_training_processes_without_cpus_are_refused_before_anything_waits_for_them():
+    with pytest.raises(ConfigError, match=r"need 24 CPUs and Ray has .* free.*\+ray_kwargs\.ray_init\.num_cpus=28"):
+        start_pool(PoolConfig(episodes_in_flight=1, reserved_cpus=24), "for-ever")
+
+
+def test_a_player_that_died_is_noticed_and_a_busy_one_is_not():
+    class Player:
+        async def play(self, seconds: float) -> None:
+            time.sleep(seconds)  # answers nothing meanwhile
+
+    players = [ray.remote(Player).options(num_cpus=0.1).remote() for _ in range(2)]
+    ray.get([player.play.remote(0.0) for player in players])
+    heartbeat = Heartbeat(players, every_s=0.0)
+    busy = players[0].play.remote(1.5)
+    for _ in range(3):
+        heartbeat.check()
+    ray.get(busy)
+    ray.kill(players[1])
+    deadline = time.monotonic() + 30
+    with pytest.raises(EpisodesLost, match=r"process 1 of 2 that play episodes died"):
+        while time.monotonic() < deadline:
+            heartbeat.check()
+            time.sleep(0.1)

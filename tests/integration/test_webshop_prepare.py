@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,19 @@ def test_two_at_once_wait_for_each_other(finished, tmp_path):
     assert contents(tmp_path / "shop") == contents(finished)
 
 
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_a_rebuild_that_was_killed_leaves_nothing_of_the_shop_before(finished, tmp_path, monkeypatch, rebuild):
+    """Killed while it took away the shop of another catalogue, whose nouns may not be taken for the new one's."""
+    folder = tmp_path / "shop"
+    prepare_shop(folder, replace(SPEC, catalogue=CatalogueSpec(products=300, seed=6)))
+    with monkeypatch.context() as patched:
+        patched.setattr(prepare.shutil, "rmtree", _stopped("rmtree"))
+        with pytest.raises(Stop):
+            prepare_shop(folder, SPEC, rebuild=True)
+    prepare_shop(folder, SPEC, rebuild=rebuild)
+    assert contents(folder) == contents(finished)
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -210,6 +224,8 @@ class Ranged(http.server.SimpleHTTPRequestHandler):
         self.asked.append(wanted)
         start = int(wanted.removeprefix("bytes=").rstrip("-"))
         rest = file.read_bytes()[start:]
+        if not rest:
+            return self.send_error(416)
         self.send_response(206)
         self.send_header("Content-Length", str(len(rest)))
         self.end_headers()
@@ -237,3 +253,24 @@ def test_a_download_goes_on_where_it_stopped(source, tmp_path, handler):
     assert Ranged.asked == (["bytes=1000-"] if handler is Ranged else [])
     with pytest.raises(TaskError, match="cannot be downloaded"):
         find_sources(address, tmp_path / "again", small=False, progress=False)
+
+
+def test_a_download_that_was_killed_at_its_very_end(source, tmp_path):
+    """All bytes are there but not the name: the server has nothing more to send (416)."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Ranged, directory=str(source)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    whole = (source / "items_shuffle.json").read_bytes()
+    (tmp_path / "items_shuffle.json.partial").write_bytes(whole)
+    try:
+        found = find_sources(f"http://127.0.0.1:{server.server_address[1]}", tmp_path, small=False, progress=False)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert found.items.read_bytes() == whole
+
+
+def test_a_file_address_without_the_full_catalogue(source, tmp_path):
+    for name in ("items_shuffle_1000.json", "items_ins_v2_1000.json", "items_human_ins.json"):
+        shutil.copy(source / name.replace("_1000", ""), tmp_path / name)
+    found = find_sources(tmp_path.as_uri(), tmp_path / "made", small=False, progress=False)
+    assert found.items.name == "items_shuffle_1000.json"

@@ -16,6 +16,7 @@ SHOP = ["search[<your query>]", "click[< prev]", "click[next >]", "click[<b>]"]
         ("search[red tea]", True),
         (" Search[Red Tea] ", True),
         ("search[]", False),
+        ("search[<your query>]", False),  # nothing is filled in
         ("search[tea", False),
         ("click[< prev]", True),
         ("click[next >]", True),

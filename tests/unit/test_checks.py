@@ -108,6 +108,12 @@ CASES = {
         "the run ends with step 2",
         ["trainer.critic_warmup=0", "trainer.total_training_steps=2"],
     ),
+    "a lockstep that waits for ever": (
+        ["env.lockstep=true", "env.pool.num_workers=2", "env.pool.envs_per_worker=16"],
+        "plays all 128 episodes at once",
+        ["env.lockstep=true", "env.pool.num_workers=2", "env.pool.envs_per_worker=null"],
+    ),
+    "no imitation": (["warm_start.steps=0"], "a whole number from 1 on, or null", ["warm_start.steps=null"]),
     "no process": (["trainer.n_gpus_per_node=0"], "at least one training process", ["trainer.n_gpus_per_node=1"]),
     "no node": (["trainer.nnodes=0"], "at least one training process", ["trainer.nnodes=1"]),
     "a weight that pays": (["critic.term_value_coef=-1"], "a number from 0 on", ["critic.term_value_coef=1"]),

@@ -6,8 +6,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import types
 
 import pytest
+import ray
 import torch
 import zmq
 from verl.plugin.platform import PlatformRegistry
@@ -19,6 +21,7 @@ from verl_plugins.cpu.main_ppo import CPU_DEFAULTS
 from verl_plugins.cpu.platform import PlatformCPU
 from verl_plugins.cpu.plugin import require_plugin
 from verl_plugins.cpu.replica import ROLLOUT_THREADS, rollout_threads
+from verl_plugins.cpu.run_id import own_socket, run_id
 from verl_plugins.cpu.workers import SYNC_TIMEOUT_ENV, socket_timeout, sync_timeout_s
 
 
@@ -176,3 +179,21 @@ def test_the_rollout_leaves_a_core_to_the_agents(monkeypatch):
         monkeypatch.setenv(ROLLOUT_THREADS, wrong)
         with pytest.raises(ValueError, match=rf"{ROLLOUT_THREADS}=1"):
             rollout_threads()
+
+
+def test_two_runs_of_a_machine_have_sockets_of_their_own(monkeypatch):
+    """Both are job 01000000, each of its own cluster. Both ends of a run must agree on the name."""
+    from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
+
+    sent = "ipc:///tmp/rl-colocate-zmq-01000000-replica-0-rank-0.sock"  # as verl's rollout has it
+    handles = []
+    for address in ("10.0.0.1:6379", "10.0.0.1:51234"):
+        context = types.SimpleNamespace(get_job_id=lambda: "01000000", gcs_address=address)
+        monkeypatch.setattr(ray, "get_runtime_context", lambda context=context: context)
+        monkeypatch.setenv("VERL_RAY_JOB_ID", run_id())
+        handle = own_socket(sent)
+        assert own_socket(handle) == handle
+        engine = types.SimpleNamespace(model_runner=None, local_rank=0)
+        assert vLLMColocateWorkerExtension._get_zmq_handle(engine) == handle
+        handles.append(handle)
+    assert handles[0] != handles[1]

@@ -28,6 +28,11 @@ PROBLEMS = {
         "would reward a wrong purchase",
         ["env.webshop.early_terminate_penalty=0"],
     ),
+    "an unknown tagger": (
+        ["env.webshop.tagger=best"],
+        "not one of lexicon, spacy",
+        ["env.webshop.tagger=lexicon"],
+    ),
     "an empty shop": (
         ["env.webshop.generated.products=5"],
         "a search must have something to find",

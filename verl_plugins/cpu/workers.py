@@ -12,6 +12,7 @@ from verl.utils.distributed import initialize_global_process_group_ray
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
 import verl_plugins.cpu.engines  # noqa: F401  (registers the CPU engines in the worker's process)
+from verl_plugins.cpu.run_id import own_socket
 
 SYNC_TIMEOUT_ENV = "VERL_CPU_WEIGHT_SYNC_TIMEOUT_S"
 DEFAULT_SYNC_TIMEOUT_S = 300.0
@@ -70,5 +71,6 @@ class CPUActorRolloutRefWorker(CPUProcessGroupMixin, ActorRolloutRefWorker):
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
     async def update_weights(self, global_steps: int = None, mode: str = "auto"):
         """See `ActorRolloutRefWorker.update_weights`; raises TimeoutError instead of waiting for ever."""
+        self.rollout.zmq_handle = own_socket(self.rollout.zmq_handle)
         with socket_timeout(sync_timeout_s()):
             return await super().update_weights(global_steps=global_steps, mode=mode)
