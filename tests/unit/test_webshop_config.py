@@ -67,7 +67,7 @@ def test_a_problem_is_named_with_what_mends_it(name):
 def test_the_profiles_have_the_shops_own_values():
     cpu, gpu = shop_config(), shop_config(profile="gpu")
     assert (gpu.env.max_steps, gpu.data.max_prompt_length, gpu.env.prompt_style) == (15, 4096, "full")
-    assert (cpu.env.max_steps, cpu.data.max_prompt_length, cpu.env.prompt_style) == (10, 512, "compact")
+    assert (cpu.env.max_steps, cpu.data.max_prompt_length, cpu.env.prompt_style) == (10, 960, "compact")
     assert not cpu.algorithm.hae.bootstrap_truncated and not gpu.algorithm.hae.bootstrap_truncated
 
 
