@@ -87,6 +87,17 @@ def test_options_replace_each_other_within_a_group_and_do_not_show(site):
     assert site.state.options == {"color": "dark blue", "size": "large"}
 
 
+@pytest.mark.parametrize("value", ["black [2 pack]", "[new] black", "a]b[c"])
+def test_an_option_with_brackets_can_be_chosen(value):
+    """It is among the admissible actions; the original's pattern takes its bracket for that of the action."""
+    shop = Shelf()
+    shop.products = [product(options={"color": (value, "red")})]
+    site = Site(shop, TASK, checkout=lambda number, options: 0.5)
+    play(site, "search[mug]", f"click[{MUG.asin}]", f"click[{value}]")
+    assert site.state.options == {"color": value}
+    assert not site.act("click[black [3 pack]]") and site.state.options == {"color": value}
+
+
 def test_sub_pages_and_back(site):
     item = play(site, "search[mug]", f"click[{MUG.asin}]", "click[large]")
     assert play(site, "click[description]") == [*HEAD, "< Prev", MUG.description]

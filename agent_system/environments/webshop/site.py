@@ -142,8 +142,10 @@ class Site:
         Returns:
             Whether the action meant something here.
         """
-        parsed = parse_action(action)
-        if parsed is None or self.state.page is Page.DONE:
+        if self.state.page is Page.DONE:
+            return False
+        parsed = parse_action(action) or self._bracketed_click(action)
+        if parsed is None:
             return False
         verb, argument = parsed
         if verb == "search":
@@ -154,6 +156,12 @@ class Site:
             return False
         follow()
         return True
+
+    def _bracketed_click(self, action: str) -> tuple[str, str] | None:
+        """A click on a text with a bracket, "click[black [2 pack]]", which the original lists and never matches."""
+        label = action.removeprefix("click[").removesuffix("]").lower()
+        is_click = action.startswith("click[") and action.endswith("]")
+        return ("click", label) if is_click and label in self._links() else None
 
     def _links(self) -> dict[str, Callable[[], None]]:
         """What each clickable text does. Of equal texts the last one on the page counts, in the place of the first."""
