@@ -122,7 +122,7 @@ def start_pool(config: PoolConfig, name_prefix: str) -> EnvPool:
         raise ConfigError(
             f"The training processes need {config.reserved_cpus:g} CPUs and Ray has {free:g} free; it would wait for "
             "ever. Start fewer of them (trainer.n_gpus_per_node=...), or tell Ray of more CPUs than there are "
-            f"(+ray_kwargs.ray_init.num_cpus={math.ceil(config.reserved_cpus) + 4})"
+            f"(ray_kwargs.ray_init.num_cpus={math.ceil(config.reserved_cpus) + 4})"
         )
     sizes = plan_pool(
         config.episodes_in_flight,

@@ -261,7 +261,7 @@ def test_a_pool_leaves_others_the_cpus_they_will_ask_for():
 
 
 def test_training_processes_without_cpus_are_refused_before_anything_waits_for_them():
-    with pytest.raises(ConfigError, match=r"need 24 CPUs and Ray has .* free.*\+ray_kwargs\.ray_init\.num_cpus=28"):
+    with pytest.raises(ConfigError, match=r"need 24 CPUs and Ray has .* free.*\(ray_kwargs\.ray_init\.num_cpus=28"):
         start_pool(PoolConfig(episodes_in_flight=1, reserved_cpus=24), "for-ever")
 
 

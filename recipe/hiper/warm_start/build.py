@@ -168,40 +168,28 @@ def _make(
             return _reused(out_dir, spec, data_digest)
         for left in out_dir.parent.glob(f"{out_dir.name}.partial-*"):  # of makers that were killed
             shutil.rmtree(left)
-        return _made(out_dir, spec, data_digest, collect_examples, learn_tokenizer, splits, progress)
-
-
-def _made(
-    out_dir: Path,
-    spec: WarmStartSpec | ShopWarmStartSpec,
-    data_digest: str,
-    collect_examples: Callable[[str, Any], list[Example]],
-    learn_tokenizer: Callable[[list[str]], PreTrainedTokenizerBase],
-    splits: tuple[str, str],
-    progress: bool,
-) -> TrainReport:
-    examples = collect_examples(splits[0], spec.demonstrations)
-    held_out_spec = replace(
-        spec.demonstrations,
-        episodes=spec.held_out_episodes,
-        seed=spec.demonstrations.seed + _HELD_OUT_SEED_SHIFT,
-    )
-    held_out = collect_examples(splits[1], held_out_spec)
-    tokenizer = learn_tokenizer([text for e in examples[:_TOKENIZER_SAMPLE] for text in (e.prompt, e.reply)])
-
-    _keep_freed_memory()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(spec.threads)
-    try:
-        model = build_model(
-            spec.model, len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id, seed=spec.train.seed
+        examples = collect_examples(splits[0], spec.demonstrations)
+        held_out_spec = replace(
+            spec.demonstrations,
+            episodes=spec.held_out_episodes,
+            seed=spec.demonstrations.seed + _HELD_OUT_SEED_SHIFT,
         )
-        encoded, encoded_held_out = encode(examples, tokenizer), encode(held_out, tokenizer)
-        report = train(model, encoded, encoded_held_out, spec.train, progress=progress)
-    finally:
-        torch.set_num_threads(threads)
-    _save(out_dir, model, tokenizer, spec, data_digest, report)
-    return report
+        held_out = collect_examples(splits[1], held_out_spec)
+        tokenizer = learn_tokenizer([text for e in examples[:_TOKENIZER_SAMPLE] for text in (e.prompt, e.reply)])
+
+        _keep_freed_memory()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(spec.threads)
+        try:
+            model = build_model(
+                spec.model, len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id, seed=spec.train.seed
+            )
+            encoded, encoded_held_out = encode(examples, tokenizer), encode(held_out, tokenizer)
+            report = train(model, encoded, encoded_held_out, spec.train, progress=progress)
+        finally:
+            torch.set_num_threads(threads)
+        _save(out_dir, model, tokenizer, spec, data_digest, report)
+        return report
 
 
 def _keep_freed_memory() -> None:
