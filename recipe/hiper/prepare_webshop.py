@@ -15,7 +15,7 @@ from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.shop import MANIFEST, open_shop
 from agent_system.environments.webshop.synthetic import GENERATOR, CatalogueSpec
-from agent_system.environments.webshop.tasks import PARTS, shop_panel
+from agent_system.environments.webshop.tasks import HELD_OUT_LIMIT, PARTS, shop_panel
 from agent_system.errors import ConfigError
 
 TAGGERS = ("lexicon", "spacy")
@@ -89,7 +89,7 @@ def shop_panels(config: DictConfig, folder: Path) -> dict[str, TaskPanel]:
     webshop, shop = config.env.webshop, open_shop(folder)
     goals, split = _goals(config), Split(webshop.split)
     train = shop_panel(shop, goals, split, "train", config.env.seed, webshop.train_goals)
-    held_out = shop_panel(shop, goals, split, webshop.eval_dataset, config.env.seed, webshop.train_goals)
+    held_out = shop_panel(shop, goals, split, webshop.eval_dataset, config.env.seed, HELD_OUT_LIMIT)
     wanted = config.env.val_tasks
     if wanted > len(held_out):
         raise ConfigError(

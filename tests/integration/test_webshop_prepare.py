@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import http.server
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,12 +19,12 @@ from pathlib import Path
 
 import pytest
 
-from agent_system.environments.webshop import prepare
+from agent_system.environments.webshop import prepare, sources
 from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.nouns import LexiconTagger
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.shop import MANIFEST, Shop
-from agent_system.environments.webshop.sources import find_sources
+from agent_system.environments.webshop.sources import ORIGIN, find_sources
 from agent_system.environments.webshop.synthetic import CatalogueSpec, write_catalogue
 from agent_system.errors import ConfigError, TaskError
 
@@ -139,6 +141,26 @@ def test_a_rebuild_that_was_killed_leaves_nothing_of_the_shop_before(finished, t
     assert contents(folder) == contents(finished)
 
 
+def test_a_run_that_was_killed_while_it_took_its_first_note_goes_on(finished, tmp_path):
+    (tmp_path / "preparing.json.partial").write_text("{")
+    prepare_shop(tmp_path, SPEC)
+    assert contents(tmp_path) == contents(finished)
+
+
+def test_a_rebuild_leaves_what_is_not_ours(finished, tmp_path):
+    folder = tmp_path / "shop"
+    shutil.copytree(finished, folder)
+    strange = ["notes.txt", "plots/index.svg", "generated/notes.txt", "products.txt"]
+    for name in strange:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+    manifest = prepare_shop(folder, replace(SPEC, catalogue=CatalogueSpec(products=301, seed=5)), rebuild=True)
+    assert manifest.products == 301 and not manifest.files.keys() & set(strange)
+    assert [(folder / name).read_text() for name in strange] == ["mine"] * 4
+    prepare._clear(folder)
+    assert contents(folder).keys() == {".lock", *strange}
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -146,6 +168,17 @@ def test_a_folder_of_something_else(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(ConfigError, match=r"thesis\.tex.*--data-dir"):
         prepare_shop(tmp_path, SPEC)
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+@pytest.mark.parametrize("name", ["source", "generated"])
+def test_a_folder_of_something_else_with_a_folder_named_as_ours(tmp_path, name, rebuild):
+    for file in ("thesis.txt", "src/main.c", f"{name}/photo.png"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("mine")
+    with pytest.raises(ConfigError, match=r"\['src', 'thesis\.txt'\] and no shop"):
+        prepare_shop(tmp_path, SPEC, rebuild=rebuild)
+    assert contents(tmp_path).keys() == {".lock", "thesis.txt", "src/main.c", f"{name}/photo.png"}
 
 
 def test_other_data_and_other_versions(finished, source, tmp_path):
@@ -235,19 +268,25 @@ class Ranged(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize("handler", [Ranged, http.server.SimpleHTTPRequestHandler])
-def test_a_download_goes_on_where_it_stopped(source, tmp_path, handler):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(source)))
+@contextlib.contextmanager
+def served(folder, handler=Ranged):
+    """The address of a server for `folder`."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    Ranged.asked.clear()
-    address = f"http://127.0.0.1:{server.server_address[1]}"
-    whole = (source / "items_shuffle.json").read_bytes()
-    (tmp_path / "items_shuffle.json.partial").write_bytes(whole[:1000])
     try:
-        found = find_sources(address, tmp_path, small=False, progress=False)
+        yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.mark.parametrize("handler", [Ranged, http.server.SimpleHTTPRequestHandler])
+def test_a_download_goes_on_where_it_stopped(source, tmp_path, handler):
+    Ranged.asked.clear()
+    whole = (source / "items_shuffle.json").read_bytes()
+    (tmp_path / "items_shuffle.json.partial").write_bytes(whole[:1000])
+    with served(source, handler) as address:
+        found = find_sources(address, tmp_path, small=False, progress=False)
     assert found.items.read_bytes() == whole
     assert found.human.read_bytes() == (source / "items_human_ins.json").read_bytes()
     assert Ranged.asked == (["bytes=1000-"] if handler is Ranged else [])
@@ -257,15 +296,10 @@ def test_a_download_goes_on_where_it_stopped(source, tmp_path, handler):
 
 def test_a_download_that_was_killed_at_its_very_end(source, tmp_path):
     """All bytes are there but not the name: the server has nothing more to send (416)."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Ranged, directory=str(source)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     whole = (source / "items_shuffle.json").read_bytes()
     (tmp_path / "items_shuffle.json.partial").write_bytes(whole)
-    try:
-        found = find_sources(f"http://127.0.0.1:{server.server_address[1]}", tmp_path, small=False, progress=False)
-    finally:
-        server.shutdown()
-        server.server_close()
+    with served(source) as address:
+        found = find_sources(address, tmp_path, small=False, progress=False)
     assert found.items.read_bytes() == whole
 
 
@@ -274,3 +308,110 @@ def test_a_file_address_without_the_full_catalogue(source, tmp_path):
         shutil.copy(source / name.replace("_1000", ""), tmp_path / name)
     found = find_sources(tmp_path.as_uri(), tmp_path / "made", small=False, progress=False)
     assert found.items.name == "items_shuffle_1000.json"
+
+
+# ---------------------------------------------------------------- a source that is another one now
+
+NAMES = ("items_shuffle.json", "items_ins_v2.json", "items_human_ins.json")
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """The three files of another catalogue."""
+    folder = tmp_path_factory.mktemp("other")
+    write_catalogue(folder, CatalogueSpec(products=300, seed=6))
+    return folder
+
+
+def pack(plain: Path, folder: Path) -> Path:
+    """The files of `plain`, gzipped. All get the same time, as those of an archive may have."""
+    folder.mkdir(exist_ok=True)
+    for name in NAMES:
+        (folder / f"{name}.gz").write_bytes(gzip.compress((plain / name).read_bytes()))
+        os.utime(folder / f"{name}.gz", (0, 0))
+    return folder
+
+
+def found(source, folder: Path) -> list[bytes]:
+    files = find_sources(str(source), folder, small=False, progress=False)
+    return [file.read_bytes() for file in (files.items, files.attributes, files.human)]
+
+
+def plain(folder: Path) -> list[bytes]:
+    return [(folder / name).read_bytes() for name in NAMES]
+
+
+def test_unpacked_files_are_used_for_what_they_were_unpacked_from_alone(source, other, tmp_path, monkeypatch):
+    one, two, made = pack(source, tmp_path / "one"), pack(other, tmp_path / "two"), tmp_path / "made"
+    assert found(one, made) == plain(source)
+    assert found(two, made) == plain(other)
+    assert found(source, made) == plain(source)
+    with pytest.raises(TaskError, match="nowhere holds neither"):
+        found(tmp_path / "nowhere", made)
+    with monkeypatch.context() as patched:
+        patched.setattr(sources, "_unpacked", lambda *args: pytest.fail("unpacked again"))
+        assert found(two, made) == plain(other)
+    pack(source, two)
+    os.utime(two / "items_shuffle.json.gz")
+    assert found(two, made)[0] == plain(source)[0]
+
+
+def test_downloads_of_another_address_are_not_used(source, other, tmp_path):
+    made = tmp_path / "made"
+    with served(source) as first, served(other) as second:
+        assert found(first, made) == plain(source)
+        (made / "notes.txt").write_text("mine")
+        (made / "items_shuffle_1000.json.gz.partial").write_bytes(b"x")
+        assert found(second, made) == plain(other)
+    assert contents(made).keys() == {*NAMES, ORIGIN, "notes.txt"}
+    assert found(f"{second}/", made) == plain(other)  # nobody serves it any more: without a download
+    with pytest.raises(TaskError, match="cannot be downloaded"):
+        found(first, made)
+
+
+def test_a_download_from_another_address_starts_anew(source, other, tmp_path):
+    """A part of one file is not completed with the rest of another."""
+    with served(source) as first, served(other) as second:
+        found(first, tmp_path)
+        for name in NAMES:
+            (tmp_path / name).rename(tmp_path / f"{name}.partial")
+        os.truncate(tmp_path / f"{NAMES[0]}.partial", 1000)
+        Ranged.asked.clear()
+        assert found(second, tmp_path) == plain(other) and Ranged.asked == []
+        (tmp_path / NAMES[0]).rename(tmp_path / f"{NAMES[0]}.partial")
+        os.truncate(tmp_path / f"{NAMES[0]}.partial", 1000)
+        assert found(second, tmp_path) == plain(other) and Ranged.asked == ["bytes=1000-"]
+
+
+def test_an_address_after_a_folder_and_back(source, other, tmp_path):
+    packed, made = pack(source, tmp_path / "packed"), tmp_path / "made"
+    assert found(packed, made) == plain(source)
+    with served(other) as address:
+        assert found(address, made) == plain(other)
+    assert found(packed, made) == plain(source)
+
+
+def test_files_that_were_put_there_by_hand(source, tmp_path):
+    """They serve for every address, and stay: nobody may be able to download them again."""
+    made = pack(source, tmp_path / "made")
+    assert found(made, made) == found(made.as_uri(), made) == plain(source)
+    for address in ("http://127.0.0.1:1/a", "http://127.0.0.1:1/b"):
+        assert found(address, made) == plain(source)
+    assert contents(made).keys() == {*NAMES, *(f"{name}.gz" for name in NAMES)}
+
+
+def test_downloads_that_are_named_as_a_folder_are_not_deleted(source, tmp_path):
+    with served(source) as address:
+        found(address, tmp_path)
+    before = contents(tmp_path)
+    assert found(tmp_path, tmp_path) == found(tmp_path.as_uri(), tmp_path) == plain(source)
+    assert contents(tmp_path) == before
+
+
+def test_a_shop_of_another_source_is_refused_and_made_anew_on_demand(source, other, finished, tmp_path):
+    one, two, folder = pack(other, tmp_path / "one"), pack(source, tmp_path / "two"), tmp_path / "shop"
+    prepare_shop(folder, ShopSpec(source=str(one), tagger="lexicon"))
+    with pytest.raises(ConfigError, match=r"other data.*items_shuffle\.json.* differ"):
+        prepare_shop(folder, ShopSpec(source=str(two), tagger="lexicon"))
+    prepare_shop(folder, ShopSpec(source=str(two), tagger="lexicon"), rebuild=True)
+    assert Shop(folder).manifest == Shop(finished).manifest

@@ -11,9 +11,15 @@ import pytest
 from made_config import composed, reference
 
 import agent_system.environments  # noqa: F401
+from agent_system.environments.webshop import tasks
+from agent_system.environments.webshop.goals import Goals, Split
+from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
+from agent_system.environments.webshop.shop import open_shop
+from agent_system.environments.webshop.synthetic import CatalogueSpec
 from agent_system.errors import ConfigError
 from recipe.hiper.checks import check_config
 from recipe.hiper.prepare import prepare
+from recipe.hiper.prepare_webshop import shop_arguments, shop_panels
 
 PROBLEMS = {
     "unknown split": (["env.webshop.split=random"], "not one of fixed, legacy", ["env.webshop.split=fixed"]),
@@ -109,6 +115,26 @@ def test_legacy_says_how_much_of_its_test_is_trained_on(prepared, caplog):
     (warning,) = [record.getMessage() for record in caplog.records if "training goals too" in record.getMessage()]
     assert int(warning.split("%")[0]) > 90 and "env.webshop.split=fixed" in warning
     assert config.env.kwargs.seed == 6
+
+
+def test_the_held_out_goals_of_legacy_are_the_same_in_every_run(tmp_path, monkeypatch):
+    """Those of the peers at seed 0, whatever the seed and the size of the training panel."""
+    prepare_shop(tmp_path, ShopSpec(catalogue=CatalogueSpec(products=400), tagger="lexicon"))
+    monkeypatch.setattr(tasks, "LEGACY_WORKERS", 2)
+
+    def panels(*overrides: str):
+        config = shop_config("env.webshop.split=legacy", "env.val_tasks=40", *overrides)
+        return shop_panels(config, tmp_path), shop_arguments(config, tmp_path)
+
+    (first, _), (other, arguments) = panels(), panels("env.seed=6", "env.webshop.train_goals=20")
+    assert other["val"].digest == first["val"].digest
+    assert {task.seed for task in first["val"].tasks} == {1000, 1001}
+    assert {task.seed for task in other["train"].tasks} == {6, 7} and len(other["train"]) == 20
+    task = other["val"].tasks[-1]
+    env = gymnasium.make(task.env_id, max_steps=5, **arguments)
+    _, info = env.reset(seed=task.seed, options=task.options)
+    goal = open_shop(tmp_path).goal(Goals.SYNTHETIC, Split.LEGACY, 1001, task.options["goal_index"])
+    assert info["task"] == goal.instruction and arguments["seed"] == 6
 
 
 def test_a_prepared_shop_is_used_as_it_is(prepared, tmp_path):

@@ -46,8 +46,8 @@ from agent_system.environments.webshop.shop import (
     goal_column,
     read_prices,
 )
-from agent_system.environments.webshop.sources import SourceFiles, find_sources
-from agent_system.environments.webshop.store import LineStore, complete_lines, open_array, write_lines
+from agent_system.environments.webshop.sources import FULL, HUMAN_FILE, SourceFiles, find_sources
+from agent_system.environments.webshop.store import LineStore, complete_lines, offsets_of, open_array, write_lines
 from agent_system.environments.webshop.synthetic import GENERATOR, CatalogueSpec, write_catalogue
 from agent_system.errors import ConfigError, HiPERError
 from agent_system.making import LOCK, locked
@@ -57,7 +57,16 @@ PROGRESS = "preparing.json"
 CLEARING = '{"clearing": true}'
 """What that file says while a shop is taken away."""
 GENERATED, DOWNLOADED = "generated", "source"
-_KEPT = (GENERATED, DOWNLOADED)
+SPEC_FILE = "spec.json"
+"""What the catalogue beside it was generated from."""
+_RECORDS = (PRODUCTS, NOUNS, HUMAN)
+_SHOP_FILES = (
+    *_RECORDS,
+    *(offsets_of(Path(name)).name for name in _RECORDS),
+    *(PRICES, ASINS, ASIN_NUMBERS, *WISHES.values()),
+    *(goal_column(Path(), goals, name).name for goals in Goals for name in GOAL_COLUMNS),
+)
+"""What the stages write, beside the index. Anything else in the folder is somebody else's."""
 _TITLES_AT_ONCE = 256
 
 
@@ -236,7 +245,7 @@ def _sources(data_dir: Path, spec: ShopSpec, progress: bool) -> SourceFiles:
     if spec.source is not None:
         return find_sources(spec.source, data_dir / DOWNLOADED, small=spec.small, progress=progress)
     folder = data_dir / GENERATED
-    marker = folder / "spec.json"
+    marker = folder / SPEC_FILE
     wanted = f"generator {GENERATOR}: {spec.catalogue}"
     if not marker.exists() or marker.read_text(encoding="utf-8") != wanted:
         if (data_dir / MANIFEST).exists() or (data_dir / PROGRESS).exists():
@@ -266,22 +275,25 @@ def _reused(data_dir: Path, digests: dict[str, str], tagger: str | None) -> Shop
 
 
 def _refuse_strangers(data_dir: Path) -> None:
-    present = {path.name for path in data_dir.iterdir()} - {LOCK}
-    if present and not present & {MANIFEST, PROGRESS, *_KEPT}:
+    present = {path.name for path in data_dir.iterdir()}
+    strangers = present - {LOCK, GENERATED, DOWNLOADED, f"{PROGRESS}.partial"}
+    if strangers and not present & {MANIFEST, PROGRESS}:
         raise ConfigError(
-            f"{data_dir} holds {sorted(present)[:5]} and no shop. Choose an empty folder for --data-dir; the published "
-            "files are named with --source"
+            f"{data_dir} holds {sorted(strangers)[:5]} and no shop. Choose an empty folder for --data-dir; the "
+            "published files are named with --source"
         )
 
 
 def _clear(data_dir: Path) -> None:
-    """Everything but what was downloaded. Killed on the way, the next start goes on with it."""
+    """Delete what was made here, by name: downloads stay, and so does what is not ours. Killed on the way, the next
+    start goes on with it."""
     (data_dir / PROGRESS).write_text(CLEARING, encoding="utf-8")
-    for path in data_dir.iterdir():
-        if path.is_dir() and path.name != DOWNLOADED:
-            shutil.rmtree(path)
-        elif path.is_file() and path.name not in (LOCK, PROGRESS):
-            path.unlink()
+    for name in (MANIFEST, *_SHOP_FILES, f"{MANIFEST}.partial", f"{PROGRESS}.partial"):
+        (data_dir / name).unlink(missing_ok=True)
+    for name in (SPEC_FILE, *FULL, HUMAN_FILE):
+        (data_dir / GENERATED / name).unlink(missing_ok=True)
+    if (data_dir / INDEX).exists():
+        shutil.rmtree(data_dir / INDEX)
     (data_dir / PROGRESS).unlink()
 
 
@@ -291,9 +303,9 @@ def _half_cleared(data_dir: Path) -> bool:
 
 
 def _files(data_dir: Path) -> dict[str, int]:
-    left_out = {MANIFEST, PROGRESS, LOCK, *_KEPT}
     files = {path.relative_to(data_dir): path for path in sorted(data_dir.rglob("*")) if path.is_file()}
-    return {str(name): path.stat().st_size for name, path in files.items() if name.parts[0] not in left_out}
+    ours = {INDEX, *_SHOP_FILES}
+    return {str(name): path.stat().st_size for name, path in files.items() if name.parts[0] in ours}
 
 
 def main() -> None:

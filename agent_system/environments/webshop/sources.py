@@ -6,8 +6,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.client
+import os
 import shutil
 import urllib.error
+import urllib.parse
 import urllib.request
 import zlib
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from agent_system.errors import TaskError
 FULL = ("items_shuffle.json", "items_ins_v2.json")
 SMALL = ("items_shuffle_1000.json", "items_ins_v2_1000.json")
 HUMAN_FILE = "items_human_ins.json"
+ORIGIN = "origin.txt"
+"""Says in the folder of downloads where its files are from; without it they were put there by hand."""
 _CHUNK = 1 << 20
 
 
@@ -41,17 +45,23 @@ def find_sources(source: str, folder: Path, *, small: bool, progress: bool) -> S
 
     Args:
         source: a folder, or an address (http, https or file) under which the files lie.
-        folder: takes what is downloaded and unpacked.
+        folder: takes what is downloaded and unpacked. What was taken there from another address is deleted.
         small: prefer the small catalogue.
         progress: whether progress bars are drawn.
 
     Raises:
         TaskError: a file is not there, or is broken.
     """
-    is_address = "://" in source
+    given, origin = _given_folder(source), source.rstrip("/")
+    if given is None:
+        _forget_others(folder, origin)
+
+    def obtain(name: str) -> Path | None:
+        return _downloaded(origin, name, folder, progress) if given is None else _looked_up(given, name, folder)
+
     pairs = (SMALL, FULL) if small else (FULL, SMALL)
     for items, attributes in pairs:
-        found = [_obtain(source, name, folder, is_address, progress) for name in (items, attributes, HUMAN_FILE)]
+        found = [obtain(name) for name in (items, attributes, HUMAN_FILE)]
         if found[0] is not None:
             missing = [name for name, file in zip((items, attributes, HUMAN_FILE), found, strict=True) if file is None]
             if missing:
@@ -63,38 +73,78 @@ def find_sources(source: str, folder: Path, *, small: bool, progress: bool) -> S
     )
 
 
-def _obtain(source: str, name: str, folder: Path, is_address: bool, progress: bool) -> Path | None:
-    """The file, downloaded or unpacked into `folder` if need be; None if there is none of that name."""
+def _given_folder(source: str) -> Path | None:
+    """The folder that `source` names; None if it is an address to download from."""
+    if source.startswith("file://"):
+        return Path(urllib.request.url2pathname(urllib.parse.urlsplit(source).path))
+    return None if "://" in source else Path(source).expanduser()
+
+
+def _looked_up(source: Path, name: str, folder: Path) -> Path | None:
+    """The file in the folder `source`, or its copy unpacked into `folder`; None if there is none of that name."""
+    packed, copy = source / f"{name}.gz", folder / name
+    if (source / name).exists():
+        return source / name
+    if not packed.exists():
+        return None
+    if source.resolve() != folder.resolve():
+        _forget_others(folder, str(source.resolve()))
+        _set_origin(folder, str(source.resolve()))
+        if copy.exists() and copy.stat().st_mtime_ns == packed.stat().st_mtime_ns:
+            return copy
+    return _unpacked(packed, copy)
+
+
+def _downloaded(address: str, name: str, folder: Path, progress: bool) -> Path | None:
+    """The file in `folder`, downloaded if need be; None if there is none of that name."""
     if (folder / name).exists():
         return folder / name
     for given in (name, f"{name}.gz"):
-        file = Path(source).expanduser() / given
-        if is_address:
-            file = _download(f"{source.rstrip('/')}/{given}", folder / given, progress)
-        if file is not None and file.exists():
+        file = _download(address, folder / given, progress)
+        if file is not None:
             return file if given == name else _unpacked(file, folder / name)
     return None
 
 
+def _forget_others(folder: Path, origin: str) -> None:
+    """Delete our files in `folder` if they are from elsewhere than `origin`."""
+    marker = folder / ORIGIN
+    if marker.exists() and marker.read_text(encoding="utf-8") != origin:
+        for name in (*FULL, *SMALL, HUMAN_FILE):
+            for ending in ("", ".gz", ".partial", ".gz.partial"):
+                (folder / f"{name}{ending}").unlink(missing_ok=True)
+        marker.unlink()  # last: killed before, the next start goes on
+
+
+def _set_origin(folder: Path, origin: str) -> None:
+    """Say where the files of `folder` are from, before the first of them is written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{ORIGIN}.partial"
+    partial.write_text(origin, encoding="utf-8")
+    partial.rename(folder / ORIGIN)
+
+
 def _unpacked(packed: Path, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Unpack a file; the copy gets its time, by which it is known again."""
     partial = target.with_suffix(".partial")
+    time = packed.stat().st_mtime_ns
     try:
         with gzip.open(packed, "rb") as stream, partial.open("wb") as out:
             shutil.copyfileobj(stream, out, _CHUNK)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise TaskError(f"{packed} is broken or only a part of the file ({error}); download it again") from error
+    os.utime(partial, ns=(time, time))
     partial.rename(target)
     return target
 
 
-def _download(address: str, target: Path, progress: bool) -> Path | None:
-    """Download a file, going on where an earlier attempt stopped; None if the server has no such file.
+def _download(origin: str, target: Path, progress: bool) -> Path | None:
+    """Download the file of `target`'s name, going on where an earlier attempt stopped; None if the server has none.
 
     Raises:
         TaskError: the server cannot be reached, or the connection ended too early.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    address = f"{origin}/{target.name}"
     partial = target.with_suffix(target.suffix + ".partial")
     have = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
@@ -103,6 +153,7 @@ def _download(address: str, target: Path, progress: bool) -> Path | None:
             goes_on = answer.status == 206
             length = answer.headers.get("Content-Length")
             total = None if length is None else int(length) + (have if goes_on else 0)
+            _set_origin(target.parent, origin)
             with (
                 partial.open("ab" if goes_on else "wb") as out,
                 tqdm(total=total, initial=have if goes_on else 0, desc=target.name, unit="B", unit_scale=True,
@@ -116,11 +167,9 @@ def _download(address: str, target: Path, progress: bool) -> Path | None:
             return None
         if error.code == 416 and have:  # all of it is there, or it is another file now: from the start
             partial.unlink()
-            return _download(address, target, progress)
+            return _download(origin, target, progress)
         raise _broken_off(address, error) from error
     except (OSError, http.client.HTTPException) as error:
-        if isinstance(getattr(error, "reason", None), FileNotFoundError):  # file://
-            return None
         raise _broken_off(address, error) from error
     if total is not None and partial.stat().st_size != total:
         raise TaskError(

@@ -2,8 +2,9 @@
 """Goals of a shop as panels of tasks.
 
 Under `fixed` a panel holds the goals of one split. Under `legacy` it holds what the peers' workers play: worker k draws
-its goals from its own shuffle (seed `seed + k` in training, `seed + 1000 + k` in validation), so a task is a pair of a
-worker's seed and an index in that worker's order.
+its goals from its own shuffle (seed `seed + k` in training, `1000 + k` in validation), so a task is a pair of a
+worker's seed and an index in that worker's order. The peers' validation follows their seed; ours is theirs at seed 0,
+so that runs with different seeds are compared on the same goals.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ PARTS = ("train", "eval", "test")
 LEGACY_WORKERS = 128
 """Environment workers in the published scripts, for training and for validation alike."""
 LEGACY_VALIDATION = 1000
-"""What separates the seeds of the validation workers from those of the training workers."""
+"""Seed of the first validation worker."""
+HELD_OUT_LIMIT = 20_000
+"""`limit` for held-out parts: as many as training has by default, but not changed by `env.webshop.train_goals`."""
 _TASK_ID = re.compile(r"(synthetic|human)-(fixed|legacy)(-?\d*)-(\d+)")
 
 
@@ -32,7 +35,7 @@ def shop_panel(shop: Shop, goals: Goals, split: Split, part: str, seed: int, lim
 
     Args:
         part: "train", "eval" or "test".
-        seed: `env.seed`; counts under `legacy` only.
+        seed: `env.seed`; counts for the training goals of `legacy` only.
         limit: most tasks in the panel; of more goals a fixed draw is taken.
 
     Raises:
@@ -45,7 +48,7 @@ def shop_panel(shop: Shop, goals: Goals, split: Split, part: str, seed: int, lim
         chosen = indices if len(indices) <= limit else sorted(random.Random(FIXED_SEED).sample(indices, limit))
         pairs = [(FIXED_SEED, index) for index in chosen]
     else:
-        first = seed if part == "train" else seed + LEGACY_VALIDATION
+        first = seed if part == "train" else LEGACY_VALIDATION
         each = min(len(indices), max(1, limit // LEGACY_WORKERS))
         pairs = [
             (worker, index)
