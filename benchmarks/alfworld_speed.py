@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an ALFWorld environment costs: the cached engine against the stock packages, on the same games in the same run.
 
-    python benchmarks/alfworld_speed.py                     # published games if they are at hand, else generated ones
+    python benchmarks/alfworld_speed.py                     # the games of ALFWORLD_DATA, else generated ones
     python benchmarks/alfworld_speed.py --data-dir ~/alfworld --split valid_unseen --games 20
 
 Each engine plays in a process of its own and takes the same actions: a walkthrough mixed with random admissible
@@ -171,6 +171,7 @@ def data_folder(given: Path | None) -> Iterator[tuple[Path, str]]:
     repository = Path(__file__).resolve().parents[1]
     shared = Path(os.environ.get("HIPER_SHARED_DATA", repository.parent / "shared" / "data"))
     archive = shared / "alfworld" / "json_2.1.1.tar.xz"
+    given = given or (Path(os.environ["ALFWORLD_DATA"]) if os.environ.get("ALFWORLD_DATA") else None)
     if given is not None:
         yield given, f"games of {given}"
         return

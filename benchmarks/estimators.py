@@ -29,14 +29,13 @@ from statistics import mean
 
 from intervals import difference, interval, pooled_deviation
 from machine import describe
+from said import require_same, said
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAT = "env.env_name=alfworld/AlfredTWEnv"
 GROUPS = ("env.rollout.n=8", "data.train_batch_size=8")
 SHORT = ("trainer.total_training_steps=8", "trainer.test_freq=4", "trainer.save_freq=4", "trainer.episodes_every=0")
 """What makes a run last about ten minutes."""
-SAID = "overrides.json"
-"""File in a run's folder with what it was told."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def read_run(variant: str, seed: int, folder: Path) -> Run | None:
         minutes=sum(row.get("timing_s/step", 0.0) for row in rows) / 60,
         tokens=round(sum(row.get("perf/total_num_tokens", 0) for row in rows)),
         reply_tokens=mean(row["response_length/mean"] for row in trained),
-        overrides=json.loads((folder / SAID).read_text(encoding="utf-8")),
+        overrides=said(folder),
     )
 
 
@@ -164,21 +163,18 @@ def train(variant: str, seed: int, folder: Path, overrides: Sequence[str]) -> Ru
     """Trains, or goes on training, in a process of its own.
 
     Raises:
-        RuntimeError: the run failed, ended before its last step, or was begun with other settings.
+        RuntimeError: the run failed, or ended before its last step.
+        SystemExit: the folder holds a run with other settings.
     """
-    said = [*overrides_of(variant), *overrides]
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / SAID).exists():
-        (folder / SAID).write_text(json.dumps(said), encoding="utf-8")
-    elif (before := json.loads((folder / SAID).read_text(encoding="utf-8"))) != said:
-        raise RuntimeError(f"{folder} holds a run of {' '.join(before)}; now it is {' '.join(said)}. --out elsewhere")
+    told = [*overrides_of(variant), *overrides]
+    require_same(folder, told)
     if run := read_run(variant, seed, folder):
         return run
     print(f"{variant}, seed {seed}: {folder}", flush=True)
     seeds = [f"env.seed={seed}", f"actor_rollout_ref.rollout.seed={seed}"]
     seeds += [f"actor_rollout_ref.actor.data_loader_seed={seed}", f"critic.data_loader_seed={seed}"]
     command = [sys.executable, "-m", "recipe.hiper.main", "profile=cpu", f"run_dir={folder}"]
-    command += [*seeds, *said]
+    command += [*seeds, *told]
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
     run = read_run(variant, seed, folder)
     if status or run is None:

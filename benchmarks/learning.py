@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from machine import describe
+from said import require_same
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTROLS = {
@@ -72,7 +73,9 @@ def train(name: str, folder: Path, overrides: list[str]) -> Curve:
 
     Raises:
         RuntimeError: the run failed, or ended before its last step.
+        SystemExit: the folder holds a run with other settings.
     """
+    require_same(folder, overrides)
     if curve := read_curve(name, folder):
         print(f"{name}: finished already ({folder})", flush=True)
         return curve

@@ -37,9 +37,9 @@ class StopReason(str, Enum):
 def is_admissible(action: str, admissible: Sequence[str]) -> bool:
     """Whether the action is one of those, or fills in the blank of one, as "search[tea]" does "search[<your query>]".
 
-    The action is stripped and lower-cased, as the environments do.
+    Capital letters and blanks at the ends count for nothing.
     """
-    action = action.strip().lower()
+    action, admissible = action.strip().lower(), [listed.lower() for listed in admissible]
     if action in admissible:
         return BLANK.search(action) is None  # whoever copies the template fills in nothing
     for template in admissible:
@@ -51,13 +51,15 @@ def is_admissible(action: str, admissible: Sequence[str]) -> bool:
 
 
 def as_listed(action: str, admissible: Sequence[str]) -> str:
-    """The admissible action that is `action` but for runs of whitespace, which a reply loses when it is parsed.
+    """The admissible action that is `action` but for capital letters and runs of whitespace.
 
-    Any other action is returned as it is. A product of WebShop may have an option "wine  light blue", with two spaces.
+    Any other action is returned as it is. A reply loses runs of whitespace when it is parsed, and a product of WebShop
+    may have an option "wine  light blue", with two spaces.
     """
     if action in admissible:
         return action
-    return next((listed for listed in admissible if " ".join(listed.split()) == action), action)
+    plain = action.lower()
+    return next((listed for listed in admissible if " ".join(listed.split()).lower() == plain), action)
 
 
 @dataclass(frozen=True)

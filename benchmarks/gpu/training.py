@@ -141,7 +141,7 @@ def main() -> None:
     if not (given.model or given.warm_start):
         parser.error("name a model: --warm-start FOLDER, or --model NAME")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = given.keep or Path(scratch)
+        folder = (given.keep or Path(scratch)).absolute()  # the run has another working directory
         model = given.model or str(_model(given, folder / "model"))
         print(_machine(given.profile), flush=True)
         for name, more in [("run", [])] + ([("lockstep", ["env.lockstep=true"])] if given.lockstep else []):
@@ -150,7 +150,7 @@ def main() -> None:
 
 def _model(given: argparse.Namespace, folder: Path) -> Path:
     if given.what == "small":
-        return given.warm_start
+        return given.warm_start.absolute()
     from random_model import save
 
     return save(given.architecture, given.warm_start, folder, "cuda" if given.profile == "gpu" else "cpu")

@@ -121,6 +121,12 @@ def raise_all(problems: list[str]) -> None:
         raise ConfigError(f"The configuration cannot be run ({count}):\n" + "\n".join(f"  - {p}" for p in problems))
 
 
+def episodes_at_once(config: DictConfig) -> int:
+    """Episodes that are played at the same time, in training or in validation."""
+    held_out = config.env.val_tasks * config.actor_rollout_ref.rollout.val_kwargs.n
+    return max(config.data.train_batch_size * config.env.rollout.n, held_out)
+
+
 def _environment(config: DictConfig) -> Iterator[str]:
     env = config.env
     try:
@@ -157,16 +163,21 @@ def _environment(config: DictConfig) -> Iterator[str]:
             f"and is not set by itself. Remove it, or env.rollout.n={config.actor_rollout_ref.rollout.n}"
         )
     workers, places = env.pool.num_workers, env.pool.envs_per_worker
-    episodes = max(config.data.train_batch_size * env.rollout.n, env.val_tasks)
-    if env.lockstep and workers and places and workers * places < episodes:
+    episodes = episodes_at_once(config)
+    if env.lockstep and places and (workers or 1) * places < episodes:  # null may come to 1
         yield (
             f"env.lockstep=true plays all {episodes} episodes at once, and env.pool.num_workers={workers} times "
-            f"env.pool.envs_per_worker={places} has no room for them. env.pool.envs_per_worker=null"
+            f"env.pool.envs_per_worker={places} may have no room for them. env.pool.envs_per_worker=null"
         )
     if "webshop" in env:
         yield from webshop_problems(config)
     elif env.alfworld.games not in ("auto", "published", "generated"):
         yield f"env.alfworld.games={env.alfworld.games} is not auto, published or generated. env.alfworld.games=auto"
+    elif env.alfworld.games == "generated" and env.alfworld.data_dir:
+        yield (
+            f"env.alfworld.data_dir={env.alfworld.data_dir} would not be read: env.alfworld.games=generated. "
+            "env.alfworld.games=auto, or env.alfworld.data_dir=null"
+        )
 
 
 def _estimator(config: DictConfig) -> Iterator[str]:
@@ -236,6 +247,9 @@ def _groups(config: DictConfig) -> Iterator[str]:
 def _critic(config: DictConfig) -> Iterator[str]:
     estimator, critic = config.algorithm.adv_estimator, config.critic
     heads = {f"critic.use_{name}_heads_critic": critic[f"use_{name}_heads_critic"] for name in ("three", "two")}
+    if odd := [key for key, value in heads.items() if value is not None and not isinstance(value, bool)]:
+        yield f"{odd[0]}={critic[odd[0].rsplit('.', 1)[-1]]}: true, false or null is expected. {odd[0]}=null"
+        return
     asked = [key for key, value in heads.items() if value]
     if estimator != "hae" and asked:
         read = "starts no critic" if estimator in OF_GROUPS else "reads one value head"
@@ -270,6 +284,12 @@ def _batches(config: DictConfig) -> Iterator[str]:
         yield (
             f"data.train_batch_size * env.rollout.n = {episodes} episodes cannot be shared out to {processes} training "
             f"processes. data.train_batch_size={max(1, data.train_batch_size // processes) * processes}"
+        )
+    at_once = data.val_batch_size
+    if at_once is not None and (not isinstance(at_once, int) or at_once < config.env.val_tasks):
+        yield (
+            f"data.val_batch_size={at_once}: the env.val_tasks={config.env.val_tasks} held-out tasks are "
+            "played at once. data.val_batch_size=null"
         )
     updates = config.algorithm.updates_per_step
     if updates is not None and (not isinstance(updates, int) or updates < 1):
@@ -339,17 +359,15 @@ def _packed_attention(config: DictConfig) -> Iterator[str]:
 
 
 def _checkpoints(config: DictConfig) -> Iterator[str]:
+    from recipe.hiper.resume import resume_problems  # which imports this module
+
     for key in ("actor_rollout_ref.actor.checkpoint.async_save", "critic.checkpoint.async_save"):
         if OmegaConf.select(config, key):
             yield (
                 f"{key}=True: with FSDP verl then never records which step it saved, and resume_mode=auto silently "
                 f"starts again at step 0 (verl#7952). {key}=False"
             )
-    if config.trainer.resume_mode == "resume_path" and not config.trainer.resume_from_path:
-        yield (
-            "trainer.resume_mode=resume_path needs trainer.resume_from_path=<.../global_step_N>; "
-            "or trainer.resume_mode=auto"
-        )
+    yield from resume_problems(config)
 
 
 def check_model(config: DictConfig) -> None:

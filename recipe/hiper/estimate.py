@@ -129,8 +129,11 @@ def estimate(turns: TurnGrids, config: EstimatorConfig) -> Estimate:
     Raises:
         ValueError: shapes differ, the estimator needs values and there are none, or it is not one of these.
     """
+    # Groups in float64: rewards and penalties that add up to the same in another order must not differ, for a group is
+    # divided by how much it differs.
+    rewards = turns.rewards.double() if config.name in OF_GROUPS else turns.rewards
     shaped = shaped_rewards(
-        rewards=turns.rewards,
+        rewards=rewards,
         boundary=turns.boundary,
         valid=turns.valid,
         well_formed=turns.well_formed,
@@ -143,8 +146,7 @@ def estimate(turns: TurnGrids, config: EstimatorConfig) -> Estimate:
         if turns.values is None:
             raise ValueError(f"{config.name} estimates advantages from values, and there are none")
         return _hae(turns, shaped, config) if config.is_hierarchical else _turn_gae(turns, shaped, config)
-    # In float64: what earned the same in another order must not differ, for a group may be divided by how it differs.
-    returns_E = shaped.rewards.double().sum(dim=1)
+    returns_E = shaped.rewards.sum(dim=1)
     if config.name == "gigpo":
         advantage = gigpo_advantages(
             shaped.rewards,
@@ -160,9 +162,10 @@ def estimate(turns: TurnGrids, config: EstimatorConfig) -> Estimate:
             advantage_E = grpo_advantages(returns_E, turns.group, divide_by_std=config.divide_by_std)
         else:
             advantage_E = rloo_advantages(returns_E, turns.group)
-        advantage = advantage_E.to(shaped.rewards.dtype)[:, None] * turns.valid.bool()
+        advantage = advantage_E[:, None] * turns.valid.bool()
     else:
         raise ValueError(f"{config.name} is not one of hae, turn_gae, {', '.join(OF_GROUPS)}")
+    advantage = advantage.to(torch.promote_types(turns.rewards.dtype, torch.float32))
     nothing = torch.zeros(*turns.valid.shape, len(Head), dtype=advantage.dtype)
     return Estimate(shaped, advantage, advantage * turns.opens, advantage, nothing, nothing.bool())
 

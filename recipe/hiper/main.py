@@ -22,6 +22,8 @@ PROFILES = ("cpu", "gpu")
 ENVIRONMENTS = ("alfworld", "webshop")
 PRESETS = ("custom", "released", "paper", "living")
 PRESET_GROUP = "algorithm/hae"
+QUOTED = """'run_dir="outputs/a (1)"'"""
+"""How a value with a blank, bracket or comma is written for the shell and Hydra."""
 
 CPU_ENVIRONMENT = {
     "VERL_PLATFORM": "cpu",
@@ -116,6 +118,7 @@ def check_overrides(arguments: list[str]) -> None:
         ConfigError: naming every unknown key, with the most similar known ones.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
     from recipe.hiper.checks import flat_keys, raise_all, suggestion
@@ -129,7 +132,12 @@ def check_overrides(arguments: list[str]) -> None:
     if environment not in ENVIRONMENTS:
         raise_all([f"env={environment} is not one of {', '.join(ENVIRONMENTS)}. env={ENVIRONMENTS[0]}"])
     leaves = set(flat_keys(OmegaConf.to_container(reference_config(profile, environment), resolve=False)))
-    overrides = OverridesParser.create().parse_overrides(given)
+    try:
+        overrides = OverridesParser.create().parse_overrides(given)
+    except HydraException as error:
+        raise_all([f"{error}. A value with a blank, a bracket or a comma needs quotes, for example {QUOTED}"])
+    if sweeps := [override.input_line for override in overrides if override.is_sweep_override()]:
+        raise_all([f"{sweeps[0]}: several values would be several runs. Name one; one text needs quotes: {QUOTED}"])
     problems = preset_problems(overrides) + unread_overrides(overrides)
     for override in overrides:
         key = override.key_or_group
@@ -238,7 +246,7 @@ def _run(config) -> None:
     from recipe.hiper.checks import checkpoint_bytes
     from recipe.hiper.console import ProgressBar, quiet_terminal
     from recipe.hiper.recorder import require_disk_space
-    from recipe.hiper.resume import begin
+    from recipe.hiper.resume import begin, how_to_go_on
     from recipe.hiper.settings import number_of_heads
 
     folder = Path(config.run_dir)
@@ -266,8 +274,7 @@ def _run(config) -> None:
     except HiPERError:
         raise
     except KeyboardInterrupt:
-        same = "same command" if config.trainer.resume_mode == "auto" else "command without trainer.resume_mode"
-        raise RunStopped(f"interrupted. The {same} goes on from the latest checkpoint.") from None
+        raise RunStopped(f"interrupted. {how_to_go_on(config)}") from None
     except Exception as error:
         last_line = str(error).strip().splitlines()[-1] if str(error).strip() else ""
         raise RunStopped(f"the run failed: {type(error).__name__}: {last_line}\nAll of it is in {log_file}") from error

@@ -55,14 +55,22 @@ def game_spec(config: DictConfig) -> GameSpec:
     """
     knobs = config.env.alfworld.generated
     known = [kind.value for kind in TaskKind]
-    if unknown := [name for name in knobs.task_types or () if name not in known]:
+    wanted = [knobs.task_types] if isinstance(knobs.task_types, str) else knobs.task_types
+    if unknown := [str(name) for name in wanted or () if name not in known]:
         raise ConfigError(
             f"env.alfworld.generated.task_types: {', '.join(unknown)} not among {', '.join(known)}. "
             "env.alfworld.generated.task_types=null for all of them"
         )
-    kinds = tuple(TaskKind) if knobs.task_types is None else tuple(TaskKind(name) for name in knobs.task_types)
+    kinds = tuple(TaskKind) if wanted is None else tuple(TaskKind(name) for name in wanted)
+    rooms = knobs.receptacles
+    is_range = OmegaConf.is_list(rooms) and len(rooms) == 2 and all(isinstance(end, int) for end in rooms)
+    if rooms is not None and not (is_range and rooms[0] <= rooms[1]):
+        raise ConfigError(
+            f"env.alfworld.generated.receptacles={rooms}: the fewest and the most in a room, for example "
+            "env.alfworld.generated.receptacles=[4,6]; or env.alfworld.generated.receptacles=null for all there are"
+        )
     return GameSpec(
-        receptacles=None if knobs.receptacles is None else tuple(knobs.receptacles),
+        receptacles=None if rooms is None else tuple(rooms),
         same_kind=knobs.same_kind,
         objects_per_receptacle=knobs.objects_per_receptacle,
         max_instances=knobs.max_instances,
@@ -99,6 +107,14 @@ def prepare_games(config: DictConfig, progress: bool) -> Path:
         raise ConfigError(
             f"env.alfworld.data_dir={alfworld.data_dir} holds no {DATA_FOLDER} folder. Correct the path, or "
             "env.alfworld.data_dir=null for generated games"
+        )
+    if published and not has_published:
+        logger.warning("ALFWORLD_DATA=%s holds no %s folder: games are generated", published, DATA_FOLDER)
+    elif published:
+        logger.warning(
+            "ALFWORLD_DATA=%s is not read, because env.alfworld.games=generated. Its games are played with "
+            "env.alfworld.games=auto and a model that can read them (actor_rollout_ref.model.path=...)",
+            published,
         )
     spec = game_spec(config)
     chosen = alfworld.generated.dir

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +31,9 @@ WHAT_ITS_WEIGHTS_ARE = (
 
 WHAT_IT_LEARNS = ("algorithm.hae.switch_advantage", "algorithm.hae.penalty_credit", "env.seed")
 """Values learned under one of these mean something else under another, and another seed is another run."""
+
+MODES = ("auto", "disable", "resume_path")
+"""What verl knows for `trainer.resume_mode`."""
 
 TRACKER = "latest_checkpointed_iteration.txt"
 """verl's file beside the checkpoints with the step of the latest one."""
@@ -55,6 +60,7 @@ def separate_evaluation(config: DictConfig) -> None:
         return
     folder = Path(config.run_dir).absolute()
     with open_dict(config):
+        config.trainer.val_before_train = True  # without it verl never comes to ask for val_only, and trains
         config.trainer.default_local_dir = str(Path(config.trainer.default_local_dir).absolute())
         config.run_dir = str(folder / "evaluations" / time.strftime("%Y%m%d-%H%M%S"))
 
@@ -79,11 +85,76 @@ def _elsewhere(folder: Path) -> str:
     return f"run_dir={folder.with_name(folder.name + '-2')}"
 
 
+def chosen_checkpoint(config: DictConfig) -> Path | None:
+    """The checkpoint of `trainer.resume_mode=resume_path`, absolute; None where none was chosen."""
+    trainer = config.trainer
+    if trainer.resume_mode != "resume_path" or not trainer.resume_from_path:
+        return None
+    return Path(os.path.abspath(Path(str(trainer.resume_from_path)).expanduser()))
+
+
+def _is_of_this_run(checkpoint: Path, config: DictConfig) -> bool:
+    return checkpoint.parent.resolve() == Path(config.trainer.default_local_dir).resolve()
+
+
+def _is_checkpoint(path: Path) -> bool:
+    # verl takes the weights of old checkpoints away and leaves the folder
+    return re.fullmatch(r"global_step_\d+", path.name) is not None and (path / "actor").is_dir()
+
+
+def resume_problems(config: DictConfig) -> Iterator[str]:
+    """A message for what is wrong with `trainer.resume_mode` and `trainer.resume_from_path`."""
+    trainer = config.trainer
+    if trainer.resume_mode not in MODES:
+        yield (
+            f"trainer.resume_mode={trainer.resume_mode} is not one of {', '.join(MODES)}. trainer.resume_mode=auto "
+            "goes on with the run in run_dir, trainer.resume_mode=disable starts over"
+        )
+    elif trainer.resume_mode == "resume_path" and not trainer.resume_from_path:
+        yield (
+            "trainer.resume_mode=resume_path needs trainer.resume_from_path=<.../global_step_N>; "
+            "or trainer.resume_mode=auto"
+        )
+    chosen = chosen_checkpoint(config)
+    if chosen is None:
+        return
+    if not _is_checkpoint(chosen):
+        near = [path for folder in (chosen.parent, chosen) for path in folder.glob("global_step_*")]
+        near = sorted(filter(_is_checkpoint, near), key=lambda path: int(path.name.removeprefix("global_step_")))
+        there = f"There is none in {chosen.parent}. trainer.resume_mode=auto"
+        if near:
+            there = f"There are {', '.join(path.name for path in near)}. trainer.resume_from_path={near[-1]}"
+        yield (
+            f"trainer.resume_from_path={trainer.resume_from_path} is no checkpoint, which is a folder "
+            f"global_step_<number> with actor/ in it. {there}"
+        )
+    elif not trainer.val_only and not _is_of_this_run(chosen, config):
+        yield from _mixed(config, chosen)
+
+
+def _mixed(config: DictConfig, chosen: Path) -> Iterator[str]:
+    """A message where a run that begins at another's checkpoint would write into the files of a third.
+
+    Until it has saved a checkpoint itself, the same command may begin again there.
+    """
+    folder = Path(config.run_dir).absolute()
+    problem = (
+        f"{folder} holds a run already, and trainer.resume_from_path={chosen} is another's. {_elsewhere(folder)} keeps "
+        "them apart"
+    )
+    if (Path(config.trainer.default_local_dir) / TRACKER).exists():
+        yield f"{problem}; to go on with the one in {folder}, trainer.resume_mode=auto"
+    elif (folder / "metrics.jsonl").exists():
+        before = folder / "config.yaml"
+        if not before.exists() or chosen_checkpoint(OmegaConf.load(before)) != chosen:
+            yield problem
+
+
 def earlier_run(config: DictConfig) -> DictConfig | None:
     """Configuration of the run whose checkpoints would be loaded; None where none would, or it is not known."""
     trainer = config.trainer
-    if trainer.resume_mode == "resume_path" and trainer.resume_from_path:
-        checkpoints = Path(trainer.resume_from_path).absolute().parent
+    if chosen := chosen_checkpoint(config):
+        checkpoints = chosen.parent
     elif trainer.resume_mode == "auto":
         checkpoints = Path(trainer.default_local_dir).absolute()
         if not (checkpoints / TRACKER).exists():
@@ -120,17 +191,30 @@ def set_aside(config: DictConfig) -> Path | None:
 
 def begin(config: DictConfig) -> None:
     """Write down whose the checkpoints will be, and from which one the next start goes on: this run's, not a later one
-    that it went back behind (`trainer.resume_mode=resume_path`)."""
+    that it went back behind (`trainer.resume_mode=resume_path`).
+
+    The path of a chosen checkpoint is changed in `config` to one that verl can read the step from.
+    """
     trainer = config.trainer
+    chosen = chosen_checkpoint(config)
+    if chosen:
+        trainer.resume_from_path = str(chosen)
     checkpoints = Path(trainer.default_local_dir)
     if trainer.val_only or trainer.save_freq <= 0:
         return
     checkpoints.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, checkpoints / MADE_BY)
-    if trainer.resume_mode == "resume_path":
-        chosen = Path(trainer.resume_from_path).absolute()
-        if chosen.parent == checkpoints.absolute():
-            (checkpoints / TRACKER).write_text(chosen.name.removeprefix("global_step_"), encoding="utf-8")
+    if chosen and _is_of_this_run(chosen, config):
+        (checkpoints / TRACKER).write_text(chosen.name.removeprefix("global_step_"), encoding="utf-8")
+
+
+def how_to_go_on(config: DictConfig) -> str:
+    """Which command an interrupted run goes on with."""
+    trainer = config.trainer
+    if trainer.val_only or not (Path(trainer.default_local_dir) / TRACKER).exists():
+        return "There is nothing to go on from yet: the same command begins again."
+    same = "same command" if trainer.resume_mode == "auto" else "command without trainer.resume_mode"
+    return f"The {same} goes on from the latest checkpoint."
 
 
 def refuse_another_run(config: DictConfig, earlier: DictConfig) -> None:

@@ -10,6 +10,7 @@ from verl.trainer.ppo.utils import need_reference_policy
 from verl.utils.config import validate_config
 
 from agent_system.errors import HiPERError
+from recipe.hiper.checks import episodes_at_once
 from recipe.hiper.settings import HiPERSettings, verl_config
 from verl_plugins.cpu.plugin import require_plugin
 
@@ -40,7 +41,7 @@ class HiPERTaskRunner:
         recorder = RunRecorder(**job.recorder)
         config.transfer_queue.enable = True
         env = config.env
-        episodes = max(config.data.train_batch_size * env.rollout.n, env.val_tasks)
+        episodes = episodes_at_once(config)
         tq.init(config.transfer_queue)
         trainer = pool = None
         succeeded = False

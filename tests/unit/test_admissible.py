@@ -42,3 +42,12 @@ def test_a_blank_is_filled_in_and_everything_else_is_taken_literally(action, adm
 )
 def test_an_action_is_found_in_the_list_in_spite_of_runs_of_spaces(action, meant):
     assert as_listed(action, ["search[<your query>]", "click[light blue]", "click[wine  light blue]"]) == meant
+
+
+@pytest.mark.parametrize("typed", ["Go North", "go north", "GO NORTH"])
+def test_capital_letters_in_the_list_of_an_environment_count_for_nothing(typed):
+    assert is_admissible(typed, ["Go North", "Say <your Word>"])
+    assert as_listed(typed, ["Go North"]) == "Go North"
+    assert is_admissible("say hello", ["Go North", "Say <your Word>"])
+    assert not is_admissible("Say <your Word>", ["Go North", "Say <your Word>"])
+    assert as_listed("Say Hello", ["Say <your Word>"]) == "Say Hello"

@@ -113,6 +113,41 @@ CASES = {
         "plays all 128 episodes at once",
         ["env.lockstep=true", "env.pool.num_workers=2", "env.pool.envs_per_worker=null"],
     ),
+    "a lockstep whose worker is too small": (
+        ["env.lockstep=true", "env.pool.envs_per_worker=8"],
+        "may have no room for them",
+        ["env.lockstep=true", "env.pool.envs_per_worker=null"],
+    ),
+    "a lockstep of a validation that plays every task twice": (
+        [
+            "env.lockstep=true",
+            "actor_rollout_ref.rollout.val_kwargs.n=2",
+            "env.pool.num_workers=2",
+            "env.pool.envs_per_worker=64",
+        ],
+        "plays all 256 episodes at once",
+        [
+            "env.lockstep=true",
+            "actor_rollout_ref.rollout.val_kwargs.n=2",
+            "env.pool.num_workers=2",
+            "env.pool.envs_per_worker=null",
+        ],
+    ),
+    "a validation in parts": (
+        ["data.val_batch_size=64"],
+        "env.val_tasks=128 held-out tasks are played at once",
+        ["data.val_batch_size=null"],
+    ),
+    "heads that are text": (
+        ["critic.use_two_heads_critic=no"],
+        "true, false or null is expected",
+        ["critic.use_two_heads_critic=null"],
+    ),
+    "a folder of games that is not read": (
+        ["env.alfworld.data_dir=games"],
+        "would not be read: env.alfworld.games=generated",
+        ["env.alfworld.data_dir=null"],
+    ),
     "no imitation": (["warm_start.steps=0"], "a whole number from 1 on, or null", ["warm_start.steps=null"]),
     "no process": (["trainer.n_gpus_per_node=0"], "at least one training process", ["trainer.n_gpus_per_node=1"]),
     "no node": (["trainer.nnodes=0"], "at least one training process", ["trainer.nnodes=1"]),
@@ -383,6 +418,20 @@ def test_an_unknown_preset_is_named():
         check_overrides(["profile=cpu", "algorithm/hae=papers"])
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("trainer.logger=[tensorboard, wandb", "needs quotes, for example 'run_dir="),
+        ("run_dir=outputs/a(1)", "needs quotes, for example 'run_dir="),
+        ("algorithm.adv_estimator=gae,grpo", "several values would be several runs"),
+    ],
+)
+def test_what_hydra_cannot_read_is_no_traceback(typed, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        check_overrides(["profile=cpu", typed, "algorithm.hae.switch_cost=0.1"])
+    check_overrides(["profile=cpu", 'run_dir="outputs/a (1)"'])
+
+
 def test_nothing_similar_is_no_suggestion():
     assert suggestion("zzz.qqq", ["env.max_steps"]) == ""
 
@@ -471,6 +520,21 @@ def test_a_data_folder_without_games_is_not_silently_replaced(tmp_path):
         prepare_games(config, progress=False)
 
 
+@pytest.mark.parametrize(
+    ("games", "folder", "said"),
+    [
+        ("generated", "json_2.1.1", "is not read, because env.alfworld.games=generated"),
+        ("auto", "", "holds no json_2.1.1"),
+    ],
+)
+def test_games_that_are_named_and_not_played_are_told_of(games, folder, said, tmp_path, monkeypatch, caplog):
+    (tmp_path / folder).mkdir(exist_ok=True)
+    monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
+    monkeypatch.setattr("recipe.hiper.prepare.generate_games", lambda *arguments, **more: None)
+    prepare_games(composed(f"env.alfworld.games={games}"), progress=False)
+    assert said in caplog.text
+
+
 def test_zero_games(tmp_path):
     (tmp_path / "json_2.1.1" / "valid_unseen").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"0 playable ALFWorld games.*env.alfworld.data_dir="):
@@ -486,6 +550,18 @@ def test_unknown_kinds_of_tasks():
     config = composed("env.alfworld.generated.task_types=[look_at_obj_in_light,juggle]")
     with pytest.raises(ConfigError, match=r"juggle not among.*env.alfworld.generated.task_types=null"):
         game_spec(config)
+
+
+def test_one_kind_of_task_needs_no_brackets():
+    spec = game_spec(composed("env.alfworld.generated.task_types=look_at_obj_in_light"))
+    assert [kind.value for kind in spec.task_types] == ["look_at_obj_in_light"]
+
+
+@pytest.mark.parametrize("typed", ["all", "4-6", "5", "[5]", "[6,4]", "[4.5,6]"])
+def test_rooms_of_no_size(typed):
+    with pytest.raises(ConfigError, match=r"env.alfworld.generated.receptacles=\[4,6\]; or .*receptacles=null"):
+        game_spec(composed(f"env.alfworld.generated.receptacles={typed}"))
+    assert game_spec(composed("env.alfworld.generated.receptacles=null")).receptacles is None
 
 
 def test_no_model(tmp_path):

@@ -63,6 +63,22 @@ def test_estimators_of_groups_need_no_values_and_teach_none(name):
     assert (found.action[0] > 0).all() and (found.action[1, :2] < 0).all() and found.action[1, 2] == 0
 
 
+@pytest.mark.parametrize("name", OF_GROUPS)
+def test_the_turn_of_a_penalty_does_not_tell_episodes_of_a_group_apart(name):
+    """Both win and pay once for a malformed reply: in float32 9.9 and 10 - 0.1 differ, and GRPO divided by that."""
+    found = estimate(
+        grids(
+            values=None,
+            rewards=torch.tensor([[0.0, 0.0, 10.0], [0.0, 10.0, 0.0]]),
+            well_formed=torch.tensor([[True, True, False], [False, True, True]]),
+            anchor=torch.tensor([[0, 1, 2], [3, 4, 0]]),  # nobody meets a state twice: the first part of gigpo alone
+        ),
+        config(name, invalid_action_penalty_coef=0.1),
+    )
+    assert found.action.dtype == torch.float32
+    assert found.action.abs().max() < 1e-8
+
+
 @pytest.mark.parametrize("name", ["hae", "turn_gae"])
 def test_a_critic_is_asked_for_by_name(name):
     with pytest.raises(ValueError, match=f"{name} estimates advantages from values"):

@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from made_config import composed
+from made_config import composed, reference
 from omegaconf import OmegaConf
 
 from agent_system.errors import ConfigError
+from recipe.hiper.checks import check_config
+from recipe.hiper.main import RunStopped, _run
 from recipe.hiper.resume import (
     TRACKER,
     begin,
@@ -36,6 +41,40 @@ def left(folder, *overrides, **presets):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("of the earlier run")
     return config
+
+
+def saved(folder, *steps):
+    """Checkpoints of these steps in a run's folder; returns where they lie."""
+    for step in steps:
+        (folder / "checkpoints" / f"global_step_{step}" / "actor").mkdir(parents=True)
+    return folder / "checkpoints"
+
+
+def named(checkpoint):
+    """The overrides that name a checkpoint."""
+    return "trainer.resume_mode=resume_path", f'trainer.resume_from_path="{checkpoint}"'
+
+
+def refusal(config) -> str:
+    with pytest.raises(ConfigError) as refused:
+        check_config(config, reference())
+    return str(refused.value)
+
+
+def interrupted(config, monkeypatch) -> str:
+    """What is said after Ctrl-C in the run."""
+
+    def run(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "recipe.hiper.runner", SimpleNamespace(run=run))
+    monkeypatch.setattr("recipe.hiper.checks.checkpoint_bytes", lambda *_: 0)
+    for name in ("quiet_terminal", "ProgressBar"):
+        monkeypatch.setattr(f"recipe.hiper.console.{name}", lambda *_: contextlib.nullcontext())
+    Path(config.run_dir).mkdir(parents=True, exist_ok=True)
+    with pytest.raises(RunStopped) as stopped:
+        _run(config)
+    return str(stopped.value)
 
 
 def test_the_same_command_goes_on(tmp_path):
@@ -108,6 +147,16 @@ def test_an_evaluation_has_a_folder_of_its_own(tmp_path):
         refuse_another_run(flat, earlier_run(flat))
 
 
+def test_an_evaluation_evaluates_also_where_trainings_begin_without_one(tmp_path):
+    """verl asks for `val_only` only after a validation before the training; it would train."""
+    config = run(tmp_path / "run", "trainer.val_only=true", "trainer.val_before_train=false")
+    separate_evaluation(config)
+    assert config.trainer.val_before_train is True
+    training = run(tmp_path / "run", "trainer.val_before_train=false")
+    separate_evaluation(training)
+    assert training.trainer.val_before_train is False
+
+
 def test_a_training_keeps_its_folder(tmp_path):
     config = run(tmp_path / "run")
     separate_evaluation(config)
@@ -153,6 +202,97 @@ def test_going_back_stays_gone_back(tmp_path):
     begin(run(tmp_path / "other", *named))  # another run may begin there: that one is left alone
     begin(run(tmp_path / "run", *named[:1], named[1].replace("_6", "_12"), "trainer.val_only=true"))
     assert (checkpoints / TRACKER).read_text() == "6"
+
+
+@pytest.mark.parametrize("typed", ["global_step_42", "global_step_3", "latest", "global_step_6x", "."])
+def test_a_checkpoint_that_is_none_is_refused(tmp_path, typed):
+    """The next start would look for it, find nothing and begin at step 0."""
+    checkpoints = saved(tmp_path / "run", 6, 12)
+    (checkpoints / "global_step_3").mkdir()  # verl leaves data.pt there when it takes the weights away
+    (checkpoints / "global_step_6x" / "actor").mkdir(parents=True)
+    (checkpoints / "latest").symlink_to(checkpoints / "global_step_12")
+    message = refusal(run(tmp_path / "run", *named(checkpoints / typed)))
+    last = f"trainer.resume_from_path={checkpoints}/global_step_12"
+    assert "(1 problem)" in message and "There are global_step_6, global_step_12." in message and last in message
+    check_config(run(tmp_path / "run", "trainer.resume_mode=resume_path", last), reference())
+
+
+def test_a_checkpoint_where_there_are_none_is_refused(tmp_path):
+    message = refusal(run(tmp_path / "run", *named(tmp_path / "nowhere" / "global_step_6")))
+    assert f"There is none in {tmp_path / 'nowhere'}." in message and "trainer.resume_mode=auto" in message
+    assert "is no checkpoint" in refusal(run(tmp_path / "run", "trainer.resume_mode=resume_path", named(6)[1]))
+
+
+@pytest.mark.parametrize("mode", ["disabled", "null"])
+def test_an_unknown_way_to_resume_is_refused(tmp_path, mode):
+    message = refusal(run(tmp_path / "run", f"trainer.resume_mode={mode}"))
+    assert "is not one of auto, disable, resume_path" in message
+    assert "trainer.resume_mode=auto" in message and "trainer.resume_mode=disable " in message
+
+
+@pytest.mark.parametrize("typed", ["{0}/", "run/checkpoints/global_step_6", "~/run/checkpoints/global_step_6", "{0}/."])
+@pytest.mark.parametrize("val_only", [False, True])
+def test_verl_gets_a_path_that_ends_with_the_step(tmp_path, monkeypatch, typed, val_only):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    left(tmp_path / "run")
+    checkpoint = saved(tmp_path / "run", 6) / "global_step_6"
+    config = run(tmp_path / "run", *named(typed.format(checkpoint)), f"trainer.val_only={val_only}")
+    assert earlier_run(config).run_dir == str(tmp_path / "run")
+    check_config(config, reference())
+    begin(config)
+    assert config.trainer.resume_from_path == str(checkpoint)
+    assert (checkpoint.parent / TRACKER).read_text() == ("24" if val_only else "6")
+
+
+def test_a_run_does_not_begin_at_anothers_checkpoint_in_the_folder_of_a_third(tmp_path):
+    begins = named(saved(tmp_path / "run", 6) / "global_step_6")
+    left(tmp_path / "third")
+    message = refusal(run(tmp_path / "third", *begins))
+    assert f"{tmp_path}/third holds a run already" in message
+    assert f"run_dir={tmp_path}/third-2" in message and "trainer.resume_mode=auto" in message
+    for fine in (run(tmp_path / "third-2", *begins), run(tmp_path / "third", *begins, "trainer.val_only=true")):
+        check_config(fine, reference())
+    # One that saved nothing yet: there is nothing to go on from.
+    config = run(tmp_path / "young")
+    (tmp_path / "young").mkdir()
+    OmegaConf.save(config, tmp_path / "young" / "config.yaml")
+    (tmp_path / "young" / "metrics.jsonl").write_text("{}")
+    message = refusal(run(tmp_path / "young", *begins))
+    assert f"run_dir={tmp_path}/young-2" in message and "resume_mode=auto" not in message
+
+
+def test_a_folder_by_another_name_is_the_same(tmp_path):
+    left(tmp_path / "run")
+    saved(tmp_path / "run", 6)
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    config = run(tmp_path / "run", *named(tmp_path / "link" / "checkpoints" / "global_step_6"))
+    check_config(config, reference())
+    begin(config)
+    assert (tmp_path / "run" / "checkpoints" / TRACKER).read_text() == "6"
+
+
+@pytest.mark.parametrize("save_freq", [6, -1])
+def test_a_run_that_began_at_anothers_checkpoint_begins_again_until_it_has_its_own(tmp_path, monkeypatch, save_freq):
+    begins = named(saved(tmp_path / "run", 6) / "global_step_6")
+    command = (tmp_path / "new", *begins, f"trainer.save_freq={save_freq}")
+    assert "the same command begins again" in interrupted(run(*command), monkeypatch)
+    (tmp_path / "new" / "metrics.jsonl").write_text("{}")
+    check_config(run(*command), reference())
+    checkpoints = saved(tmp_path / "new", 12)
+    (checkpoints / TRACKER).write_text("12")
+    assert "trainer.resume_mode=auto" in refusal(run(*command))
+    said = interrupted(run(*command), monkeypatch)
+    assert "The command without trainer.resume_mode goes on from the latest checkpoint." in said
+
+
+def test_what_an_interrupted_run_goes_on_with(tmp_path, monkeypatch):
+    assert "the same command begins again" in interrupted(run(tmp_path / "new"), monkeypatch)
+    left(tmp_path / "run")
+    assert "The same command goes on from the latest checkpoint." in interrupted(run(tmp_path / "run"), monkeypatch)
+    evaluation = run(tmp_path / "run", "trainer.val_only=true")
+    separate_evaluation(evaluation)
+    assert "the same command begins again" in interrupted(evaluation, monkeypatch)
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path):
