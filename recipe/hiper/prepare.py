@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
+import sys
 from dataclasses import asdict, replace
 from hashlib import sha256
 from importlib.resources import files
@@ -29,8 +29,6 @@ from agent_system.rollout.agents import World, agent_kind
 from recipe.hiper.prepare_webshop import overlap, prepare_shop_folder, shop_arguments, shop_panels
 from recipe.hiper.task_data import write_task_file
 
-logger = logging.getLogger(__name__)
-
 EVAL_SPLITS = {
     "valid_seen": "valid_seen",
     "valid_unseen": "valid_unseen",
@@ -38,6 +36,11 @@ EVAL_SPLITS = {
     "eval_out_of_distribution": "valid_unseen",
 }
 """Values of `env.alfworld.eval_dataset`; the long ones are the released code's."""
+
+
+def _tell(line: str) -> None:
+    """Something the user should know. Printed: Hydra turns the loggers of this process off."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def cache_folder() -> Path:
@@ -109,12 +112,11 @@ def prepare_games(config: DictConfig, progress: bool) -> Path:
             "env.alfworld.data_dir=null for generated games"
         )
     if published and not has_published:
-        logger.warning("ALFWORLD_DATA=%s holds no %s folder: games are generated", published, DATA_FOLDER)
+        _tell(f"ALFWORLD_DATA={published} holds no {DATA_FOLDER} folder: games are generated")
     elif published:
-        logger.warning(
-            "ALFWORLD_DATA=%s is not read, because env.alfworld.games=generated. Its games are played with "
-            "env.alfworld.games=auto and a model that can read them (actor_rollout_ref.model.path=...)",
-            published,
+        _tell(
+            f"ALFWORLD_DATA={published} is not read, because env.alfworld.games=generated. Its games are played with "
+            "env.alfworld.games=auto and a model that can read them (actor_rollout_ref.model.path=...)"
         )
     spec = game_spec(config)
     chosen = alfworld.generated.dir
@@ -228,10 +230,9 @@ def prepare(config: DictConfig, progress: bool) -> DictConfig:
     data_dir = prepare_data(config, world, progress)
     panels = prepare_panels(config, data_dir)
     if world is World.WEBSHOP and (shared := overlap(config, data_dir, panels)):
-        logger.warning(
-            "%.0f%% of the held-out goals are training goals too (as in the peers' code). Disjoint ones: "
-            "env.webshop.split=fixed",
-            100 * shared,
+        _tell(
+            f"{shared:.0%} of the held-out goals are training goals too (as in the peers' code). Disjoint ones: "
+            "env.webshop.split=fixed"
         )
     groups = config.algorithm.filter_groups
     batches = config.trainer.total_training_steps * (1 + groups.max_num_gen_batches if groups.enable else 1)

@@ -527,12 +527,12 @@ def test_a_data_folder_without_games_is_not_silently_replaced(tmp_path):
         ("auto", "", "holds no json_2.1.1"),
     ],
 )
-def test_games_that_are_named_and_not_played_are_told_of(games, folder, said, tmp_path, monkeypatch, caplog):
+def test_games_that_are_named_and_not_played_are_told_of(games, folder, said, tmp_path, monkeypatch, capsys):
     (tmp_path / folder).mkdir(exist_ok=True)
     monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
     monkeypatch.setattr("recipe.hiper.prepare.generate_games", lambda *arguments, **more: None)
     prepare_games(composed(f"env.alfworld.games={games}"), progress=False)
-    assert said in caplog.text
+    assert said in capsys.readouterr().err
 
 
 def test_zero_games(tmp_path):
