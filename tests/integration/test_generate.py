@@ -128,7 +128,7 @@ def test_a_folder_of_another_spec_is_refused(games, capsys):
         generate_games(games, GameSpec(train=6, valid_seen=6, valid_unseen=6, seed=4), workers=1, progress=False)
     with pytest.raises(SystemExit):
         main(["--out", str(games), "--seed", "4"])
-    assert "Choose another folder (--out)" in capsys.readouterr().err
+    assert "Choose another folder (--out; in a run env.alfworld.generated.dir)" in capsys.readouterr().err
 
 
 def test_damaged_folders_are_refused(games, tmp_path):

@@ -189,8 +189,8 @@ def _prepared(out_dir: Path, spec: GameSpec) -> bool:
         differing = sorted(k for k in {*known, *wanted} if known.get(k) != wanted.get(k))
         listed = ", ".join(f"{k} is {known.get(k)!r} there and {wanted.get(k)!r} here" for k in differing)
         raise ConfigError(
-            f"{out_dir} holds games of another spec ({listed}). Ask for what is there, choose another folder "
-            "(--out, or env.alfworld.generated.dir), or delete this one"
+            f"{out_dir} holds games of another spec ({listed}). Choose another folder (--out; "
+            "in a run env.alfworld.generated.dir), ask for what is there, or delete this one"
         )
     return bool(complete)
 
