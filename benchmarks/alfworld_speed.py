@@ -22,7 +22,6 @@ import random
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -168,19 +167,10 @@ def measure_pool(panel, envs: int) -> tuple[str, float]:
 @contextlib.contextmanager
 def data_folder(given: Path | None) -> Iterator[tuple[Path, str]]:
     """The folder to play from, and what it holds."""
-    repository = Path(__file__).resolve().parents[1]
-    shared = Path(os.environ.get("HIPER_SHARED_DATA", repository.parent / "shared" / "data"))
-    archive = shared / "alfworld" / "json_2.1.1.tar.xz"
-    given = given or (Path(os.environ["ALFWORLD_DATA"]) if os.environ.get("ALFWORLD_DATA") else None)
     if given is not None:
         yield given, f"games of {given}"
         return
     with tempfile.TemporaryDirectory() as folder:
-        if archive.exists():
-            with tarfile.open(archive) as packed:
-                packed.extractall(folder, filter="data")
-            yield Path(folder), "published games"
-            return
         from agent_system.environments.alfworld.game_spec import GameSpec
         from agent_system.environments.alfworld.generate import generate_games
 
@@ -217,7 +207,12 @@ def table(stock: Measured, cached: Measured) -> Iterator[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, help="folder that holds json_2.1.1 (default: see above)")
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=os.environ.get("ALFWORLD_DATA") or None,
+        help="folder that holds json_2.1.1 (default: ALFWORLD_DATA, else games are generated)",
+    )
     parser.add_argument("--split", default="valid_seen", help="default: %(default)s")
     parser.add_argument("--games", type=int, default=12, help="games per engine, default: %(default)s")
     parser.add_argument("--steps", type=int, default=50, help="steps per game at most, default: %(default)s")

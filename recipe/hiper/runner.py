@@ -10,8 +10,7 @@ from verl.trainer.ppo.utils import need_reference_policy
 from verl.utils.config import validate_config
 
 from agent_system.errors import HiPERError
-from recipe.hiper.checks import episodes_at_once
-from recipe.hiper.settings import HiPERSettings, verl_config
+from recipe.hiper.settings import HiPERSettings, episodes_at_once, verl_config
 from verl_plugins.cpu.plugin import require_plugin
 
 CPUS_PER_GPU = 3

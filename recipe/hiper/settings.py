@@ -109,6 +109,12 @@ def shaping_config(config: DictConfig) -> ShapingConfig:
     return of_hae if config.algorithm.adv_estimator == "hae" else every
 
 
+def episodes_at_once(config: DictConfig) -> int:
+    """Episodes that are played at the same time, in training or in validation."""
+    held_out = config.env.val_tasks * config.actor_rollout_ref.rollout.val_kwargs.n
+    return max(config.data.train_batch_size * config.env.rollout.n, held_out)
+
+
 def number_of_heads(config: DictConfig) -> int:
     """Value heads the configuration asks for: 3, 2, 1 for estimators without hierarchy, 0 for those of groups."""
     if config.algorithm.adv_estimator in OF_GROUPS:

@@ -557,9 +557,9 @@ def test_one_kind_of_task_needs_no_brackets():
     assert [kind.value for kind in spec.task_types] == ["look_at_obj_in_light"]
 
 
-@pytest.mark.parametrize("typed", ["all", "4-6", "5", "[5]", "[6,4]", "[4.5,6]"])
+@pytest.mark.parametrize("typed", ["all", "4-6", "5", "[5]", "[6,4]", "[2,6]", "[4.5,6]"])
 def test_rooms_of_no_size(typed):
-    with pytest.raises(ConfigError, match=r"env.alfworld.generated.receptacles=\[4,6\]; or .*receptacles=null"):
+    with pytest.raises(ConfigError, match=r"env.alfworld.generated.receptacles=\[4,6\]"):
         game_spec(composed(f"env.alfworld.generated.receptacles={typed}"))
     assert game_spec(composed("env.alfworld.generated.receptacles=null")).receptacles is None
 

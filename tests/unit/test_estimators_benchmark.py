@@ -107,6 +107,20 @@ def test_the_report_compares_within_the_smallest_budget(benchmark, tmp_path):
     assert (tmp_path / "estimators.png").stat().st_size > 5000
 
 
+def test_how_far_the_critics_have_come(benchmark, tmp_path):
+    for seed, value in ((0, 1.0), (1, 2.0)):
+        folder = tmp_path / f"turn_gae_1-{seed}"
+        write_run(benchmark, folder, [100, 100], [0.2, 0.4, 0.6], total=2)
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for row in rows[1:]:
+            row |= {"critic/target_high/mean": value * row["step"], "critic/value_high/mean": value}
+            row |= {"critic/explained_variance_high": None if row["step"] == 1 else 0.5}
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = benchmark.report(benchmark.finished(tmp_path), tmp_path)
+    # Targets 1 and 2 in the first step, 2 and 4 in the last one.
+    assert "| turn_gae_1 | high | 1.50 | 1.50 | 3.00 | 0.50 |" in text
+
+
 def test_what_a_run_was_told_is_remembered(benchmark, tmp_path):
     """A run of other settings is neither gone on with nor taken for one of today's."""
     write_run(benchmark, tmp_path / "gae-0", [100], [0.2, 0.4], total=1)

@@ -29,7 +29,7 @@ class GameSpec:
         seed: any integer.
 
     Raises:
-        ConfigError: a value is out of range; the message names the command-line option that mends it.
+        ConfigError: a value is out of range; the message names the option, and the override, that mends it.
     """
 
     receptacles: tuple[int, int] | None = (4, 6)
@@ -47,12 +47,16 @@ class GameSpec:
         if self.receptacles is not None and not _SMALLEST_ROOM <= self.receptacles[0] <= self.receptacles[1]:
             problems.append(
                 f"receptacles={self.receptacles}: a range low-high with low >= {_SMALLEST_ROOM} is needed, because a "
-                f"goal can need {_SMALLEST_ROOM} receptacles; for example --receptacles 4-6"
+                f"goal can need {_SMALLEST_ROOM} receptacles; for example --receptacles 4-6 (in a run "
+                "env.alfworld.generated.receptacles=[4,6])"
             )
         for name in ("same_kind", "objects_per_receptacle", "max_instances"):
             if getattr(self, name) < 1:
                 option = name.replace("_", "-")
-                problems.append(f"{name}={getattr(self, name)}: at least 1 is needed; for example --{option} 2")
+                problems.append(
+                    f"{name}={getattr(self, name)}: at least 1 is needed; for example --{option} 2 (in a run "
+                    f"env.alfworld.generated.{name}=2)"
+                )
         if not self.task_types or len(set(self.task_types)) < len(self.task_types):
             problems.append(f"task_types={[t.value for t in self.task_types]}: name each kind once, at least one")
         for split in SPLITS:
