@@ -221,7 +221,15 @@ def train(config) -> None:
     Raises:
         HiPERError: something is wrong; the message says what mends it, or where the whole story is.
     """
-    from recipe.hiper.resume import changes, earlier_run, held, refuse_another_run, separate_evaluation, set_aside
+    from recipe.hiper.resume import (
+        changes,
+        correct_pointer,
+        earlier_run,
+        held,
+        refuse_another_run,
+        separate_evaluation,
+        set_aside,
+    )
 
     started = time.time()
     separate_evaluation(config)
@@ -234,8 +242,10 @@ def train(config) -> None:
             refuse_another_run(config, earlier)  # and now that the model is known
             for line in changes(config, earlier):
                 print(f"changed: {line}", file=sys.stderr)
-        elif aside := set_aside(config):
-            print(f"the earlier run lies in {aside}", file=sys.stderr)
+        if line := correct_pointer(config):
+            print(line, file=sys.stderr)
+        if aside := set_aside(config):
+            print(f"this folder held results of an earlier run: they are now in {aside}", file=sys.stderr)
         _run(config)
     print(f"finished after {(time.time() - started) / 60:.1f} min", file=sys.stderr)
 

@@ -19,6 +19,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,13 @@ def _plain(value: Any) -> Any:
 def _note(what: str) -> None:
     """Into the log, beside what the libraries say."""
     print(f"{time.strftime('%H:%M:%S')} {what}", flush=True)
+
+
+def unused_folder(run_dir: Path) -> Path:
+    """A folder in `run_dir/earlier`, named after the time, that does not exist yet."""
+    now = time.strftime("%Y%m%d-%H%M%S")
+    names = chain([now], (f"{now}-{number}" for number in count(2)))
+    return next(path for name in names if not (path := run_dir / "earlier" / name).exists())
 
 
 def _write_atomically(path: Path, text: str) -> None:
@@ -99,15 +107,43 @@ class RunRecorder:
         self._write_status()
 
     def resumed_from(self, step: int) -> None:
-        """Keep the metrics up to `step` (0: a fresh start) and drop what an interrupted run wrote after it."""
+        """Continue the metrics from `step`; results of later steps are moved to `earlier/<time>`.
+
+        Later steps are those after the checkpoint of an interrupted run, or the branch that a run leaves when it goes
+        back to an earlier checkpoint. TensorBoard would draw both branches as one, so its events are written again.
+        """
         path = self.folder / METRICS_FILE
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() and step > 0 else []
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         rows = [json.loads(line) for line in lines if line.endswith("}")]  # a killed run may leave half a line
         self._history = [row for row in rows if row["step"] <= step]
+        later = [row for row in rows if row["step"] > step]
+        later_episodes = [
+            file for file in (self.folder / "episodes").glob("*_*.jsonl") if int(file.stem.rsplit("_", 1)[1]) > step
+        ]
+        if later or later_episodes:
+            self._set_branch_aside(later, later_episodes)
         self._rewrite_metrics()
         self._step = step
         self._watch_hierarchy()
         self.stage(f"resuming from the checkpoint of step {step}" if step else "starting from step 0")
+
+    def _set_branch_aside(self, rows: list[dict[str, Any]], episodes: list[Path]) -> None:
+        aside = unused_folder(self.folder)
+        (aside / "episodes").mkdir(parents=True)
+        (aside / METRICS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        for file in episodes:
+            file.rename(aside / "episodes" / file.name)
+        events = self.folder / "tensorboard"
+        if events.exists():
+            events.rename(aside / "tensorboard")
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and rarely needed
+
+            with SummaryWriter(str(events)) as writer:
+                for row in self._history:
+                    for name, value in row.items():
+                        if name != "step" and isinstance(value, int | float):
+                            writer.add_scalar(name, value, row["step"])
+        _note(f"results of later steps are now in {aside}")
 
     def _rewrite_metrics(self) -> None:
         _write_atomically(self.folder / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in self._history))

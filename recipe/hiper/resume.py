@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from agent_system.errors import ConfigError
 from agent_system.making import LOCK
 from recipe.hiper.checks import flat_items
+from recipe.hiper.recorder import unused_folder
 from recipe.hiper.settings import number_of_heads
 
 WHAT_ITS_WEIGHTS_ARE = (
@@ -41,7 +42,11 @@ TRACKER = "latest_checkpointed_iteration.txt"
 MADE_BY = "run.yaml"
 """Our file beside them: the configuration of the run that they belong to."""
 
-LEFT_BY_A_RUN = ("config.yaml", "metrics.jsonl", "curve.png", "episodes", "tensorboard", "failures.jsonl")
+RESULTS = (
+    *("config.yaml", "metrics.jsonl", "curve.png", "episodes", "tensorboard", "wandb"),
+    *("failures.jsonl", "status.json", "logs"),
+)
+"""What a run leaves in its folder besides checkpoints and evaluations."""
 
 SAID_ANEW = (
     *("run_dir", "trainer.default_local_dir", "data.train_files", "data.val_files"),
@@ -142,7 +147,7 @@ def _mixed(config: DictConfig, chosen: Path) -> Iterator[str]:
         f"{folder} holds a run already, and trainer.resume_from_path={chosen} is another's. {_elsewhere(folder)} keeps "
         "them apart"
     )
-    if (Path(config.trainer.default_local_dir) / TRACKER).exists():
+    if saved_steps(Path(config.trainer.default_local_dir)):
         yield f"{problem}; to go on with the one in {folder}, trainer.resume_mode=auto"
     elif (folder / "metrics.jsonl").exists():
         before = folder / "config.yaml"
@@ -150,42 +155,107 @@ def _mixed(config: DictConfig, chosen: Path) -> Iterator[str]:
             yield problem
 
 
-def earlier_run(config: DictConfig) -> DictConfig | None:
-    """Configuration of the run whose checkpoints would be loaded; None where none would, or it is not known."""
+def saved_steps(checkpoints: Path) -> list[int]:
+    """Steps of the checkpoints that are really in the folder, in order."""
+    return sorted(
+        int(path.name.removeprefix("global_step_")) for path in checkpoints.glob("global_step_*") if _is_checkpoint(path)
+    )
+
+
+def _pointer(checkpoints: Path) -> int | None:
+    """The step that verl would resume from; None where the pointer file is missing or unreadable."""
+    try:
+        return int((checkpoints / TRACKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def checkpoint_to_resume(config: DictConfig) -> Path | None:
+    """The checkpoint that this run starts from; None where it starts from step 0.
+
+    With `trainer.resume_mode=auto` it is the one that verl's pointer file names. If that one is gone, it is the latest
+    earlier one; a later one may be half written, or belong to a branch that was left.
+    """
     trainer = config.trainer
     if chosen := chosen_checkpoint(config):
-        checkpoints = chosen.parent
-    elif trainer.resume_mode == "auto":
-        checkpoints = Path(trainer.default_local_dir).absolute()
-        if not (checkpoints / TRACKER).exists():
-            return None
-    else:
+        return chosen
+    if trainer.resume_mode != "auto":
         return None
-    path = checkpoints / MADE_BY
+    checkpoints = Path(trainer.default_local_dir).absolute()
+    if not (checkpoints / TRACKER).exists():
+        return None
+    pointer = _pointer(checkpoints)
+    steps = [step for step in saved_steps(checkpoints) if pointer is None or step <= pointer]
+    return checkpoints / f"global_step_{steps[-1]}" if steps else None
+
+
+def correct_pointer(config: DictConfig) -> str | None:
+    """Make verl load the checkpoint of `checkpoint_to_resume` where its pointer file names one that is gone.
+
+    verl would start from step 0 without a word. An evaluation leaves the pointer file alone and names the checkpoint
+    in `config` instead.
+
+    Returns:
+        A line for the user; None where the pointer file is right.
+    """
+    trainer = config.trainer
+    checkpoint = checkpoint_to_resume(config)
+    if trainer.resume_mode != "auto" or checkpoint is None:
+        return None
+    pointer = _pointer(checkpoint.parent)
+    if checkpoint.name == f"global_step_{pointer}":
+        return None
+    if trainer.val_only:
+        trainer.resume_mode, trainer.resume_from_path = "resume_path", str(checkpoint)
+    else:
+        _write_pointer(checkpoint)
+    return f"the checkpoint of step {pointer} is gone: resuming from {checkpoint}, the latest one that is there"
+
+
+def _write_pointer(checkpoint: Path) -> None:
+    (checkpoint.parent / TRACKER).write_text(checkpoint.name.removeprefix("global_step_"), encoding="utf-8")
+
+
+def earlier_run(config: DictConfig) -> DictConfig | None:
+    """Configuration of the run whose checkpoint would be loaded; None where none would, or it is not known."""
+    checkpoint = checkpoint_to_resume(config)
+    if checkpoint is None:
+        return None
+    path = checkpoint.parent / MADE_BY
     return OmegaConf.load(path) if path.exists() else None
 
 
-def set_aside(config: DictConfig) -> Path | None:
-    """With `trainer.resume_mode=disable`, move what an earlier run left out of the way of this one.
+def has_results(folder: Path) -> bool:
+    """Whether a run's folder holds something that the next run would overwrite."""
+    metrics = folder / "metrics.jsonl"
+    return (metrics.exists() and metrics.stat().st_size > 0) or any((folder / "episodes").glob("*.jsonl"))
 
-    Its checkpoints would otherwise be gone on from by the next start without that override.
+
+def set_aside(config: DictConfig) -> Path | None:
+    """Move the results of an earlier run out of the way of one that does not resume from its checkpoints.
+
+    Nothing of them is deleted or overwritten. Checkpoints are moved as well: the next start would resume from them.
 
     Returns:
-        Where it lies now; None where there was none.
+        Where they are now; None where there were none, or where this run resumes.
     """
     folder, checkpoints = Path(config.run_dir).absolute(), Path(config.trainer.default_local_dir).absolute()
-    left = [path for name in LEFT_BY_A_RUN if (path := folder / name).exists()]
-    saved = (checkpoints / TRACKER).exists()
-    if config.trainer.resume_mode != "disable" or config.trainer.val_only or not (left or saved):
+    if config.trainer.val_only:
         return None
-    now = time.strftime("%Y%m%d-%H%M%S")
-    aside = folder / "earlier" / now
+    checkpoint = checkpoint_to_resume(config)
+    if checkpoint is not None and _is_of_this_run(checkpoint, config):
+        return None
+    has_checkpoints = (checkpoints / TRACKER).exists() or bool(saved_steps(checkpoints))
+    if not has_checkpoints and not has_results(folder):
+        return None
+    aside = unused_folder(folder)
     aside.mkdir(parents=True)
-    for path in left:
-        path.rename(aside / path.name)
-    if saved:  # beside themselves where they are kept elsewhere: perhaps another disk
+    for name in RESULTS:
+        if (folder / name).exists():
+            (folder / name).rename(aside / name)
+    if has_checkpoints:  # beside themselves where they are kept elsewhere: perhaps another disk
         inside = checkpoints.is_relative_to(folder)
-        checkpoints.rename(aside / checkpoints.name if inside else f"{checkpoints}-{now}")
+        checkpoints.rename(aside / checkpoints.name if inside else f"{checkpoints}-{aside.name}")
     return aside
 
 
@@ -205,13 +275,14 @@ def begin(config: DictConfig) -> None:
     checkpoints.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, checkpoints / MADE_BY)
     if chosen and _is_of_this_run(chosen, config):
-        (checkpoints / TRACKER).write_text(chosen.name.removeprefix("global_step_"), encoding="utf-8")
+        _write_pointer(chosen)
 
 
 def how_to_go_on(config: DictConfig) -> str:
     """Which command an interrupted run goes on with."""
     trainer = config.trainer
-    if trainer.val_only or not (Path(trainer.default_local_dir) / TRACKER).exists():
+    checkpoints = Path(trainer.default_local_dir)
+    if trainer.val_only or not ((checkpoints / TRACKER).exists() and saved_steps(checkpoints)):
         return "There is nothing to go on from yet: the same command begins again."
     same = "same command" if trainer.resume_mode == "auto" else "command without trainer.resume_mode"
     return f"The {same} goes on from the latest checkpoint."

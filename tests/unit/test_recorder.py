@@ -12,6 +12,8 @@ import pytest
 import torch
 from made_turns import batch_turns, keep, made_settings, turn
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 from agent_system.rollout.failures import FailureLog
 from recipe.hiper.advantage import turn_credit
@@ -66,10 +68,33 @@ def test_resuming_keeps_what_the_checkpoint_knows_of(tmp_path, step):
     after = recorder(tmp_path)
     after.resumed_from(step)
     assert [row["step"] for row in lines(tmp_path / "metrics.jsonl")] == list(range(1, step + 1))
+    (aside,) = (tmp_path / "earlier").iterdir()
+    assert [row["step"] for row in lines(aside / "metrics.jsonl")] == list(range(step + 1, 5))
     assert status(tmp_path)["step"] == step
     assert (f"checkpoint of step {step}" if step else "step 0") in status(tmp_path)["stage"]
     after.log({"a": -1.0}, step=step + 1)
     assert lines(tmp_path / "metrics.jsonl")[-1] == {"step": step + 1, "a": -1.0}
+
+
+def test_a_branch_that_is_left_is_moved_aside(tmp_path):
+    """Going back to step 2: files and events of steps 3 and 4 do not lie beside the new ones."""
+    before = recorder(tmp_path)
+    for step in range(1, 5):
+        before.log({"a": float(step)}, step=step)
+        (tmp_path / "episodes" / f"train_{step:06d}.jsonl").write_text(f"{step}")
+    with SummaryWriter(str(tmp_path / "tensorboard")) as writer:
+        for step in range(1, 5):
+            writer.add_scalar("a", step, step)
+    after = recorder(tmp_path)
+    after.resumed_from(2)
+    (aside,) = (tmp_path / "earlier").iterdir()
+    for folder, steps in ((tmp_path, [1, 2]), (aside, [3, 4])):
+        assert [row["step"] for row in lines(folder / "metrics.jsonl")] == steps
+        assert sorted(int(path.read_text()) for path in (folder / "episodes").iterdir()) == steps
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("a")] == [(1, 1.0), (2, 2.0)]
+    recorder(tmp_path).resumed_from(2)
+    assert list((tmp_path / "earlier").iterdir()) == [aside], "nothing was left this time"
 
 
 def test_the_status_says_what_is_going_on(tmp_path):

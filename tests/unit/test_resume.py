@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +15,12 @@ from omegaconf import OmegaConf
 
 from agent_system.errors import ConfigError
 from recipe.hiper.checks import check_config
-from recipe.hiper.main import RunStopped, _run
+from recipe.hiper.main import RunStopped, _run, train
 from recipe.hiper.resume import (
     TRACKER,
     begin,
     changes,
+    correct_pointer,
     earlier_run,
     held,
     refuse_another_run,
@@ -36,7 +38,9 @@ def left(folder, *overrides, **presets):
     config = run(folder, *overrides, **presets)
     OmegaConf.resolve(config)
     begin(config)
-    (Path(config.trainer.default_local_dir) / TRACKER).write_text("24")
+    checkpoints = Path(config.trainer.default_local_dir)
+    (checkpoints / "global_step_24" / "actor").mkdir(parents=True)
+    (checkpoints / TRACKER).write_text("24")
     for name in ("config.yaml", "metrics.jsonl"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("of the earlier run")
@@ -161,6 +165,65 @@ def test_a_training_keeps_its_folder(tmp_path):
     config = run(tmp_path / "run")
     separate_evaluation(config)
     assert config.run_dir == str(tmp_path / "run")
+
+
+def start(config, monkeypatch) -> None:
+    """`main.train` without what needs a model and Ray."""
+    monkeypatch.setattr("recipe.hiper.main.checked_and_prepared", lambda config: config)
+    monkeypatch.setitem(sys.modules, "recipe.hiper.runner", SimpleNamespace(run=lambda *_: None))
+    monkeypatch.setattr("recipe.hiper.checks.checkpoint_bytes", lambda *_: 0)
+    for name in ("quiet_terminal", "ProgressBar"):
+        monkeypatch.setattr(f"recipe.hiper.console.{name}", lambda *_: contextlib.nullcontext())
+    train(config)
+
+
+def all_files(folder) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("lost", ["the checkpoints", "the folder of checkpoints", "never saved"])
+def test_results_without_a_checkpoint_are_moved_aside_whole(tmp_path, monkeypatch, capsys, lost):
+    """The run starts from step 0. It must not empty `metrics.jsonl` or write over curve and episodes."""
+    folder, checkpoints = tmp_path / "run", tmp_path / "run" / "checkpoints"
+    left(folder)
+    (folder / "episodes").mkdir()
+    (folder / "logs").mkdir()
+    for name in ("curve.png", "episodes/val_000024.jsonl", "logs/train-1.log"):
+        (folder / name).write_text("of the earlier run")
+    if lost == "the checkpoints":
+        shutil.rmtree(checkpoints / "global_step_24")  # the pointer file stays
+    else:
+        shutil.rmtree(checkpoints)
+    before = all_files(folder)
+    start(run(folder, "trainer.save_freq=-1") if lost == "never saved" else run(folder), monkeypatch)
+    (aside,) = (folder / "earlier").iterdir()
+    after = all_files(aside)
+    assert {name: text for name, text in before.items() if not name.startswith((".", "checkpoints"))}.items() <= (
+        after.items()
+    )
+    assert f"they are now in {aside}" in capsys.readouterr().err
+    assert not (folder / "metrics.jsonl").exists()
+    # A start that left no results has nothing to move.
+    start(run(folder), monkeypatch)
+    assert list((folder / "earlier").iterdir()) == [aside]
+
+
+def test_a_run_resumes_from_the_latest_checkpoint_that_is_really_there(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    left(folder)
+    checkpoints = saved(folder, 6, 18, 30)  # 30: half written, or of a branch that was left
+    shutil.rmtree(checkpoints / "global_step_24")
+    evaluation = run(folder, "trainer.val_only=true")
+    separate_evaluation(evaluation)
+    assert "resuming from" in correct_pointer(evaluation)
+    assert evaluation.trainer.resume_from_path == f"{checkpoints}/global_step_18"
+    assert (checkpoints / TRACKER).read_text() == "24"
+    start(run(folder), monkeypatch)
+    said = capsys.readouterr().err
+    assert f"the checkpoint of step 24 is gone: resuming from {checkpoints}/global_step_18" in said
+    assert (checkpoints / TRACKER).read_text() == "18"
+    assert (folder / "metrics.jsonl").read_text() == "of the earlier run" and not (folder / "earlier").exists()
+    assert correct_pointer(run(folder)) is None
 
 
 def test_presets_have_folders_of_their_own():
