@@ -15,7 +15,8 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["agent_system*", "recipe*", "verl_plugins*"]),
     package_data={
-        "recipe.hiper": ["config/**/*.yaml", "*.html.jinja"],
+        "recipe.hiper": ["config/**/*.yaml"],
+        "recipe.hiper.credit_lab": ["*.html.jinja"],
         "agent_system.rollout": ["*.yaml"],
         "agent_system.environments.webshop": ["templates/*"],
     },

@@ -4,7 +4,7 @@
     python benchmarks/hae_oracle.py                 # table and picture; minutes on one core
     python benchmarks/hae_oracle.py --tasks 3 --episodes 20000
 
-For each of some random tasks (`recipe.hiper.oracle`: three states, two sub-goals, two actions, eight turns, noisy
+For each of some random tasks (`recipe.hiper.toy.oracle`: three states, two sub-goals, two actions, eight turns, noisy
 rewards) and each estimator: how far the mean estimate is from the exact gradient, relative to its length, beside what
 chance alone would give; in how many tasks that is significant (1%); and the variance of one episode's estimate over
 that of flat turn-level GAE at lambda 1 on the same episodes, with a 95% interval over the tasks.
@@ -54,7 +54,7 @@ class Row:
 def measure(tasks: int, episodes: int) -> list[Row]:
     """All rows."""
     from recipe.hiper import oracle
-    from recipe.hiper.hae import HAEConfig
+    from recipe.hiper.estimators.hae import HAEConfig
 
     found: dict[tuple[str, float, float], list[tuple[oracle.Mismatch, float]]] = {}
     for seed in tqdm(range(tasks), "tasks", unit="task"):

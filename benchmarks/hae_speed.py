@@ -30,12 +30,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from agent_system.plan_execute.protocol import Problem
 from agent_system.rollout.records import TurnRecord
-from recipe.hiper.advantage import BatchTurns, turn_credit
-from recipe.hiper.credit import Head, read_slots
-from recipe.hiper.estimate import EstimatorConfig
-from recipe.hiper.hae import HAEConfig
-from recipe.hiper.settings import HiPERSettings
-from recipe.hiper.shaping import ShapingConfig
+from recipe.hiper.configuration.settings import HiPERSettings
+from recipe.hiper.estimators.hae import HAEConfig
+from recipe.hiper.estimators.registry import EstimatorConfig
+from recipe.hiper.estimators.shaping import ShapingConfig
+from recipe.hiper.estimators.values import Head, read_slots
+from recipe.hiper.trainer.token_credit import turn_credit
+from recipe.hiper.trainer.turn_batch import BatchTurns
 
 SETTINGS = HiPERSettings(
     estimator=EstimatorConfig(

@@ -90,7 +90,7 @@ def train(name: str, folder: Path, overrides: list[str]) -> Curve:
 
 def table(curves: list[Curve]) -> str:
     """Success before and after with 95% Wilson intervals, whether these are apart, and the minutes."""
-    from recipe.hiper.warm_start.evaluate import wilson_interval
+    from recipe.hiper.cold_start.evaluate import wilson_interval
 
     lines = ["| run | steps | minutes | before | after | gain | intervals apart |", "|---|---|---|---|---|---|---|"]
     for curve in curves:
@@ -111,7 +111,7 @@ def draw(curves: list[Curve], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from recipe.hiper.warm_start.evaluate import wilson_interval
+    from recipe.hiper.cold_start.evaluate import wilson_interval
 
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     FigureCanvasAgg(figure)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All estimators on a text game that takes seconds a run (`recipe.hiper.tiny`): who learns, how fast, how surely.
+"""All estimators on a text game that takes seconds a run (`recipe.hiper.toy`): who learns, how fast, how surely.
 
     python benchmarks/tiny_game.py                              # every estimator, 20 seeds; half an hour on one core
     python benchmarks/tiny_game.py --seeds 3 --games memory     # a look
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def how(self) -> Any:
-        from recipe.hiper.tiny.train import Training
+        from recipe.hiper.toy.train import Training
 
         return Training(iterations=self.iterations, lr=self.lr, critic_only=self.critic_only)
 
@@ -81,8 +81,8 @@ def games() -> dict[str, Any]:
     The planner of `memory` is the paper's, pi(o_t | s_t), that of `rewrite` a language model's, which sees the kept
     sub-goal and can write it again. `restless` begins with a policy that does so on nearly every turn.
     """
-    from recipe.hiper.tiny.game import House
-    from recipe.hiper.tiny.train import Game
+    from recipe.hiper.toy.game import House
+    from recipe.hiper.toy.train import Game
 
     long = {"size": 6, "passage": 2, "horizon": 16}
     return {
@@ -95,7 +95,7 @@ def games() -> dict[str, Any]:
 
 def settings(run: Run) -> dict[str, Any]:
     """Everything a run depends on, as plain values."""
-    from recipe.hiper.tiny.arms import ARMS
+    from recipe.hiper.toy.arms import ARMS
 
     return {"game": asdict(games()[run.game]), "arm": asdict(ARMS[run.arm]), "how": asdict(run.how), "seed": run.seed}
 
@@ -104,8 +104,8 @@ def play(run: Run, out: Path) -> Path:
     """Train once and write the file; in a worker process."""
     import torch
 
-    from recipe.hiper.tiny.arms import ARMS
-    from recipe.hiper.tiny.train import train
+    from recipe.hiper.toy.arms import ARMS
+    from recipe.hiper.toy.train import train
 
     torch.set_num_threads(1)
     curve = train(games()[run.game], ARMS[run.arm], run.seed, run.how)
@@ -269,7 +269,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     sys.path.insert(0, str(ROOT))
-    from recipe.hiper.tiny import arms
+    from recipe.hiper.toy import arms
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "tiny_game", help="folder of the runs")

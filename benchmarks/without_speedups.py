@@ -11,7 +11,7 @@ import importlib.abc
 import importlib.util
 import sys
 
-TRAINER = "recipe.hiper.trainer"
+TRAINER = "recipe.hiper.trainer.ppo_trainer"
 
 
 class _WhenImported(importlib.abc.MetaPathFinder):

@@ -28,7 +28,7 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError
 from agent_system.environments.base import TaskSpec
 from agent_system.environments.env_worker import EnvWorker, PoolSizes, StepResult
 from agent_system.errors import ConfigError, EnvironmentFault, HiPERError
-from agent_system.making import usable_cpus
+from agent_system.processes import usable_cpus
 
 ENVS_PER_WORKER = 16
 """How many environments a worker hosts before another worker is worth its memory."""

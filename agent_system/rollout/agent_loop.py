@@ -22,7 +22,7 @@ from agent_system.errors import EnvironmentFault
 from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import FittedPrompt, PromptStyle, fit_prompt
 from agent_system.plan_execute.protocol import Decision, Reply, carry_out, parse_flat, parse_reply, token_spans
-from agent_system.rollout.agents import agent_kind
+from agent_system.rollout.environment_registry import agent_kind
 from agent_system.rollout.failures import FailureLog
 from agent_system.rollout.lockstep import FreeRunning, Lockstep
 from agent_system.rollout.records import TurnRecord

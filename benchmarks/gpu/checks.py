@@ -38,10 +38,10 @@ from verl.utils.torch_functional import entropy_from_logits
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.utils.padding import no_padding_2_padding
 
-from recipe.hiper.critic import Float32Heads
-from recipe.hiper.estimate import ESTIMATORS, EstimatorConfig, TurnGrids, estimate, whitened
-from recipe.hiper.hae import HAEConfig
-from recipe.hiper.shaping import ShapingConfig
+from recipe.hiper.estimators.hae import HAEConfig
+from recipe.hiper.estimators.registry import ESTIMATORS, EstimatorConfig, TurnGrids, estimate, whitened
+from recipe.hiper.estimators.shaping import ShapingConfig
+from recipe.hiper.trainer.critic import Float32Heads
 from verl_plugins.packed.attention import NAME, packed_attention
 from verl_plugins.packed.engines import PackedFSDPEngineWithLMHead
 
@@ -288,7 +288,7 @@ def mean_off(found: Tensor, expected: Tensor) -> float:
 
 
 def critic(architecture: str, device: str, dtype: torch.dtype, attention: str) -> torch.nn.Module:
-    """A critic as `recipe.hiper.critic` builds it, with three heads that are not zero."""
+    """A critic as `recipe.hiper.trainer.critic` builds it, with three heads that are not zero."""
     config = make(architecture, "meta", dtype).config
     config.num_labels, config.classifier_dropout = 3, 0.0
     torch.manual_seed(0)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real training steps on a GPU: seconds by phase, tokens a second, memory, and whether vLLM's policy is the trainer's.
 
-    python -m recipe.hiper.warm_start --out warm --games games              # the small model of the CPU profile
+    python -m recipe.hiper.cold_start --out warm --games games              # the small model of the CPU profile
     python benchmarks/gpu/training.py small --warm-start warm               # 2 steps of it
     python benchmarks/gpu/training.py large --warm-start warm               # the Qwen2.5-1.5B architecture
     python benchmarks/gpu/training.py large --warm-start warm --lora        # adapters instead of all weights
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument(
         "--warm-start",
         type=Path,
-        help="folder of a warm-started model (python -m recipe.hiper.warm_start makes one); the large one takes its "
+        help="folder of a warm-started model (python -m recipe.hiper.cold_start makes one); the large one takes its "
         "tokenizer",
     )
     parser.add_argument("--keep", type=Path, help="folder for the run (default: a temporary one)")

@@ -18,7 +18,7 @@ from agent_system.environments.alfworld.games import alfworld_panel
 from agent_system.environments.base import TaskSpec
 from agent_system.environments.pool import EnvPool, PoolConfig, start_pool
 from agent_system.errors import ConfigError, EnvironmentFault, TaskError
-from recipe.hiper.rollout_watch import EpisodesLost, Heartbeat
+from recipe.hiper.trainer.replay_guard import EpisodesLost, Heartbeat
 
 NAMESPACE = "pool-tests"
 

@@ -16,11 +16,11 @@ from agent_system.environments.alfworld.game_spec import GameSpec
 from agent_system.environments.alfworld.games import find_games
 from agent_system.errors import ConfigError, TaskError
 from agent_system.plan_execute.protocol import Reply, parse_reply
-from recipe.hiper.warm_start.build import MANIFEST, WarmStartSpec, make_warm_start, weights_digest
-from recipe.hiper.warm_start.demonstrations import IDLE_ACTION, DemonstrationSpec, collect
-from recipe.hiper.warm_start.evaluate import PlaySpec, panel, play
-from recipe.hiper.warm_start.model import ModelSpec
-from recipe.hiper.warm_start.train import TrainSpec
+from recipe.hiper.cold_start.build import MANIFEST, WarmStartSpec, make_warm_start, weights_digest
+from recipe.hiper.cold_start.demonstrations import IDLE_ACTION, DemonstrationSpec, collect
+from recipe.hiper.cold_start.evaluate import PlaySpec, panel, play
+from recipe.hiper.cold_start.model import ModelSpec
+from recipe.hiper.cold_start.train import TrainSpec
 
 SPEC = WarmStartSpec(
     games=GameSpec(train=6, valid_seen=6, valid_unseen=6, seed=11),

@@ -23,10 +23,10 @@ from agent_system.environments.webshop.tasks import goal_of, shop_panel
 from agent_system.errors import ConfigError, TaskError
 from agent_system.plan_execute.prompts import PromptStyle
 from agent_system.plan_execute.protocol import parse_reply
-from recipe.hiper.warm_start.build import MANIFEST, ShopWarmStartSpec, make_shop_warm_start
-from recipe.hiper.warm_start.model import ModelSpec
-from recipe.hiper.warm_start.shop_demonstrations import ShopDemonstrationSpec, collect_in_shop, shop_names
-from recipe.hiper.warm_start.train import TrainSpec
+from recipe.hiper.cold_start.build import MANIFEST, ShopWarmStartSpec, make_shop_warm_start
+from recipe.hiper.cold_start.model import ModelSpec
+from recipe.hiper.cold_start.shop_demonstrations import ShopDemonstrationSpec, collect_in_shop, shop_names
+from recipe.hiper.cold_start.train import TrainSpec
 
 GAMES = 200
 
@@ -204,5 +204,5 @@ def test_names_of_other_tasks_are_refused(name):
 def test_a_model_is_measured_on_held_out_goals(shop, tmp_path):
     make_model(tmp_path / "model")
     arguments = ["--model", str(tmp_path / "model"), "--shop", str(shop), "--episodes", "6", "--max-turns", "2"]
-    printed = run_module("recipe.hiper.warm_start.evaluate", arguments, {}, tmp_path / "log.txt")
+    printed = run_module("recipe.hiper.cold_start.evaluate", arguments, {}, tmp_path / "log.txt")
     assert "success" in printed and "6 tasks)" in printed and "score" in printed

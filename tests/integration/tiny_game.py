@@ -23,7 +23,7 @@ from gymnasium.error import ResetNeeded
 from agent_system.environments.base import TaskSpec
 from agent_system.environments.tasks import TaskPanel
 from agent_system.plan_execute.prompts import PromptStyle
-from agent_system.rollout.agents import AgentKind
+from agent_system.rollout.environment_registry import AgentKind
 
 THINGS = ("key", "lamp")
 ROOMS = ("attic", "study", "cellar", "garden")

@@ -12,10 +12,10 @@ from tiny_game import ROOMS, THINGS, WAYS, TreasureHouse
 from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import PromptStyle, render_prompt
 from agent_system.plan_execute.protocol import KEEP, SWITCH, carry_out, parse_reply
-from recipe.hiper.warm_start.demonstrations import Example
-from recipe.hiper.warm_start.model import ModelSpec, build_model
-from recipe.hiper.warm_start.tokenizer import train_tokenizer
-from recipe.hiper.warm_start.train import TrainSpec, encode, train
+from recipe.hiper.cold_start.demonstrations import Example
+from recipe.hiper.cold_start.model import ModelSpec, build_model
+from recipe.hiper.cold_start.tokenizer import train_tokenizer
+from recipe.hiper.cold_start.train import TrainSpec, encode, train
 
 PLAYS = 2000
 KEEPS = 0.7

@@ -27,7 +27,7 @@ def line(
     cut: bool = False,
     **about: Any,
 ) -> dict[str, Any]:
-    """An episode as `recipe.hiper.recorder` writes it.
+    """An episode as `recipe.hiper.run_dir.recorder` writes it.
 
     Args:
         session: "{uid}_{session}".

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from agent_system.rollout.records import TurnRecord
-from recipe.hiper.advantage import BatchTurns
-from recipe.hiper.estimate import EstimatorConfig
-from recipe.hiper.hae import HAEConfig
-from recipe.hiper.settings import HiPERSettings
-from recipe.hiper.shaping import ShapingConfig
+from recipe.hiper.configuration.settings import HiPERSettings
+from recipe.hiper.estimators.hae import HAEConfig
+from recipe.hiper.estimators.registry import EstimatorConfig
+from recipe.hiper.estimators.shaping import ShapingConfig
+from recipe.hiper.trainer.turn_batch import BatchTurns
 
 OPENING = TurnRecord(
     task_id="look_at_obj_in_light-1",

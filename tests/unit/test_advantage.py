@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from made_turns import after_cut, batch_turns, keep, made_settings, turn
 
 from agent_system.plan_execute.protocol import Problem
-from recipe.hiper.advantage import BatchTurns, TurnCredit, switch_probability, turn_credit
-from recipe.hiper.credit import Head, whiten
-from recipe.hiper.hae import HAEConfig
-from recipe.hiper.shaping import ShapingConfig
+from recipe.hiper.estimators.hae import HAEConfig
+from recipe.hiper.estimators.shaping import ShapingConfig
+from recipe.hiper.estimators.values import Head
+from recipe.hiper.estimators.whitening import whiten
+from recipe.hiper.trainer.token_credit import TurnCredit, turn_credit
+from recipe.hiper.trainer.turn_batch import BatchTurns, switch_probability
 
 HALVES = HAEConfig(gamma=0.5, lam_turn=1.0, lam_seg=0.5)
 

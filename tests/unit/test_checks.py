@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from agent_system.errors import ConfigError
-from recipe.hiper.checks import check_config, check_model, checkpoint_bytes, suggestion
-from recipe.hiper.main import check_overrides
-from recipe.hiper.prepare import game_spec, prepare_games, prepare_model, prepare_panels
+from recipe.hiper.configuration.overrides import check_overrides
+from recipe.hiper.configuration.validation import check_config, check_model, checkpoint_bytes, suggestion
+from recipe.hiper.tasks.preparation import game_spec, prepare_games, prepare_model, prepare_panels
 
 # What was typed, what the message says, and the overrides in it that mend the matter (they replace what was typed).
 CASES = {
@@ -530,7 +530,7 @@ def test_a_data_folder_without_games_is_not_silently_replaced(tmp_path):
 def test_games_that_are_named_and_not_played_are_told_of(games, folder, said, tmp_path, monkeypatch, capsys):
     (tmp_path / folder).mkdir(exist_ok=True)
     monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
-    monkeypatch.setattr("recipe.hiper.prepare.generate_games", lambda *arguments, **more: None)
+    monkeypatch.setattr("recipe.hiper.tasks.preparation.generate_games", lambda *arguments, **more: None)
     prepare_games(composed(f"env.alfworld.games={games}"), progress=False)
     assert said in capsys.readouterr().err
 

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from recipe.hiper.console import ProgressBar, quiet_terminal, step_summary
-from recipe.hiper.recorder import RunRecorder
+from recipe.hiper.run_dir.progress import ProgressBar, quiet_terminal, step_summary
+from recipe.hiper.run_dir.recorder import RunRecorder
 
 STEP = {
     "rollout/success_rate": 0.25,
@@ -82,7 +82,7 @@ def test_on_a_terminal_one_bar(tmp_path):
 
 def run_with_an_alarm(folder, output, monkeypatch) -> None:
     """Healthy, lost in one way, healthy, lost in the other, and looked at more often than anything changes."""
-    monkeypatch.setattr("recipe.hiper.console.POLL_S", 60.0)  # nobody else looks meanwhile
+    monkeypatch.setattr("recipe.hiper.run_dir.progress.POLL_S", 60.0)  # nobody else looks meanwhile
     rates = (0.5, 1.0, 1.0, 1.0, 1.0, 0.5, 0.0, 0.0, 0.0)
     with ProgressBar(folder, output) as bar:
         recorder = RunRecorder(folder, total_steps=len(rates), checkpoint_bytes=1, episodes_every=0)
@@ -124,7 +124,7 @@ def test_what_an_earlier_run_left_is_not_shown(tmp_path):
 QUIET = """
 import os, subprocess, sys
 from pathlib import Path
-from recipe.hiper.console import quiet_terminal
+from recipe.hiper.run_dir.progress import quiet_terminal
 print("before")
 with quiet_terminal(Path(sys.argv[1])) as terminal:
     print("noise of this process")

@@ -12,16 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from agent_system.plan_execute.protocol import carry_out, parse_reply, token_spans
-from recipe.hiper.credit import (
-    HEAD_OF_SLOT,
-    Head,
-    episode_grid,
-    explained_variance,
-    read_slots,
-    stacked,
-    token_credit,
-    whiten,
-)
+from recipe.hiper.estimators.values import HEAD_OF_SLOT, Head, explained_variance, read_slots
+from recipe.hiper.estimators.whitening import whiten
+from recipe.hiper.trainer.token_credit import token_credit
+from recipe.hiper.trainer.transfer import stacked
+from recipe.hiper.trainer.turn_batch import episode_grid
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Episodes.

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from made_episodes import line, write
 
 from agent_system.errors import ConfigError
-from recipe.hiper.credit_lab_episodes import Episodes, read_episodes
-from recipe.hiper.credit_lab_estimators import Decision, LabConfig, LeftOut, mean_of_others, run_estimators
-from recipe.hiper.credit_lab_statistics import (
+from recipe.hiper.credit_lab.episodes import Episodes, read_episodes
+from recipe.hiper.credit_lab.estimators import Decision, LabConfig, LeftOut, mean_of_others, run_estimators
+from recipe.hiper.credit_lab.statistics import (
     REFERENCE,
     Findings,
     Row,
@@ -23,7 +23,7 @@ from recipe.hiper.credit_lab_statistics import (
     findings,
     return_to_go,
 )
-from recipe.hiper.estimate import OF_GROUPS, WITH_CRITIC
+from recipe.hiper.estimators.registry import OF_GROUPS, WITH_CRITIC
 
 KEEPING = [True, False, False]
 

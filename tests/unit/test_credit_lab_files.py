@@ -11,14 +11,16 @@ from made_episodes import line, write
 from made_turns import batch_turns, keep, turn
 
 from agent_system.errors import ConfigError
-from recipe.hiper.advantage import TurnCredit, turn_grids
-from recipe.hiper.credit_lab_episodes import CREDIT_FIELDS, read_episodes
-from recipe.hiper.credit_lab_estimators import LabConfig, run_estimators
-from recipe.hiper.credit_lab_statistics import recorded_note
-from recipe.hiper.estimate import EstimatorConfig, TurnGrids, estimate
-from recipe.hiper.hae import HAEConfig
-from recipe.hiper.recorder import RunRecorder
-from recipe.hiper.shaping import ShapingConfig
+from recipe.hiper.credit_lab.episodes import CREDIT_FIELDS, read_episodes
+from recipe.hiper.credit_lab.estimators import LabConfig, run_estimators
+from recipe.hiper.credit_lab.statistics import recorded_note
+from recipe.hiper.estimators.hae import HAEConfig
+from recipe.hiper.estimators.registry import EstimatorConfig, TurnGrids, estimate
+from recipe.hiper.estimators.shaping import ShapingConfig
+from recipe.hiper.run_dir.recorder import RunRecorder
+from recipe.hiper.trainer.episode_records import episode_records
+from recipe.hiper.trainer.token_credit import TurnCredit
+from recipe.hiper.trainer.turn_batch import turn_grids
 
 HAE = HAEConfig(gamma=0.9, lam_turn=0.8, lam_seg=0.7)
 
@@ -50,7 +52,9 @@ def written_by_a_run(folder, has_critic: bool = True):
         value_mask=nothing,
         switch_probability=beta,
     )
-    RunRecorder(folder, total_steps=1, checkpoint_bytes=1, episodes_every=1).write_episodes("train", 1, turns, credit)
+    RunRecorder(folder, total_steps=1, checkpoint_bytes=1, episodes_every=1).write_episodes(
+        "train", 1, episode_records(1, turns, credit)
+    )
     return grids, found, folder / "episodes" / "train_000001.jsonl"
 
 

@@ -11,8 +11,8 @@ import pytest
 from made_episodes import line, write
 from PIL import Image
 
-from recipe.hiper.credit_lab import main, run_settings
-from recipe.hiper.credit_lab_page import CAPTIONS
+from recipe.hiper.credit_lab.command import main, run_settings
+from recipe.hiper.credit_lab.page import CAPTIONS
 
 CONFIG = "algorithm:\n  gamma: {gamma}\n  lam: {lam}\n  hae:\n    lam_seg: 0.9\n"
 
@@ -57,7 +57,7 @@ def fails(capsys, *arguments: str) -> str:
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Drawing is most of the time, and most tests look at the words."""
-    monkeypatch.setattr("recipe.hiper.credit_lab.draw", lambda findings, theme: {})
+    monkeypatch.setattr("recipe.hiper.credit_lab.command.draw", lambda findings, theme: {})
 
 
 def test_everything_is_written_and_the_same_again(tmp_path, capsys):

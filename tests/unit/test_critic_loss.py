@@ -14,8 +14,8 @@ from tensordict import TensorDict
 from torch import Tensor
 from verl.utils import tensordict_utils as tu
 
-from recipe.hiper.credit import HEAD_OF_SLOT, Head
-from recipe.hiper.critic import Float32Heads, head_fields, hierarchical_value_loss
+from recipe.hiper.estimators.values import HEAD_OF_SLOT, Head
+from recipe.hiper.trainer.critic import Float32Heads, head_fields, hierarchical_value_loss
 
 COEFFICIENTS = (0.5, 1.0, 2.0)
 CLIP = 0.5

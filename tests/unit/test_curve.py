@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipe.hiper.curve import PANELS, draw_curve
+from recipe.hiper.run_dir.plots import PANELS, draw_curve
 
 FLAT_PANELS, ALL_PANELS = 4, sum(not panel.only_if_scored for panel in PANELS)
 DPI = 110

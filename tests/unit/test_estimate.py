@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from recipe.hiper.credit import Head, whiten
-from recipe.hiper.estimate import ESTIMATORS, OF_GROUPS, EstimatorConfig, TurnGrids, estimate, whitened
-from recipe.hiper.hae import HAEConfig
-from recipe.hiper.shaping import ShapingConfig
+from recipe.hiper.estimators.hae import HAEConfig
+from recipe.hiper.estimators.registry import ESTIMATORS, OF_GROUPS, EstimatorConfig, TurnGrids, estimate, whitened
+from recipe.hiper.estimators.shaping import ShapingConfig
+from recipe.hiper.estimators.values import Head
+from recipe.hiper.estimators.whitening import whiten
 
 HAE = HAEConfig(gamma=0.5, lam_turn=1.0, lam_seg=0.5)
 

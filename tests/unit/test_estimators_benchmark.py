@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from made_config import composed, reference
 
-from recipe.hiper.checks import check_config
-from recipe.hiper.main import check_overrides
+from recipe.hiper.configuration.overrides import check_overrides
+from recipe.hiper.configuration.validation import check_config
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 

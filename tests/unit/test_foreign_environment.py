@@ -9,15 +9,15 @@ import pytest
 from made_config import composed, reference
 
 from agent_system.errors import ConfigError
-from agent_system.rollout.agents import agent_kind
-from recipe.hiper.checks import check_config
-from recipe.hiper.prepare import prepare
+from agent_system.rollout.environment_registry import agent_kind
+from recipe.hiper.configuration.validation import check_config
+from recipe.hiper.tasks.preparation import prepare
 
 MODULE = """
 from agent_system.environments.base import TaskSpec
 from agent_system.environments.tasks import TaskPanel
 from agent_system.plan_execute.prompts import PromptStyle
-from agent_system.rollout.agents import AgentKind
+from agent_system.rollout.environment_registry import AgentKind
 
 def tasks(split):
     names = [f"{split}-{index}" for index in range({"train": 5, "val": 3}[split])]

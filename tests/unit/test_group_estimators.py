@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recipe.hiper.gigpo import gigpo_advantages
-from recipe.hiper.groups import group_advantages
-from recipe.hiper.grpo import grpo_advantages
-from recipe.hiper.rloo import rloo_advantages
+from recipe.hiper.estimators.gigpo import gigpo_advantages
+from recipe.hiper.estimators.group_baselines import group_advantages
+from recipe.hiper.estimators.grpo import grpo_advantages
+from recipe.hiper.estimators.rloo import rloo_advantages
 
 EPSILON = 1e-6
 NAN = math.nan

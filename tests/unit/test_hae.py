@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recipe.hiper.hae import HAEConfig, HierarchicalAdvantages, hierarchical_advantages
+from recipe.hiper.estimators.hae import HAEConfig, HierarchicalAdvantages, hierarchical_advantages
 
 FIELDS = tuple(field.name for field in dataclasses.fields(HierarchicalAdvantages))
 

@@ -14,8 +14,8 @@ from itertools import product
 import pytest
 import torch
 
-from recipe.hiper.hae import HAEConfig
-from recipe.hiper.oracle import (
+from recipe.hiper.estimators.hae import HAEConfig
+from recipe.hiper.toy.oracle import (
     TabularPolicy,
     disturbed,
     episode_gradients,

@@ -8,8 +8,9 @@ import re
 import pytest
 from made_config import composed, reference
 
-from recipe.hiper.checks import check_config
-from recipe.hiper.health import (
+from recipe.hiper.configuration.overrides import check_overrides
+from recipe.hiper.configuration.validation import check_config
+from recipe.hiper.run_dir.hierarchy_monitor import (
     ALARM_STEPS,
     ALWAYS_SWITCH,
     NEVER_SWITCH,
@@ -19,7 +20,6 @@ from recipe.hiper.health import (
     hierarchy_alarm,
     hierarchy_alarms,
 )
-from recipe.hiper.main import check_overrides
 
 ALWAYS, NEVER = Degeneration.ALWAYS_SWITCH, Degeneration.NEVER_SWITCH
 

@@ -10,7 +10,7 @@ import pytest
 from made_config import composed
 
 from agent_system.errors import ConfigError
-from recipe.hiper.main import CPU_ENVIRONMENT, choose_profile, fill_in_machine, has_gpu
+from recipe.hiper.configuration.hardware import CPU_ENVIRONMENT, apply_hardware, choose_profile, has_gpu
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_every_process_gets_the_environment(machine, monkeypatch, tmp_path):
     monkeypatch.setenv("HIPER_CACHE", "somewhere")
     monkeypatch.chdir(tmp_path)
     config = composed("run_dir=here", "trainer.logger=[tensorboard,wandb]")
-    fill_in_machine(config)
+    apply_hardware(config)
     forwarded = config.ray_kwargs.ray_init.runtime_env.env_vars
     assert {name: forwarded[name] for name in CPU_ENVIRONMENT} == CPU_ENVIRONMENT
     assert forwarded["HIPER_CACHE"] == "somewhere" and int(forwarded["OMP_NUM_THREADS"]) >= 1
@@ -87,4 +87,4 @@ def test_more_gpus_than_there_are(machine, monkeypatch, found, message):
     monkeypatch.setattr("torch.cuda.device_count", lambda: found)
     config = composed("trainer.n_gpus_per_node=99", profile="gpu")
     with pytest.raises(ConfigError, match=message):
-        fill_in_machine(config)
+        apply_hardware(config)

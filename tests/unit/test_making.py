@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from agent_system.making import usable_cpus
+from agent_system.processes import usable_cpus
 
 
 @pytest.mark.parametrize(("quota", "least"), [("150000 100000", 2), ("50000 100000", 1), ("1 100000", 1)])

@@ -10,9 +10,9 @@ import torch
 from made_turns import after_cut, batch_turns, keep, made_settings, turn
 
 from agent_system.environments.base import StopReason
-from recipe.hiper.advantage import turn_credit
-from recipe.hiper.hae import HAEConfig
-from recipe.hiper.metrics import (
+from recipe.hiper.estimators.hae import HAEConfig
+from recipe.hiper.estimators.shaping import ShapingConfig
+from recipe.hiper.trainer.metrics import (
     batch_metrics,
     credit_metrics,
     entropy_metrics,
@@ -20,7 +20,7 @@ from recipe.hiper.metrics import (
     hierarchy_metrics,
     validation_metrics,
 )
-from recipe.hiper.shaping import ShapingConfig
+from recipe.hiper.trainer.token_credit import turn_credit
 
 HEAT, LOOK = "pick_heat_then_place_in_recep", "look_at_obj_in_light"
 WON = {"reward": 10.0, "terminated": True, "stop": "won", "won": True, "score": 1.0}

@@ -16,9 +16,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from agent_system.rollout.failures import FailureLog
-from recipe.hiper.advantage import turn_credit
-from recipe.hiper.hae import HAEConfig
-from recipe.hiper.recorder import NoSpaceLeft, RunRecorder
+from recipe.hiper.estimators.hae import HAEConfig
+from recipe.hiper.run_dir.recorder import NoSpaceLeft, RunRecorder
+from recipe.hiper.trainer.episode_records import episode_records
+from recipe.hiper.trainer.token_credit import turn_credit
 
 
 def recorder(folder, **changes) -> RunRecorder:
@@ -181,11 +182,15 @@ TURNS = [
 ]
 
 
+def played(step: int) -> list[dict]:
+    return list(episode_records(step, batch_turns(TURNS, padding=(2,)), None))
+
+
 def test_training_episodes_hold_the_credit_of_every_turn(tmp_path):
     turns = batch_turns(TURNS, padding=(2,))
     values = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [0.0, 0.0, 0.0]])
     credit = turn_credit(turns, values, torch.zeros(3, 6), made_settings(HAEConfig(1.0, 1.0, 1.0)))
-    recorder(tmp_path).write_episodes("train", 7, turns, credit)
+    recorder(tmp_path).write_episodes("train", 7, episode_records(7, turns, credit))
     (episode,) = lines(tmp_path / "episodes" / "train_000007.jsonl")
     about = {name: episode[name] for name in ("step", "session", "kind", "stop", "won", "score", "turns", "return")}
     assert about == {
@@ -208,7 +213,7 @@ def test_training_episodes_hold_the_credit_of_every_turn(tmp_path):
 
 
 def test_held_out_episodes_have_no_credit(tmp_path):
-    recorder(tmp_path, episodes_every=0).write_episodes("val", 3, batch_turns(TURNS, padding=(2,)), None)
+    recorder(tmp_path, episodes_every=0).write_episodes("val", 3, played(3))
     (episode,) = lines(tmp_path / "episodes" / "val_000003.jsonl")
     assert "advantages" not in episode["trajectory"][0]
 
@@ -217,7 +222,7 @@ def test_held_out_episodes_have_no_credit(tmp_path):
 def test_training_episodes_are_written_as_often_as_asked(tmp_path, every, written):
     made = recorder(tmp_path, episodes_every=every)
     for step in range(1, 5):
-        made.write_episodes("train", step, batch_turns(TURNS, padding=(2,)), None)
+        made.write_episodes("train", step, played(step))
     found = sorted(path.name for path in (tmp_path / "episodes").iterdir())
     assert found == [f"train_{step:06d}.jsonl" for step in written]
 

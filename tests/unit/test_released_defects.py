@@ -14,9 +14,10 @@ from made_turns import batch_turns, keep, made_settings, turn
 from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import PromptParts, fit_prompt
 from agent_system.plan_execute.protocol import carry_out, parse_reply, token_spans
-from recipe.hiper.advantage import turn_credit
-from recipe.hiper.credit import Head, episode_grid, explained_variance
-from recipe.hiper.hae import HAEConfig, hierarchical_advantages
+from recipe.hiper.estimators.hae import HAEConfig, hierarchical_advantages
+from recipe.hiper.estimators.values import Head, explained_variance
+from recipe.hiper.trainer.token_credit import turn_credit
+from recipe.hiper.trainer.turn_batch import episode_grid
 
 MONTE_CARLO = made_settings(HAEConfig(gamma=1.0, lam_turn=1.0, lam_seg=0.95))
 

@@ -14,9 +14,9 @@ from made_config import composed, reference
 from omegaconf import OmegaConf
 
 from agent_system.errors import ConfigError
-from recipe.hiper.checks import check_config
-from recipe.hiper.main import RunStopped, _run, train
-from recipe.hiper.resume import (
+from recipe.hiper.cli.train import RunStopped, _run, train
+from recipe.hiper.configuration.validation import check_config
+from recipe.hiper.run_dir.resume import (
     TRACKER,
     begin,
     changes,
@@ -71,10 +71,10 @@ def interrupted(config, monkeypatch) -> str:
     def run(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(sys.modules, "recipe.hiper.runner", SimpleNamespace(run=run))
-    monkeypatch.setattr("recipe.hiper.checks.checkpoint_bytes", lambda *_: 0)
+    monkeypatch.setitem(sys.modules, "recipe.hiper.trainer.task_runner", SimpleNamespace(run=run))
+    monkeypatch.setattr("recipe.hiper.cli.train.checkpoint_bytes", lambda *_: 0)
     for name in ("quiet_terminal", "ProgressBar"):
-        monkeypatch.setattr(f"recipe.hiper.console.{name}", lambda *_: contextlib.nullcontext())
+        monkeypatch.setattr(f"recipe.hiper.cli.train.{name}", lambda *_: contextlib.nullcontext())
     Path(config.run_dir).mkdir(parents=True, exist_ok=True)
     with pytest.raises(RunStopped) as stopped:
         _run(config)
@@ -169,11 +169,11 @@ def test_a_training_keeps_its_folder(tmp_path):
 
 def start(config, monkeypatch) -> None:
     """`main.train` without what needs a model and Ray."""
-    monkeypatch.setattr("recipe.hiper.main.checked_and_prepared", lambda config: config)
-    monkeypatch.setitem(sys.modules, "recipe.hiper.runner", SimpleNamespace(run=lambda *_: None))
-    monkeypatch.setattr("recipe.hiper.checks.checkpoint_bytes", lambda *_: 0)
+    monkeypatch.setattr("recipe.hiper.cli.train.checked_and_prepared", lambda config: config)
+    monkeypatch.setitem(sys.modules, "recipe.hiper.trainer.task_runner", SimpleNamespace(run=lambda *_: None))
+    monkeypatch.setattr("recipe.hiper.cli.train.checkpoint_bytes", lambda *_: 0)
     for name in ("quiet_terminal", "ProgressBar"):
-        monkeypatch.setattr(f"recipe.hiper.console.{name}", lambda *_: contextlib.nullcontext())
+        monkeypatch.setattr(f"recipe.hiper.cli.train.{name}", lambda *_: contextlib.nullcontext())
     train(config)
 
 

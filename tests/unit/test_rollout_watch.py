@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from transfer_queue import KVBatchMeta
 
-from recipe.hiper.rollout_watch import EpisodesLost, WatchedReplayBuffer
+from recipe.hiper.trainer.replay_guard import EpisodesLost, WatchedReplayBuffer
 
 
 class Buffer:

@@ -13,13 +13,13 @@ from made_config import CONFIG_FOLDER, ENVIRONMENTS, PROFILES, composed, referen
 from omegaconf import OmegaConf
 from verl.workers.config import CriticConfig, RolloutConfig
 
-from recipe.hiper.checks import OPEN_SECTIONS, check_config, flat_keys
-from recipe.hiper.estimate import EstimatorConfig
-from recipe.hiper.hae import HAEConfig
-from recipe.hiper.main import PRESETS
-from recipe.hiper.main import PROFILES as OFFERED_PROFILES
-from recipe.hiper.settings import OWN_KEYS, HiPERSettings, number_of_heads, shaping_config, verl_config
-from recipe.hiper.shaping import ShapingConfig
+from recipe.hiper.configuration.overrides import PRESETS
+from recipe.hiper.configuration.overrides import PROFILES as OFFERED_PROFILES
+from recipe.hiper.configuration.settings import OWN_KEYS, HiPERSettings, number_of_heads, shaping_config, verl_config
+from recipe.hiper.configuration.validation import OPEN_SECTIONS, check_config, flat_keys
+from recipe.hiper.estimators.hae import HAEConfig
+from recipe.hiper.estimators.registry import EstimatorConfig
+from recipe.hiper.estimators.shaping import ShapingConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCE = [REPOSITORY / folder for folder in ("agent_system", "recipe", "verl_plugins")]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipe.hiper.shaping import ShapingConfig, shaped_rewards
+from recipe.hiper.estimators.shaping import ShapingConfig, shaped_rewards
 
 # An episode of four turns and a column of padding: SWITCH, KEEP copied, KEEP drifted, KEEP without a sub-goal text.
 REWARDS = torch.tensor([[0.0, 0.0, 0.0, 10.0, 7.0]])

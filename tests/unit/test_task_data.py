@@ -10,7 +10,7 @@ import torch
 
 from agent_system.environments.base import TaskSpec
 from agent_system.environments.tasks import TaskPanel
-from recipe.hiper.task_data import TaskDataset, write_task_file
+from recipe.hiper.tasks.dataset import TaskDataset, write_task_file
 
 
 def panel(size: int) -> TaskPanel:

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from agent_system.plan_execute.protocol import carry_out, parse_reply
-from recipe.hiper.credit import Head
-from recipe.hiper.tiny.agent import Critic, Policy
-from recipe.hiper.tiny.arms import ARMS
-from recipe.hiper.tiny.game import BACK, DELIVER, ENTER, ON, REWARD, TAKE, House, Spot, State
-from recipe.hiper.tiny.play import LearnedPlayer, Played, ScriptedPlayer, play
-from recipe.hiper.tiny.tables import NONE, compile_house, reply_text, subgoal_text
-from recipe.hiper.tiny.train import Game, Training, credit, draw_tasks, train, turn_grids, value_prompts, warm_policy
+from recipe.hiper.estimators.values import Head
+from recipe.hiper.toy.agent import Critic, Policy
+from recipe.hiper.toy.arms import ARMS
+from recipe.hiper.toy.game import BACK, DELIVER, ENTER, ON, REWARD, TAKE, House, Spot, State
+from recipe.hiper.toy.play import LearnedPlayer, Played, ScriptedPlayer, play
+from recipe.hiper.toy.tables import NONE, compile_house, reply_text, subgoal_text
+from recipe.hiper.toy.train import Game, Training, credit, draw_tasks, train, turn_grids, value_prompts, warm_policy
 
 HOUSE = House()
 WAY = (ENTER, "open the study door", ON, TAKE, BACK, BACK, "open the attic door", ON, DELIVER)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recipe.hiper.hae import HAEConfig, hierarchical_advantages
-from recipe.hiper.turn_gae import TurnAdvantages, turn_gae
+from recipe.hiper.estimators.hae import HAEConfig, hierarchical_advantages
+from recipe.hiper.estimators.turn_gae import TurnAdvantages, turn_gae
 
 
 @dataclasses.dataclass

@@ -13,11 +13,11 @@ from transformers import AutoTokenizer
 
 from agent_system.plan_execute.advice import Advice
 from agent_system.plan_execute.protocol import parse_reply, token_spans
-from recipe.hiper.warm_start.demonstrations import Example
-from recipe.hiper.warm_start.evaluate import wilson_interval
-from recipe.hiper.warm_start.model import ModelSpec, build_model
-from recipe.hiper.warm_start.tokenizer import MIN_COUNT, NUMBERS, TAGS, find_phrases, train_tokenizer
-from recipe.hiper.warm_start.train import EncodedExample, TrainSpec, encode, held_out_measures, train
+from recipe.hiper.cold_start.demonstrations import Example
+from recipe.hiper.cold_start.evaluate import wilson_interval
+from recipe.hiper.cold_start.model import ModelSpec, build_model
+from recipe.hiper.cold_start.tokenizer import MIN_COUNT, NUMBERS, TAGS, find_phrases, train_tokenizer
+from recipe.hiper.cold_start.train import EncodedExample, TrainSpec, encode, held_out_measures, train
 
 PROMPT = (
     "task: put a clean mug in desk\nhistory: none\nobs: You arrive at drawer 2. The drawer 2 is closed.\n"

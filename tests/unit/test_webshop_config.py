@@ -16,9 +16,9 @@ from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.shop import open_shop
 from agent_system.environments.webshop.synthetic import CatalogueSpec
 from agent_system.errors import ConfigError
-from recipe.hiper.checks import check_config
-from recipe.hiper.prepare import prepare
-from recipe.hiper.prepare_webshop import shop_arguments, shop_panels
+from recipe.hiper.configuration.validation import check_config
+from recipe.hiper.tasks.preparation import prepare
+from recipe.hiper.tasks.webshop import shop_arguments, shop_panels
 
 PROBLEMS = {
     "unknown split": (["env.webshop.split=random"], "not one of fixed, legacy", ["env.webshop.split=fixed"]),

@@ -186,7 +186,7 @@ def _number(row: Mapping[str, Any], name: str) -> float:
 
 
 def _credit(row: Mapping[str, Any]) -> dict[str, float | None]:
-    """The numbers that `recipe.hiper.recorder` adds to a turn, those in groups as "group name"."""
+    """The numbers that `recipe.hiper.run_dir.recorder` adds to a turn, those in groups as "group name"."""
     found: dict[str, float | None] = {}
     for name in ("shaped_reward", "switch_probability", "values", "advantages"):
         if name in row:

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Demonstrations: what players of mixed care reply in the states that a clumsy player visits.
+
+The players know how everything is done and do not always choose well. On some turns they look around instead of going
+on, and in some episodes they plan hastily: they forget to clean, heat or cool until it turns out that it was needed. A
+model that imitates them has the skill and both habits, the good and the bad; which one pays is for reinforcement
+learning to find out, in actions and in sub-goals. Imitating a flawless expert leaves it nothing but mistakes of
+perception, which take far more experience to mend than a short run has (docs/dev/learning.md).
+
+Some of the actions carried out are not the player's own: a random admissible one, or one of the mistakes that a small
+model makes (a receptacle that is not in the room, an object that is not in sight), and sometimes the sub-goal in force
+is a wrong one. These slips are carried out and not taught: a model taught only flawless play meets a state after a
+mistake for the first time when it makes one; a model taught this way has seen how one goes on.
+
+Prompts come from the code that renders them in training, and the sub-goal in force from the code that carries replies
+out, so that the model is taught the very texts it will be asked with. Workers import no torch.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from tqdm import tqdm
+
+from agent_system.environments.alfworld.env import ALFWorldEnv
+from agent_system.environments.alfworld.expert import Expert, Exploration
+from agent_system.environments.alfworld.rooms import RECEPTACLE_KINDS
+from agent_system.plan_execute.advice import Advice
+from agent_system.plan_execute.memory import EpisodeMemory
+from agent_system.plan_execute.prompts import PromptStyle, render_prompt
+from agent_system.plan_execute.protocol import SWITCH, Decision, carry_out, parse_reply
+from agent_system.processes import end_with_parent
+
+IDLE_ACTION = "look"
+
+
+@dataclass(frozen=True)
+class DemonstrationSpec:
+    """How demonstrations are played.
+
+    Args:
+        episodes: number of episodes; games are played in turn, again from the first when all were played.
+        max_turns: turns after which an episode is cut.
+        history_length: (observation, action) pairs in a prompt (`env.history_length`).
+        idle: share of turns on which the player looks around (`look`) instead of going on.
+        hasty: share of episodes whose player forgets to clean, heat or cool at first (`Expert(hasty=True)`).
+        slips: share of turns on which another action than the player's is carried out.
+        wrong_subgoals: share of turns after which a wrong sub-goal is in force.
+        listed: share of episodes that search receptacles in the order of the list; the others search at random.
+        style: of prompts and replies, one of the compact ones. The episodes are the same whatever it is.
+        seed: any integer.
+    """
+
+    episodes: int = 2000
+    max_turns: int = 20
+    history_length: int = 1
+    idle: float = 0.4
+    hasty: float = 0.5
+    slips: float = 0.15
+    wrong_subgoals: float = 0.03
+    listed: float = 0.0
+    style: PromptStyle = PromptStyle.PLAN_EXECUTE_COMPACT
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Example:
+    """One turn: what the model is shown, and what the player replies."""
+
+    prompt: str
+    reply: str
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One episode."""
+
+    examples: tuple[Example, ...]
+    won: bool
+
+
+def collect(games: Sequence[Path], spec: DemonstrationSpec, *, workers: int, progress: bool) -> list[Demonstration]:
+    """Plays `spec.episodes` episodes. The result depends on the games (in their order) and the spec only.
+
+    Episode `i` is played on game `i % len(games)`; the result has the episodes of the first game first, then those of
+    the second, and so on: the engine keeps what it learned of a game, so replaying the same one at once costs little.
+    """
+    jobs = [(game, range(first, spec.episodes, len(games)), spec) for first, game in enumerate(games)]
+    return gather(_demonstrate_game, jobs, spec.episodes, workers=workers, progress=progress, at_once=8)
+
+
+def gather(
+    play: Callable[[tuple], list[Demonstration]],
+    jobs: Sequence[tuple],
+    episodes: int,
+    *,
+    workers: int,
+    progress: bool,
+    at_once: int = 1,
+) -> list[Demonstration]:
+    """Play jobs in processes of their own, and return the demonstrations of all in the order of the jobs.
+
+    Args:
+        play: a function of a module, so that processes find it.
+        episodes: of all jobs together, for the progress bar.
+        workers: processes; they change the speed only.
+        progress: whether a progress bar is drawn on standard error.
+        at_once: jobs that a process fetches together.
+    """
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(max(1, workers), mp_context=context, initializer=end_with_parent) as pool,
+        tqdm(total=episodes, desc="demonstrations", unit="episode", disable=not progress) as bar,
+    ):
+        demonstrations: list[Demonstration] = []
+        for some in pool.map(play, jobs, chunksize=at_once):
+            demonstrations += some
+            bar.update(len(some))
+    return demonstrations
+
+
+def _demonstrate_game(job: tuple[Path, range, DemonstrationSpec]) -> list[Demonstration]:
+    game, numbers, spec = job
+    return [_demonstrate(game, number, spec) for number in numbers]
+
+
+def _demonstrate(game: Path, number: int, spec: DemonstrationSpec) -> Demonstration:
+    rng = random.Random(f"{spec.seed}/{number}")
+    environment = _environment(spec.max_turns)
+    observation, info = environment.reset(options={"game_file": game})
+    exploration = Exploration.LISTED if rng.random() < spec.listed else Exploration.RANDOM
+    expert = Expert(info["task"], exploration, rng, hasty=rng.random() < spec.hasty)
+    memory = EpisodeMemory(spec.history_length)
+    examples = []
+    while not info["won"] and memory.turn < spec.max_turns:
+        admissible = info["admissible_actions"]
+        expert.observe(observation, admissible)
+        prompt = render_prompt(spec.style, memory.parts(observation, admissible, info["task"]))
+        advice = expert.advise(memory.subgoal)
+        if rng.random() < spec.idle:
+            advice = replace(advice, action=IDLE_ACTION)
+        examples.append(Example(prompt, advice.reply_in(spec.style)))
+        action = _slip(admissible, expert.intent.target, rng) if rng.random() < spec.slips else advice.action
+        memory.record(_decision(advice, expert, memory, spec, rng), observation, action)
+        observation, _, _, _, info = environment.step(action)
+    return Demonstration(tuple(examples), info["won"])
+
+
+def _decision(
+    advice: Advice, expert: Expert, memory: EpisodeMemory, spec: DemonstrationSpec, rng: random.Random
+) -> Decision:
+    reply = advice.reply
+    if rng.random() < spec.wrong_subgoals:
+        reply = Advice(SWITCH, rng.choice(expert.intent.subgoals), advice.action).reply
+    return carry_out(parse_reply(reply), memory.turn, memory.subgoal)
+
+
+def _slip(admissible: Sequence[str], target: str, rng: random.Random) -> str:
+    """An action that a clumsy player might have chosen."""
+    draw = rng.random()
+    moves = [a for a in admissible if a.startswith("go to ")]
+    if draw < 0.5 and moves:
+        return rng.choice(moves)
+    if draw < 0.7:
+        return rng.choice(list(admissible))
+    kind, number = rng.choice(RECEPTACLE_KINDS).lower(), rng.randint(1, 3)
+    return f"go to {kind} {number}" if draw < 0.85 else f"take {target} {rng.randint(1, 2)} from {kind} {number}"
+
+
+@lru_cache(maxsize=1)
+def _environment(max_turns: int) -> ALFWorldEnv:
+    return ALFWorldEnv(max_steps=max_turns)

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a model plays held-out tasks, with nothing of the trainer in between: plain transformers.
+
+    python -m recipe.hiper.cold_start.evaluate --model <folder> --games <folder> --episodes 128
+    python -m recipe.hiper.cold_start.evaluate --model <folder> --shop <folder> --episodes 128
+
+The panel is the one that training validates on: every model meets the same tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import torch
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+import agent_system.environments  # noqa: F401  (registers the ids)
+from agent_system.environments.alfworld.games import alfworld_panel
+from agent_system.environments.base import TaskSpec, as_listed, is_admissible
+from agent_system.environments.tasks import HELD_OUT_SEED, TaskPanel, held_out_subset
+from agent_system.environments.webshop.goals import Goals, Split
+from agent_system.environments.webshop.shop import open_shop
+from agent_system.environments.webshop.tasks import shop_panel
+from agent_system.errors import HiPERError
+from agent_system.plan_execute.memory import EpisodeMemory
+from agent_system.plan_execute.prompts import PromptStyle, fit_prompt
+from agent_system.plan_execute.protocol import carry_out, parse_flat, parse_reply
+
+
+@dataclass(frozen=True)
+class PlaySpec:
+    """How the model plays. Lengths in tokens; the defaults are those of the CPU profile on ALFWorld.
+
+    `style` is a compact one. `env_kwargs` are passed to `gymnasium.make` besides the step limit.
+    """
+
+    temperature: float = 0.4
+    max_turns: int = 20
+    history_length: int = 1
+    max_prompt: int = 256
+    max_reply: int = 48
+    seed: int = 0
+    style: PromptStyle = PromptStyle.PLAN_EXECUTE_COMPACT
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def in_shop(spec: PlaySpec, shop: Path) -> PlaySpec:
+    """The same with the CPU profile's values for WebShop."""
+    kwargs = {"data_dir": str(shop), "observation_mode": "compact"}
+    return replace(spec, max_turns=10, history_length=0, max_prompt=512, env_kwargs=kwargs)
+
+
+@dataclass
+class Episode:
+    """One played task, and what is counted in it."""
+
+    kind: str
+    won: bool = False
+    score: float = 0.0
+    turns: int = 0
+    valid: int = 0
+    admissible: int = 0
+    switches: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures over all episodes. `entropy` is the mean over reply tokens at temperature 1, in nats."""
+
+    episodes: list[Episode] = field(repr=False)
+    entropy: float
+
+    @property
+    def success(self) -> float:
+        return sum(e.won for e in self.episodes) / len(self.episodes)
+
+    def __str__(self) -> str:
+        turns = sum(e.turns for e in self.episodes)
+        low, high = wilson_interval(sum(e.won for e in self.episodes), len(self.episodes))
+        lines = [
+            f"success            {self.success:6.1%}  (95% Wilson interval {low:.1%} to {high:.1%}, "
+            f"{len(self.episodes)} tasks)",
+            f"score              {sum(e.score for e in self.episodes) / len(self.episodes):6.3f}",
+            f"valid replies      {sum(e.valid for e in self.episodes) / turns:6.1%}",
+            f"admissible actions {sum(e.admissible for e in self.episodes) / turns:6.1%}",
+            f"switches           {sum(e.switches for e in self.episodes) / turns:6.1%} of turns",
+            f"turns              {turns / len(self.episodes):6.1f}  per episode",
+            f"entropy            {self.entropy:6.3f}  nats per reply token",
+        ]
+        by_kind = defaultdict(list)
+        for episode in self.episodes:
+            by_kind[episode.kind].append(episode.won)
+        lines += [f"  {kind:34s} {sum(won) / len(won):6.1%}  of {len(won)}" for kind, won in sorted(by_kind.items())]
+        return "\n".join(lines)
+
+
+def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """The Wilson score interval of a share (E. B. Wilson, 1927); `z` = 1.96 gives 95%."""
+    share = successes / trials
+    centre = share + z * z / (2 * trials)
+    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def goals_panel(shop: Path, part: str, episodes: int) -> TaskPanel:
+    """The synthetic goals that every model is measured on in a shop; `part` is train, eval or test.
+
+    Raises:
+        ConfigError: there is no such shop or part, or it has fewer goals than asked for.
+    """
+    goals = shop_panel(open_shop(shop.absolute()), Goals.SYNTHETIC, Split.FIXED, part, 0, limit=20_000)
+    return held_out_subset(goals, episodes, HELD_OUT_SEED)
+
+
+def panel(games: Path, split: str, episodes: int) -> TaskPanel:
+    """The games that every model is measured on, with the kinds of tasks in the proportions of the split.
+
+    Raises:
+        ConfigError: the folder has no games, or fewer than asked for.
+    """
+    return held_out_subset(alfworld_panel(games, split), episodes, HELD_OUT_SEED)
+
+
+@torch.inference_mode()
+def play(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    games: TaskPanel,
+    spec: PlaySpec,
+    *,
+    progress: bool,
+) -> Report:
+    """Plays all tasks side by side; the replies of a turn are generated as one batch."""
+    torch.manual_seed(spec.seed)
+    tables = [_Table(task, spec, tokenizer) for task in games.tasks]
+    entropy, tokens = 0.0, 0
+    with tqdm(total=len(tables), desc="held-out tasks", unit="task", disable=not progress) as bar:
+        while running := [t for t in tables if not t.finished]:
+            replies, batch_entropy, batch_tokens = _generate(model, tokenizer, [t.prompt() for t in running], spec)
+            entropy, tokens = entropy + batch_entropy, tokens + batch_tokens
+            for table, reply in zip(running, replies, strict=True):
+                table.play(reply)
+            bar.update(sum(t.finished for t in running))
+    return Report([t.episode for t in tables], entropy / max(1, tokens))
+
+
+class _Table:
+    """One game being played."""
+
+    def __init__(self, task: TaskSpec, spec: PlaySpec, tokenizer: PreTrainedTokenizerFast):
+        self.episode = Episode(task.kind)
+        self._spec, self._tokenizer = spec, tokenizer
+        self._finished = False
+        self._memory = EpisodeMemory(spec.history_length)
+        self._environment = gymnasium.make(
+            task.env_id, max_steps=spec.max_turns, disable_env_checker=True, **spec.env_kwargs
+        )
+        self._observation, self._info = self._environment.reset(seed=task.seed, options=dict(task.options))
+
+    @property
+    def finished(self) -> bool:
+        return self._finished
+
+    def prompt(self) -> str:
+        parts = self._memory.parts(self._observation, self._info["admissible_actions"], self._info["task"])
+        spec = self._spec
+        return fit_prompt(spec.style, parts, lambda text: len(_chat(self._tokenizer, text)), spec.max_prompt).text
+
+    def play(self, text: str) -> None:
+        if self._spec.style.has_subgoal:
+            may_be_short = self._spec.style.has_short_keep and bool(self._memory.subgoal)
+            reply = parse_reply(text, short_keep=may_be_short)
+            decision = carry_out(reply, self._memory.turn, self._memory.subgoal)
+        else:
+            reply, decision = parse_flat(text, require_think=False), None
+        self.episode.turns += 1
+        self.episode.valid += reply.valid
+        action = as_listed(reply.action, self._info["admissible_actions"])
+        self.episode.admissible += is_admissible(action, self._info["admissible_actions"])
+        self.episode.switches += decision is not None and decision.boundary
+        self._memory.record(decision, self._observation, action)
+        self._observation, _, terminated, truncated, self._info = self._environment.step(action)
+        self._finished = terminated or truncated
+        self.episode.won, self.episode.score = self._info["won"], self._info["score"]
+        if self._finished:
+            self._environment.close()
+
+
+def _chat(tokenizer: PreTrainedTokenizerFast, prompt: str) -> list[int]:
+    messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+
+
+def _generate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], spec: PlaySpec
+) -> tuple[list[str], float, int]:
+    """Replies, and the summed entropy of the model's distributions over their tokens, with the number of tokens."""
+    ids = {"input_ids": [_chat(tokenizer, prompt) for prompt in prompts]}
+    encoded = tokenizer.pad(ids, padding_side="left", return_tensors="pt")
+    sampling = {"do_sample": True, "temperature": spec.temperature, "top_k": 0} if spec.temperature > 0 else {}
+    output = model.generate(
+        **encoded,
+        **(sampling or {"do_sample": False}),
+        max_new_tokens=spec.max_reply,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    ids_BL = output.sequences[:, encoded["input_ids"].shape[1] :]
+    written_BL = (ids_BL != model.generation_config.pad_token_id).float()
+    log_probs_BLV = torch.stack(output.logits, dim=1).float().log_softmax(-1)
+    entropy_BL = -(log_probs_BLV.exp() * log_probs_BLV).sum(-1)
+    replies = tokenizer.batch_decode(ids_BL, skip_special_tokens=True)
+    return replies, float((entropy_BL * written_BL).sum()), int(written_BL.sum())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line: plays the panel and prints the report."""
+    parser = argparse.ArgumentParser(
+        prog="python -m recipe.hiper.cold_start.evaluate",
+        description="Play held-out tasks with a model and print its success rate.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    default = PlaySpec()
+    parser.add_argument("--model", type=Path, required=True, help="Hugging Face folder")
+    world = parser.add_mutually_exclusive_group(required=True)
+    world.add_argument("--games", type=Path, help="folder made by ...alfworld.generate")
+    world.add_argument("--shop", type=Path, help="folder made by ...webshop.prepare")
+    parser.add_argument("--split", help="train, valid_seen or valid_unseen; of a shop train, eval or test")
+    parser.add_argument("--episodes", type=int, default=128, help="games in the panel")
+    parser.add_argument("--temperature", type=float, default=default.temperature, help="0 is greedy")
+    parser.add_argument("--max-turns", type=int, help="turns of an episode (default: as the CPU profile)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--flat", action="store_true", help="the model replies with the action alone")
+    form.add_argument("--short-keep", action="store_true", help="the model leaves a kept sub-goal out")
+    parser.add_argument("--seed", type=int, default=default.seed, help="seed of the sampling, not of the panel")
+    given = parser.parse_args(arguments)
+    style = PromptStyle.PLAN_EXECUTE_COMPACT_SHORT if given.short_keep else PromptStyle.PLAN_EXECUTE_COMPACT
+    style = PromptStyle.FLAT_COMPACT if given.flat else style
+    spec = PlaySpec(temperature=given.temperature, seed=given.seed, style=style)
+    try:
+        if given.shop:
+            spec, games = in_shop(spec, given.shop), goals_panel(given.shop, given.split or "eval", given.episodes)
+        else:
+            games = panel(given.games, given.split or "valid_unseen", given.episodes)
+        if given.max_turns is not None:
+            spec = replace(spec, max_turns=given.max_turns)
+    except HiPERError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    model = AutoModelForCausalLM.from_pretrained(given.model, dtype=torch.float32).eval()
+    print(play(model, AutoTokenizer.from_pretrained(given.model), games, spec, progress=True))
+
+
+if __name__ == "__main__":
+    main()

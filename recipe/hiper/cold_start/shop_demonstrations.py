@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Demonstrations in a shop: what careless shoppers reply, as `demonstrations` has it for ALFWorld.
+
+The shoppers know how a purchase is made. They often buy before every option is chosen, open any product instead of the
+one that fits, and read pages that serve nothing: habits that a model takes over together with the skill, and that
+reinforcement learning can do away with. Slips are carried out and not taught. Workers import no torch.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from agent_system.environments.webshop.env import WebShopEnv
+from agent_system.environments.webshop.goals import Goals, Split
+from agent_system.environments.webshop.shop import open_shop
+from agent_system.environments.webshop.shopper import BUY, FIND, Shopper
+from agent_system.plan_execute.advice import Advice
+from agent_system.plan_execute.memory import EpisodeMemory
+from agent_system.plan_execute.prompts import BLANK, PromptStyle, render_prompt
+from agent_system.plan_execute.protocol import SWITCH, carry_out, parse_reply
+from recipe.hiper.cold_start.demonstrations import Demonstration, Example, gather
+
+_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class ShopDemonstrationSpec:
+    """How demonstrations are played.
+
+    Args:
+        episodes: number of episodes, each on a goal that is drawn.
+        max_turns: turns after which an episode is cut.
+        history_length: (observation, action) pairs in a prompt (`env.history_length`).
+        hasty, blind, curious: see `Shopper`.
+        renamed: share of episodes in which option values are exchanged among all values of the shop, in tasks, pages
+            and replies alike. Otherwise a small model guesses the commonest value instead of reading the task.
+        slips: share of turns on which a random admissible action is carried out instead of the shopper's.
+        wrong_subgoals: share of turns after which a wrong sub-goal is in force.
+        style: of prompts and replies, one of the compact ones. The episodes are the same whatever it is.
+        seed: any integer.
+    """
+
+    episodes: int = 6000
+    max_turns: int = 10
+    history_length: int = 0
+    hasty: float = 0.4
+    blind: float = 0.2
+    curious: float = 0.1
+    renamed: float = 0.5
+    slips: float = 0.1
+    wrong_subgoals: float = 0.03
+    style: PromptStyle = PromptStyle.PLAN_EXECUTE_COMPACT
+    seed: int = 0
+
+
+def collect_in_shop(
+    shop: Path, part: str, spec: ShopDemonstrationSpec, *, workers: int, progress: bool
+) -> list[Demonstration]:
+    """Plays `spec.episodes` episodes. The result depends on the shop, the part and the spec only.
+
+    Args:
+        shop: a prepared shop.
+        part: the split whose synthetic goals are played, "train" or "eval".
+        workers: processes; they change the speed only.
+        progress: whether a progress bar is drawn on standard error.
+    """
+    numbers = range(spec.episodes)
+    jobs = [(shop, part, numbers[first : first + _AT_ONCE], spec) for first in range(0, spec.episodes, _AT_ONCE)]
+    return gather(_demonstrate_some, jobs, spec.episodes, workers=workers, progress=progress)
+
+
+def _demonstrate_some(job: tuple[Path, str, range, ShopDemonstrationSpec]) -> list[Demonstration]:
+    shop, part, numbers, spec = job
+    return [_demonstrate(shop, part, number, spec) for number in numbers]
+
+
+def _demonstrate(shop: Path, part: str, number: int, spec: ShopDemonstrationSpec) -> Demonstration:
+    rng = random.Random(f"{spec.seed}/{number}")
+    env = _environment(shop, spec.max_turns)
+    goal = rng.choice(open_shop(shop).ranges(Goals.SYNTHETIC, Split.FIXED)[part])
+    observation, info = env.reset(options={"goal_index": goal})
+    shopper = Shopper(info["task"], rng, hasty=spec.hasty, blind=spec.blind, curious=spec.curious)
+    memory = EpisodeMemory(spec.history_length)
+    rename = _renaming(shop, rng) if rng.random() < spec.renamed else str
+    examples = []
+    ended = False
+    while not ended:
+        admissible = info["admissible_actions"]
+        prompt = render_prompt(spec.style, memory.parts(observation, admissible, info["task"]))
+        advice = shopper.advise(observation, admissible, memory.subgoal)
+        examples.append(Example(rename(prompt), rename(advice.reply_in(spec.style))))
+        choices = [action for action in admissible if not BLANK.search(action)]
+        action = rng.choice(choices) if choices and rng.random() < spec.slips else advice.action
+        reply = advice.reply
+        if rng.random() < spec.wrong_subgoals:
+            reply = Advice(SWITCH, rng.choice((FIND, BUY)), advice.action).reply
+        memory.record(carry_out(parse_reply(reply), memory.turn, memory.subgoal), observation, action)
+        observation, _, terminated, truncated, info = env.step(action)
+        ended = terminated or truncated
+    return Demonstration(tuple(examples), info["won"])
+
+
+@dataclass(frozen=True)
+class ShopNames:
+    """Names and values of the options of a shop, each sorted; of the values those that hold letters."""
+
+    groups: tuple[str, ...]
+    values: tuple[str, ...]
+
+
+@lru_cache(maxsize=1)
+def shop_names(shop: Path) -> ShopNames:
+    """The names of a prepared shop."""
+    catalogue = open_shop(shop)
+    groups, values = set(), set()
+    for number in range(len(catalogue)):
+        product = catalogue.product(number)
+        groups.update(product.options)
+        values.update(value for group in product.options.values() for value in group if re.search("[a-z]", value))
+    return ShopNames(tuple(sorted(groups)), tuple(sorted(values)))
+
+
+def _renaming(shop: Path, rng: random.Random) -> Callable[[str], str]:
+    """Exchanges values at random, the same way in every text."""
+    names = shop_names(shop)
+    values = dict(zip(names.values, rng.sample(names.values, len(names.values)), strict=True))
+    pattern = _values_pattern(shop)
+
+    return lambda text: pattern.sub(lambda match: values[match[0]], text) if values else text
+
+
+@lru_cache(maxsize=1)
+def _values_pattern(shop: Path) -> re.Pattern[str]:
+    longest_first = sorted(shop_names(shop).values, key=len, reverse=True)
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
+
+
+@lru_cache(maxsize=1)
+def _environment(shop: Path, max_turns: int) -> WebShopEnv:
+    return WebShopEnv(shop, max_steps=max_turns, observation_mode="compact")

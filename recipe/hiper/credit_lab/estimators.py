@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every estimator on the same recorded episodes. For the credit lab.
+
+All but one go through `estimators.registry`, as in training. `gae` is verl's own, over tokens, of which the files have
+no values; at lambda 1 its advantage at the first token of a reply can be told from the file:
+
+    A(t) = R + p_t - V_hi(t),   R the environment's return of the *whole* episode, p_t the penalties of this turn
+
+verl gives every reply of an episode the whole return, so R also holds what was earned before turn t, and the penalties
+of later turns are in none. verl's lambda and gamma count in tokens, so only the row for 1 and 1 can be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from agent_system.errors import ConfigError
+from recipe.hiper.credit_lab.episodes import Episodes
+from recipe.hiper.estimators.hae import HAEConfig
+from recipe.hiper.estimators.registry import ESTIMATORS, WITH_CRITIC, EstimatorConfig, estimate
+from recipe.hiper.estimators.rloo import rloo_advantages
+from recipe.hiper.estimators.shaping import ShapingConfig
+from recipe.hiper.estimators.values import Head
+
+
+class Decision(IntEnum):
+    """What a turn decides, as indices into the last dimension of `[episodes, turns, 3]`."""
+
+    SWITCH = 0
+    SUBGOAL = 1
+    ACTION = 2
+
+    @property
+    def text(self) -> str:
+        """The field's word."""
+        return ("switch", "sub-goal", "action")[self]
+
+
+@dataclass(frozen=True)
+class LabConfig:
+    """What is compared.
+
+    Attributes:
+        estimators: names of `recipe.hiper.estimators.registry.ESTIMATORS`, in the order of the table.
+        gamma: discount per turn, of the return-to-go and of the estimators that have one.
+        lam, lam_seg: lambdas of `hae`, over the turns of a segment and over segments.
+        turn_lams: lambdas of `turn_gae`, a row each.
+
+    Raises:
+        ConfigError: a value is out of range; the message names the option.
+    """
+
+    estimators: tuple[str, ...] = ESTIMATORS
+    gamma: float = 1.0
+    lam: float = 1.0
+    lam_seg: float = 0.95
+    turn_lams: tuple[float, ...] = (0.0, 0.95, 1.0)
+
+    def __post_init__(self) -> None:
+        numbers = [("--gamma", self.gamma), ("--lam", self.lam), ("--lam-seg", self.lam_seg)]
+        for option, value in (*numbers, *(("--turn-lam", lam) for lam in self.turn_lams)):
+            if not 0.0 <= value <= 1.0:  # NaN too
+                raise ConfigError(f"{option} {value:g} is not in [0, 1]; for example {option} 0.95")
+        for name in self.estimators:
+            if name not in ESTIMATORS:
+                raise ConfigError(f"--estimators {name} is not one of {', '.join(ESTIMATORS)}")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One row of the table.
+
+    Attributes:
+        label, family: how it is called, and the estimator it is a variant of.
+        advantages: `[episodes, turns, 3]` by `Decision`, before whitening.
+        baseline: what each advantage was taken against, the same shape. Where the whole return of an episode is
+            compared, what it had earned before the turn is a part of it: that was settled before the decision.
+        in_reward_units: False for advantages in standard deviations of a group.
+    """
+
+    label: str
+    family: str
+    advantages: Tensor
+    baseline: Tensor
+    in_reward_units: bool = True
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An estimator that the files do not allow, and why."""
+
+    family: str
+    reason: str
+
+
+def decision_masks(episodes: Episodes) -> Tensor:
+    """Turns that carry each decision, bool `[episodes, turns, 3]`.
+
+    On turn 0 there is nothing to keep or to switch from. A flat agent decides on actions only.
+    """
+    valid = episodes.turns.valid
+    later = valid.clone()
+    later[:, 0] = False
+    plans = torch.tensor(episodes.is_hierarchical)
+    return torch.stack([later & plans, episodes.turns.opens & plans, valid], dim=-1)
+
+
+def run_estimators(episodes: Episodes, config: LabConfig) -> tuple[list[Compared], list[LeftOut]]:
+    """All estimators that the files allow, and the others.
+
+    Raises:
+        ConfigError: the files allow none of them.
+    """
+    compared: list[Compared] = []
+    left_out: list[LeftOut] = []
+    for family in config.estimators:
+        reason = _obstacle(family, episodes, config)
+        if reason:
+            left_out.append(LeftOut(family, reason))
+        else:
+            compared.extend(_variants(family, episodes, config))
+    if "hae" in config.estimators and episodes.without_probability and any(c.family == "hae" for c in compared):
+        compared = [row for row in compared if row.label != "hae (termination)"]
+        left_out.append(LeftOut("hae (termination)", episodes.without_probability))
+    if not compared:
+        reasons = "\n".join(f"  {names}: {reason}" for names, reason in by_reason(left_out))
+        raise ConfigError(f"None of the estimators can be run on these episodes.\n{reasons}")
+    return compared, left_out
+
+
+def by_reason(left_out: list[LeftOut]) -> list[tuple[str, str]]:
+    """Names and reason, one entry for each reason."""
+    names: dict[str, list[str]] = {}
+    for found in left_out:
+        names.setdefault(found.reason, []).append(found.family)
+    return [(", ".join(families), reason) for reason, families in names.items()]
+
+
+def mean_of_others(episodes: Episodes, returns_E: Tensor) -> Tensor:
+    """Mean of the other episodes of the group; of all other episodes where a group is of one. `[episodes]`.
+
+    No decision of an episode has a part in it, so it is a baseline that moves no expectation. One episode alone: 0.
+    """
+    everyone = torch.zeros_like(episodes.turns.group)
+    of_group, of_all = (returns_E - rloo_advantages(returns_E, group) for group in (episodes.turns.group, everyone))
+    alone = torch.bincount(episodes.turns.group)[episodes.turns.group] == 1
+    if len(returns_E) == 1:
+        return torch.zeros_like(returns_E)
+    return torch.where(alone, of_all, of_group)
+
+
+def _obstacle(family: str, episodes: Episodes, config: LabConfig) -> str:
+    """Why an estimator cannot be run; "" if it can."""
+    if family in WITH_CRITIC:
+        if family == "hae" and not episodes.is_hierarchical:
+            return "the agent is flat: there are no switch and sub-goal decisions"
+        if episodes.without_values:
+            return episodes.without_values
+        if family == "gae" and config.gamma < 1.0:
+            return "it discounts by the token, and episode files do not say how many there were. --gamma 1 has it"
+        if family == "hae" and episodes.has_one_head:
+            return (
+                "the values come from a critic with one head (high and term are equal everywhere), which never learned "
+                "what a state is worth under a sub-goal. Record with algorithm.adv_estimator=hae"
+            )
+    elif max(episodes.group_sizes) == 1:
+        return "every group is of one episode, and there is nothing to compare it with. Record with env.rollout.n=8"
+    return ""
+
+
+def _variants(family: str, episodes: Episodes, config: LabConfig) -> Iterator[Compared]:
+    hae = HAEConfig(gamma=config.gamma, lam_turn=config.lam, lam_seg=config.lam_seg)
+    base = EstimatorConfig(family, hae, ShapingConfig())
+    if family == "hae":
+        values = episodes.turns.values
+        own = torch.stack([values[..., head] for head in (Head.TERM, Head.HIGH, Head.LOW)], dim=-1)
+        yield _run("hae (segment return)", episodes, base, own)
+        past = replace(hae, lam_boundary=config.lam_seg)
+        yield _run(f"hae (past segments, lambda {config.lam_seg:g})", episodes, replace(base, hae=past), own)
+        # q V_hi + (1 - q) V_lo(o_{t-1}) less its mean under the policy, so that is the baseline.
+        beta = episodes.turns.switch_probability
+        own = own.clone()
+        own[..., 0] = beta * values[..., Head.HIGH] + (1.0 - beta) * values[..., Head.TERM]
+        yield _run("hae (termination)", episodes, replace(base, hae=replace(hae, switch_advantage="termination")), own)
+    elif family == "turn_gae":
+        for lam in dict.fromkeys(config.turn_lams):
+            settings = replace(base, hae=replace(hae, lam_turn=lam))
+            yield _run(f"turn_gae, lambda {lam:g}", episodes, settings, _high(episodes))
+    elif family == "gae":
+        yield _verls_gae(episodes)
+    else:
+        others = mean_of_others(episodes, episodes.turns.rewards.sum(dim=1))
+        own = (others[:, None] - _earned_before(episodes.turns.rewards))[..., None].expand(-1, -1, len(Decision))
+        yield _run(family, episodes, base, own, in_reward_units=family == "rloo")
+        if family != "rloo":
+            yield _run(f"{family}, no std", episodes, replace(base, divide_by_std=False), own)
+
+
+def _run(
+    label: str, episodes: Episodes, config: EstimatorConfig, baseline: Tensor, in_reward_units: bool = True
+) -> Compared:
+    found = estimate(episodes.turns, config)
+    advantages = torch.stack([found.switch, found.subgoal, found.action], dim=-1)
+    return Compared(label, config.name, advantages, baseline, in_reward_units)
+
+
+def _high(episodes: Episodes) -> Tensor:
+    return episodes.turns.values[..., Head.HIGH, None].expand(*episodes.turns.valid.shape, len(Decision))
+
+
+def _verls_gae(episodes: Episodes) -> Compared:
+    penalties = episodes.turns.rewards - episodes.environment_rewards
+    returns = episodes.environment_rewards.sum(dim=1, keepdim=True) + penalties
+    baseline = _high(episodes)
+    earned = _earned_before(episodes.environment_rewards)[..., None]
+    return Compared("gae (verl), lambda 1", "gae", returns[..., None] - baseline, baseline - earned)
+
+
+def _earned_before(rewards: Tensor) -> Tensor:
+    """Sum of the rewards of the turns before each, `[episodes, turns]`."""
+    return rewards.cumsum(dim=1) - rewards

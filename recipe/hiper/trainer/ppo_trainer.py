@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HiPER's trainer: verl's synchronous V1 trainer with the advantage, the critic and the loss mask replaced.
+
+Every method here overrides one of verl's and is called where verl calls it. Rows (turns) live in TransferQueue; what
+this file moves between them and the pure functions of `hae`, `shaping` and `credit` is the whole of its work.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import ray
+import torch
+from omegaconf import DictConfig, open_dict
+from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.device import get_device_name
+from verl.workers.utils.padding import response_from_nested, response_to_nested
+
+from agent_system.errors import HiPERError
+from recipe.hiper.configuration.settings import HiPERSettings
+from recipe.hiper.estimators.registry import WITH_CRITIC
+from recipe.hiper.estimators.values import read_slots
+from recipe.hiper.run_dir.recorder import RunRecorder
+from recipe.hiper.trainer.critic import (
+    CPUMultiHeadCriticWorker,
+    MultiHeadCriticWorker,
+    head_fields,
+    hierarchical_value_loss,
+)
+from recipe.hiper.trainer.episode_records import episode_records
+from recipe.hiper.trainer.metrics import batch_metrics, credit_metrics, entropy_metrics, validation_metrics
+from recipe.hiper.trainer.replay_guard import Heartbeat, WatchedReplayBuffer
+from recipe.hiper.trainer.token_credit import TurnCredit, turn_credit
+from recipe.hiper.trainer.transfer import Batch, fetch, read_turns, stacked, store, tensors_only
+from recipe.hiper.trainer.turn_batch import BatchTurns
+from verl_plugins.cpu.trainer import cpu_role_workers
+
+TOKEN_CRITIC_METRICS = ("critic/values/", "critic/returns/", "critic/vf_explained_var", "critic/advantages/")
+"""verl's statistics of one scalar value per token. Positions with and without a target are mixed in them."""
+
+
+class NoSignalLeft(HiPERError):
+    """The group filter found too few tasks to learn from."""
+
+
+class HiPERTrainer(PPOTrainerSync):
+    """Trains one model on whole episodes, with the advantages of `algorithm.adv_estimator`.
+
+    `gae` is verl's own and is left to it, but for the penalties of single turns.
+
+    Args:
+        config: verl's configuration, without HiPER's own keys (`settings.verl_config`).
+        settings: HiPER's own keys.
+        recorder: writes what the run leaves on disk.
+    """
+
+    def __init__(self, config: DictConfig, settings: HiPERSettings, recorder: RunRecorder):
+        self.settings = settings
+        self.recorder = recorder
+        name = settings.estimator.name
+        self._is_verls_own = name == "gae"
+        self._has_turn_values = name in WITH_CRITIC and not self._is_verls_own
+        self._turns: BatchTurns | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._refilled = 0
+        self._validation: dict[str, float] = {}
+        super().__init__(config)
+
+    # ------------------------------------------------------------------ set-up
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        on_cpu = get_device_name() == "cpu"
+        if on_cpu:
+            self.role_worker_mapping = cpu_role_workers(self.role_worker_mapping)
+        critic = CPUMultiHeadCriticWorker if on_cpu else MultiHeadCriticWorker
+        self.role_worker_mapping[Role.Critic] = ray.remote(critic)
+
+    def _build_replay_buffer(self) -> WatchedReplayBuffer:
+        replay_buffer = super()._build_replay_buffer()
+        replay_buffer.poll_interval = self.settings.poll_interval
+        rollout = self.config.actor_rollout_ref.rollout
+        return WatchedReplayBuffer(
+            replay_buffer,
+            group_size={"train": rollout.n, "val": rollout.val_kwargs.n},
+            observer=self._on_episodes,
+            first_failure=self.recorder.first_failure,
+            while_waiting=lambda: self._heartbeat and self._heartbeat.check(),
+        )
+
+    def _setup(self) -> None:
+        self.recorder.stage("starting the policy, the critic and vLLM")
+        super()._setup()
+        if self._has_turn_values:
+            self.critic_wg.set_loss_fn(
+                partial(
+                    hierarchical_value_loss,
+                    config=omega_conf_to_dataclass(self.config.critic),
+                    num_heads=self.settings.num_heads,
+                    coefficients=self.settings.value_coefficients,
+                )
+            )
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        self.recorder.resumed_from(self.global_steps)
+
+    @property
+    def logger(self):
+        """verl's Tracking. `fit` creates it; our recorder is one more backend of it."""
+        return self._tracking
+
+    @logger.setter
+    def logger(self, tracking) -> None:
+        tracking.logger["recorder"] = self.recorder
+        self._tracking = tracking
+
+    def fit(self, agent_loop_manager) -> None:
+        """verl's training loop."""
+        self._heartbeat = Heartbeat(agent_loop_manager.agent_loop_workers)
+        super().fit(agent_loop_manager)
+
+    # ------------------------------------------------------------------ rollout
+
+    def on_validate_begin(self) -> None:
+        self.recorder.stage(f"evaluating on {len(self.val_dataset)} held-out tasks")
+
+    def on_step_begin(self) -> None:
+        self._refilled = 0
+        self.recorder.stage(f"step {self.global_steps}/{self.total_training_steps}")
+
+    def _add_prompts_to_generate(self, num_prompts: int) -> int:
+        """Play more tasks in place of those that the group filter took out (`algorithm.filter_groups`).
+
+        Raises:
+            NoSignalLeft: as many batches as are allowed were taken out in this step. verl itself would go on for ever.
+        """
+        self._refilled += num_prompts
+        tasks, limit = self.config.data.train_batch_size, self.config.algorithm.filter_groups.max_num_gen_batches
+        if self._refilled > tasks * limit:
+            raise NoSignalLeft(
+                f"step {self.global_steps}: {limit} more batches of {tasks} tasks were asked for, and there are still "
+                f"not {tasks} whose episodes end differently; the others are always won or always lost. "
+                f"algorithm.filter_groups.max_num_gen_batches={2 * limit} to look longer, "
+                f"env.rollout.n={2 * self.config.env.rollout.n} for more episodes of each task, or "
+                "algorithm.filter_groups.enable=False"
+            )
+        return super()._add_prompts_to_generate(num_prompts)
+
+    def _on_episodes(self, batch: Batch, partition_id: str) -> None:
+        """Called with every complete set of episodes, before verl touches it."""
+        if partition_id == "val":
+            turns = read_turns(batch)
+            self._validation = validation_metrics(turns)
+            self._record_episodes("val", turns, credit=None)
+
+    def _record_episodes(self, split: str, turns: BatchTurns, credit: TurnCredit | None) -> None:
+        self.recorder.write_episodes(split, self.global_steps, episode_records(self.global_steps, turns, credit))
+
+    def _val_metrics_update(self, *args, **kwargs) -> dict[str, float]:
+        return super()._val_metrics_update(*args, **kwargs) | self._validation
+
+    # ------------------------------------------------------------------ values and advantages
+
+    def _get_required_batch_multiple(self, dp_size: int) -> int:
+        """Rows are padded to a multiple of this. See `HiPERSettings.updates_per_step`."""
+        if self.settings.updates_per_step is None:
+            return super()._get_required_batch_multiple(dp_size)
+        return dp_size * self.settings.updates_per_step * self.config.actor_rollout_ref.rollout.n
+
+    def _compute_old_log_prob(self, batch: Batch, metrics: dict) -> Batch:
+        return super()._compute_old_log_prob(tensors_only(batch), metrics)
+
+    def _compute_ref_log_prob(self, batch: Batch, metrics: dict) -> Batch:
+        return super()._compute_ref_log_prob(tensors_only(batch), metrics)
+
+    def _compute_values(self, batch: Batch, metrics: dict) -> Batch:
+        batch = tensors_only(batch)
+        # With LoRA, verl asks for the reference policy by this mark and leaves it there; the critic would obey it too.
+        batch.extra_info.pop("no_lora_adapter", None)
+        if self._is_verls_own:
+            return super()._compute_values(batch, metrics)
+        batch.extra_info.update(
+            {"compute_loss": False, "temperature": self.config.actor_rollout_ref.rollout.temperature}
+        )
+        ray.get(self.critic_wg.infer_batch(batch).futures)
+        names = head_fields(self.settings.num_heads)
+        data = fetch(batch, *names, "response_mask")
+        values_RL = [
+            response_from_nested(data[name], data["response_mask"]).to_padded_tensor(0.0).float() for name in names
+        ]
+        self._turns = read_turns(batch)
+        values = read_slots(values_RL, self._turns.value_low)
+        return store(batch, old_values=values, value_low=self._turns.value_low)
+
+    def _compute_advantage(self, batch: Batch, metrics: dict) -> Batch:
+        if self._is_verls_own:
+            return self._compute_verls_advantage(batch, metrics)
+        turns = self._turns if self._has_turn_values else read_turns(batch)
+        fields = ["old_log_probs", "response_mask", *(["old_values"] if self._has_turn_values else [])]
+        # verl computes no entropy where it takes the log-probabilities over from vLLM
+        has_entropy = not (self.config.algorithm.get("rollout_correction") or {}).get("bypass_mode")
+        data = fetch(batch, *fields, *(["entropy"] if has_entropy else []))
+        response_mask = data["response_mask"]
+        log_probs = data["old_log_probs"].to_padded_tensor(0.0).float()
+        values = stacked(data["old_values"]).float() if self._has_turn_values else None
+        is_response = response_mask.to_padded_tensor(0)
+        credit = turn_credit(turns, values, log_probs, self.settings, is_response)
+        metrics.update(batch_metrics(turns))
+        metrics.update(credit_metrics(turns, credit))
+        if has_entropy:
+            metrics.update(entropy_metrics(turns, data["entropy"].to_padded_tensor(0.0).float()))
+        self._record_episodes("train", turns, credit)
+        return store(
+            batch,
+            advantages=response_to_nested(credit.token_advantages, response_mask),
+            credit_mask=response_to_nested(credit.token_mask.to(torch.int64), response_mask),
+            value_targets=credit.value_targets,
+            value_mask=credit.value_mask,
+            # verl's own statistics want one value and one return per token; they are dropped again below.
+            values=response_to_nested(torch.zeros_like(credit.token_advantages), response_mask),
+            returns=response_to_nested(torch.zeros_like(credit.token_advantages), response_mask),
+        )
+
+    def _compute_verls_advantage(self, batch: Batch, metrics: dict) -> Batch:
+        """verl's own estimator; only the penalties of single turns are added to the rewards before it."""
+        turns = read_turns(batch)
+        metrics.update(batch_metrics(turns))
+        shaping = self.settings.estimator.shaping
+        penalties = shaping.inadmissible_penalty * turns.inadmissible - (
+            shaping.invalid_action_penalty_coef * turns.malformed
+        )
+        if penalties.any():
+            scores = list(fetch(batch, "rm_scores")["rm_scores"].unbind())
+            for row, (score, penalty) in enumerate(zip(scores, penalties.tolist(), strict=True)):
+                if penalty:
+                    scores[row] = score.clone()
+                    scores[row][-1] += penalty
+            batch = store(batch, rm_scores=torch.nested.as_nested_tensor(scores, layout=torch.jagged))
+        self._record_episodes("train", turns, credit=None)
+        return super()._compute_advantage(batch, metrics)
+
+    # ------------------------------------------------------------------ updates
+
+    def _update_critic(self, batch: Batch, metrics: dict) -> Batch:
+        return self._in_equal_mini_batches(self.config.critic, super()._update_critic, batch, metrics)
+
+    def _update_actor(self, batch: Batch, metrics: dict) -> Batch:
+        if not self._is_verls_own:
+            # The loss averages over `response_mask`, its normaliser counts `loss_mask`: both must be the credit mask.
+            mask = fetch(batch, "credit_mask")["credit_mask"]
+            batch = store(batch, response_mask=mask, loss_mask=mask.clone())
+        return self._in_equal_mini_batches(self.config.actor_rollout_ref.actor, super()._update_actor, batch, metrics)
+
+    def _in_equal_mini_batches(self, section: DictConfig, update, batch: Batch, metrics: dict) -> Batch:
+        """Run verl's update with the mini-batch size that makes `updates_per_step` of them.
+
+        verl multiplies the configured size by `rollout.n` and reads it in two places, so it is set in the
+        configuration for the length of the call.
+        """
+        batch = tensors_only(batch)
+        if self.settings.updates_per_step is None:
+            return update(batch, metrics)
+        before = section.ppo_mini_batch_size
+        with open_dict(section):
+            group = self.config.actor_rollout_ref.rollout.n
+            section.ppo_mini_batch_size = len(batch) // (self.settings.updates_per_step * group)
+        try:
+            return update(batch, metrics)
+        finally:
+            section.ppo_mini_batch_size = before
+
+    # ------------------------------------------------------------------ what is logged
+
+    def _compute_metrics(self, batch: Batch, metrics, timing_raw, global_steps, epoch) -> None:
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+        if not self._is_verls_own:
+            for name in [name for name in metrics if name.startswith(TOKEN_CRITIC_METRICS)]:
+                metrics.pop(name)
+
+    def _save_checkpoint(self) -> None:
+        self.recorder.stage(f"saving step {self.global_steps}")
+        self.recorder.require_disk_space(self.config.trainer.default_local_dir)
+        super()._save_checkpoint()
