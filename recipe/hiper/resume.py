@@ -158,7 +158,9 @@ def _mixed(config: DictConfig, chosen: Path) -> Iterator[str]:
 def saved_steps(checkpoints: Path) -> list[int]:
     """Steps of the checkpoints that are really in the folder, in order."""
     return sorted(
-        int(path.name.removeprefix("global_step_")) for path in checkpoints.glob("global_step_*") if _is_checkpoint(path)
+        int(path.name.removeprefix("global_step_"))
+        for path in checkpoints.glob("global_step_*")
+        if _is_checkpoint(path)
     )
 
 

@@ -22,6 +22,7 @@ from verl.utils.device import get_device_name
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
 from agent_system.errors import HiPERError
+from agent_system.rollout.seeds import derived_seed
 from recipe.hiper.advantage import BatchTurns, turn_credit
 from recipe.hiper.credit import read_slots, stacked
 from recipe.hiper.critic import (
@@ -33,7 +34,7 @@ from recipe.hiper.critic import (
 from recipe.hiper.estimate import WITH_CRITIC
 from recipe.hiper.metrics import batch_metrics, credit_metrics, entropy_metrics, validation_metrics
 from recipe.hiper.recorder import RunRecorder
-from recipe.hiper.rollout_watch import Heartbeat, WatchedReplayBuffer
+from recipe.hiper.rollout_watch import Heartbeat, SubmissionOrder, WatchedReplayBuffer
 from recipe.hiper.settings import HiPERSettings
 from verl_plugins.cpu.trainer import cpu_role_workers
 
@@ -82,6 +83,7 @@ class HiPERTrainer(PPOTrainerSync):
         self._has_turn_values = name in WITH_CRITIC and not self._is_verls_own
         self._turns: BatchTurns | None = None
         self._heartbeat: Heartbeat | None = None
+        self._order: SubmissionOrder | None = None
         self._refilled = 0
         self._validation: dict[str, float] = {}
         super().__init__(config)
@@ -102,6 +104,7 @@ class HiPERTrainer(PPOTrainerSync):
         rollout = self.config.actor_rollout_ref.rollout
         return WatchedReplayBuffer(
             replay_buffer,
+            sort=lambda batch: self._order.sort(batch),
             group_size={"train": rollout.n, "val": rollout.val_kwargs.n},
             observer=self._on_episodes,
             first_failure=self.recorder.first_failure,
@@ -138,7 +141,8 @@ class HiPERTrainer(PPOTrainerSync):
     def fit(self, agent_loop_manager) -> None:
         """verl's training loop."""
         self._heartbeat = Heartbeat(agent_loop_manager.agent_loop_workers)
-        super().fit(agent_loop_manager)
+        self._order = SubmissionOrder(agent_loop_manager)
+        super().fit(self._order)
 
     # ------------------------------------------------------------------ rollout
 
@@ -232,7 +236,8 @@ class HiPERTrainer(PPOTrainerSync):
         log_probs = data["old_log_probs"].to_padded_tensor(0.0).float()
         values = stacked(data["old_values"]).float() if self._has_turn_values else None
         is_response = response_mask.to_padded_tensor(0)
-        credit = turn_credit(turns, values, log_probs, self.settings, is_response)
+        signs = torch.Generator().manual_seed(derived_seed(self.config.env.seed, "signs", self.global_steps))
+        credit = turn_credit(turns, values, log_probs, self.settings, is_response, signs)
         metrics.update(batch_metrics(turns))
         metrics.update(credit_metrics(turns, credit))
         if has_entropy:
