@@ -26,6 +26,7 @@ from agent_system.rollout.environment_registry import agent_kind
 from agent_system.rollout.failures import FailureLog
 from agent_system.rollout.lockstep import FreeRunning, Lockstep
 from agent_system.rollout.records import TurnRecord
+from agent_system.rollout.seeds import derived_seed
 from agent_system.rollout.tokens import PromptEncoder, reply_pieces
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class EpisodeSettings:
         fault_retries: how often an episode is played again on the same task after its environment broke.
         pool: name under which the environment workers are found.
         failure_log: file that takes the episodes that could not be played.
+        seed: the run's seed (`env.seed`), from which every request to the rollout engine derives a seed of its own.
+            None (`env.seeded_sampling=false`): requests draw from the engine's generator in the order of their arrival.
         bootstrap_row: add a row for the state after a truncated episode, for the critic to value.
         lockstep: play all episodes turn by turn together, as the peers do. For comparison only: finished episodes go
             on costing generations until the slowest one ends.
@@ -57,6 +60,7 @@ class EpisodeSettings:
     fault_retries: int
     pool: str
     failure_log: str
+    seed: int | None
     bootstrap_row: bool
     lockstep: bool
 
@@ -74,6 +78,7 @@ class EpisodeSettings:
             fault_retries=env.fault_retries,
             pool=env.pool_name,
             failure_log=env.failure_log,
+            seed=env.seed if env.seeded_sampling else None,
             bootstrap_row=config.algorithm.adv_estimator in ("hae", "turn_gae")
             and config.algorithm.hae.bootstrap_truncated,
             lockstep=env.lockstep,
@@ -113,19 +118,23 @@ class EpisodeAgentLoop(AgentLoopBase):
             PromptOverBudget: a prompt cannot be made short enough.
         """
         task = TaskSpec(**kwargs["task"])
+        seed = None
+        if self.settings.seed is not None:
+            sample = (kwargs["split"], kwargs["global_steps"], kwargs["index"], kwargs["session_id"])
+            seed = derived_seed(self.settings.seed, *map(str, sample))
         try:
-            return await self._play_with_retries(task, kwargs["split"], sampling_params)
+            return await self._play_with_retries(task, kwargs["split"], sampling_params, seed)
         except Exception as error:
             FailureLog(self.settings.failure_log).record(task.task_id, error)
             raise
 
     async def _play_with_retries(
-        self, task: TaskSpec, split: str, sampling_params: dict[str, Any]
+        self, task: TaskSpec, split: str, sampling_params: dict[str, Any], seed: int | None
     ) -> list[AgentLoopOutput]:
         for attempt in range(self.settings.fault_retries + 1):
             try:
                 async with self._lockstep.episode(enabled=self.settings.lockstep) as wave:
-                    return await self._play(task, split, sampling_params, wave)
+                    return await self._play(task, split, sampling_params, wave, seed)
             except EnvironmentFault as fault:
                 logger.warning("task %s, attempt %d: the environment broke: %s", task.task_id, attempt + 1, fault)
                 last = fault
@@ -135,7 +144,7 @@ class EpisodeAgentLoop(AgentLoopBase):
         ) from last
 
     async def _play(
-        self, task: TaskSpec, split: str, sampling_params: dict[str, Any], wave: FreeRunning
+        self, task: TaskSpec, split: str, sampling_params: dict[str, Any], wave: FreeRunning, seed: int | None
     ) -> list[AgentLoopOutput]:
         settings = self.settings
         memory = EpisodeMemory(settings.history_length)
@@ -146,7 +155,10 @@ class EpisodeAgentLoop(AgentLoopBase):
             observation, info = session.observation, session.info
             while True:
                 fitted, prompt_ids = self._prompt(memory, observation, info)
-                generated, seconds = await self._generate(prompt_ids, sampling_params)
+                turn_params = (
+                    sampling_params if seed is None else sampling_params | {"seed": derived_seed(seed, memory.turn)}
+                )
+                generated, seconds = await self._generate(prompt_ids, turn_params)
                 pieces = reply_pieces(self.tokenizer, generated.token_ids)
                 text = "".join(pieces)
                 reply, decision = self._read(text, memory)
@@ -193,7 +205,7 @@ class EpisodeAgentLoop(AgentLoopBase):
                 rows.append(self._bootstrap_row(memory, observation, info, rows[-1], turn))
         finally:
             await session.close()
-        after_end = await wave.finish(lambda: self._generate(prompt_ids, sampling_params))
+        after_end = await wave.finish(lambda: self._generate(prompt_ids, turn_params))
         return _with_return(rows, turns, after_end)
 
     def _prompt(self, memory: EpisodeMemory, observation: str, info: dict) -> tuple[FittedPrompt, list[int]]:

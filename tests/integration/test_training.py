@@ -118,6 +118,22 @@ def test_every_step_is_sound(run):
     assert run.metrics[2]["critic/value_low/mean"] != 0
 
 
+@pytest.mark.nightly
+def test_the_same_command_gives_the_same_run(run, workplace):
+    again = train(workplace, "again", "trainer.total_training_steps=2", "trainer.save_freq=-1", "trainer.test_freq=3")
+
+    def reproducible(metrics: dict) -> dict:
+        parts_of_machine = ("timing", "perf/", "actor/perf/", "critic/perf/")
+        return {name: value for name, value in metrics.items() if not name.startswith(parts_of_machine)}
+
+    assert reproducible(again.metrics[1]) == reproducible(run.metrics[1])
+
+    def replies(run: Run) -> list:
+        return [[turn["reply"] for turn in episode["trajectory"]] for episode in run.episodes("train", 1)]
+
+    assert replies(again) == replies(run)
+
+
 def test_finished_episodes_cost_no_generation(run):
     """Defect 7 of the released code: finished episodes were generated for until the slowest one ended."""
     shares = [run.metrics[step]["rollout/generations_after_end_share"] for step in (1, 2, 3)]

@@ -129,8 +129,9 @@ def test_random_signs_change_signs_of_whole_decisions_and_nothing_else():
     plain = credit_of(HALVES).token_advantages
     signs = set()
     for seed in range(20):
-        torch.manual_seed(seed)
-        credit = turn_credit(batch_turns(ROWS), VALUES, LOG_PROBS, settings)
+        generators = [torch.Generator().manual_seed(seed) for _ in range(2)]
+        credit, again = (turn_credit(batch_turns(ROWS), VALUES, LOG_PROBS, settings, signs=g) for g in generators)
+        assert torch.equal(credit.token_advantages, again.token_advantages), "the seed decides"
         assert torch.equal(credit.token_advantages.abs(), plain.abs())
         assert torch.equal(credit.estimate.action, credit_of(HALVES).estimate.action)
         signs |= {tuple(row.tolist()) for row in torch.sign(credit.token_advantages / plain)[:, [0, 2, 4]]}

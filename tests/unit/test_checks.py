@@ -17,6 +17,16 @@ from recipe.hiper.tasks.preparation import game_spec, prepare_games, prepare_mod
 
 # What was typed, what the message says, and the overrides in it that mend the matter (they replace what was typed).
 CASES = {
+    "seeded requests and prompts in parts": (
+        ["actor_rollout_ref.rollout.enable_chunked_prefill=true"],
+        "vLLM fails at the first prompt that it cuts",
+        ["actor_rollout_ref.rollout.enable_chunked_prefill=false"],
+    ),
+    "a prompt that is never scheduled": (
+        ["actor_rollout_ref.rollout.max_num_batched_tokens=200"],
+        "less than a prompt and its reply may need (304 tokens)",
+        ["actor_rollout_ref.rollout.max_num_batched_tokens=304"],
+    ),
     "unknown estimator": (["algorithm.adv_estimator=a2c"], "not one of hae", ["algorithm.adv_estimator=hae"]),
     "critic off": (["critic.enable=False"], "estimates advantages from values", ["critic.enable=null"]),
     "no heads": (

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from transfer_queue import KVBatchMeta
 
-from recipe.hiper.trainer.replay_guard import EpisodesLost, WatchedReplayBuffer
+from recipe.hiper.trainer.replay_guard import EpisodesLost, SubmissionOrder, WatchedReplayBuffer
 
 
 class Buffer:
@@ -29,6 +31,7 @@ def watched(keys: list[str]) -> tuple[WatchedReplayBuffer, list]:
     seen: list = []
     watch = WatchedReplayBuffer(
         Buffer(keys),
+        sort=lambda batch: None,
         group_size={"train": 2, "val": 1},
         observer=lambda batch, partition: seen.append((batch.keys, partition)),
         first_failure=lambda: "The first: task x: it broke",
@@ -58,9 +61,36 @@ def test_what_is_to_be_done_while_waiting_is_done_at_every_look():
     def die():
         raise EpisodesLost("process 1 of 4 died")
 
-    watch = WatchedReplayBuffer(Buffer([]), {"train": 1}, lambda *_: None, lambda: "", while_waiting=die)
+    ignore = lambda *_: None  # noqa: E731
+    watch = WatchedReplayBuffer(Buffer([]), ignore, {"train": 1}, ignore, lambda: "", while_waiting=die)
     with pytest.raises(EpisodesLost, match="process 1 of 4 died"):
         watch.sample(global_steps=1, partition_id="train", batch_size=1)
     calm, _ = watched(["a_0_0", "a_1_0"])
     calm.sample(global_steps=1, partition_id="train", batch_size=1)
     assert calm.looks == 1, "verl still looks"
+
+
+class Manager:
+    """Stands where verl's manager of agent loops does, which needs Ray."""
+
+    agent_loop_workers = ("one",)
+
+    def __init__(self):
+        self.submitted: list[str] = []
+
+    def generate_sequences(self, prompts) -> None:
+        self.submitted += prompts["uid"]
+
+
+def test_rows_are_in_the_order_of_submission_whatever_order_they_arrive_in():
+    manager = Manager()
+    order = SubmissionOrder(manager)
+    for uids in (["c", "a"], ["b"]):
+        order.generate_sequences({"uid": uids})
+    assert manager.submitted == ["c", "a", "b"] and order.agent_loop_workers == ("one",)
+    wanted = ["c_0_0", "c_0_1", "c_0_2", "c_1_0", "a_0_0", "b_0_0", "b_0_1", "b_0_10"]
+    for seed in range(20):
+        keys = random.Random(seed).sample(wanted, len(wanted))
+        batch = KVBatchMeta(partition_id="train", keys=list(keys), tags=[{"key": key} for key in keys])
+        order.sort(batch)
+        assert batch.keys == wanted and [tag["key"] for tag in batch.tags] == wanted

@@ -113,6 +113,7 @@ def check_config(config: DictConfig, reference: DictConfig, checks: Iterable[Che
     problems += _environment(config)
     problems += _estimator(config)
     problems += _batches(config)
+    problems += _seeded_sampling(config)
     problems += _packed_attention(config)
     problems += _checkpoints(config)
     for check in checks:
@@ -325,6 +326,25 @@ def _batches(config: DictConfig) -> Iterator[str]:
         yield (
             f"trainer.critic_warmup={trainer.critic_warmup}: the policy is trained from that step on, and the run ends "
             f"with step {trainer.total_training_steps}. trainer.critic_warmup=0"
+        )
+
+
+def _seeded_sampling(config: DictConfig) -> Iterator[str]:
+    rollout, data = config.actor_rollout_ref.rollout, config.data
+    if config.trainer.device != "cpu":
+        return
+    if rollout.enable_chunked_prefill and config.env.seeded_sampling:
+        yield (
+            "actor_rollout_ref.rollout.enable_chunked_prefill=true with env.seeded_sampling=true: on CPU, vLLM fails "
+            "at the first prompt that it cuts. Try: actor_rollout_ref.rollout.enable_chunked_prefill=false, or "
+            "env.seeded_sampling=false"
+        )
+    longest = rollout.max_model_len or data.max_prompt_length + data.max_response_length
+    if not rollout.enable_chunked_prefill and rollout.max_num_batched_tokens < longest:
+        yield (
+            f"actor_rollout_ref.rollout.max_num_batched_tokens={rollout.max_num_batched_tokens} is less than a prompt "
+            f"and its reply may need ({longest} tokens), and enable_chunked_prefill=false does not cut prompts. "
+            f"Try: actor_rollout_ref.rollout.max_num_batched_tokens={longest}"
         )
 
 

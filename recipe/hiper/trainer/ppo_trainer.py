@@ -19,6 +19,7 @@ from verl.utils.device import get_device_name
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
 from agent_system.errors import HiPERError
+from agent_system.rollout.seeds import derived_seed
 from recipe.hiper.configuration.settings import HiPERSettings
 from recipe.hiper.estimators.registry import WITH_CRITIC
 from recipe.hiper.estimators.values import read_slots
@@ -31,7 +32,7 @@ from recipe.hiper.trainer.critic import (
 )
 from recipe.hiper.trainer.episode_records import episode_records
 from recipe.hiper.trainer.metrics import batch_metrics, credit_metrics, entropy_metrics, validation_metrics
-from recipe.hiper.trainer.replay_guard import Heartbeat, WatchedReplayBuffer
+from recipe.hiper.trainer.replay_guard import Heartbeat, SubmissionOrder, WatchedReplayBuffer
 from recipe.hiper.trainer.token_credit import TurnCredit, turn_credit
 from recipe.hiper.trainer.transfer import Batch, fetch, read_turns, stacked, store, tensors_only
 from recipe.hiper.trainer.turn_batch import BatchTurns
@@ -64,6 +65,7 @@ class HiPERTrainer(PPOTrainerSync):
         self._has_turn_values = name in WITH_CRITIC and not self._is_verls_own
         self._turns: BatchTurns | None = None
         self._heartbeat: Heartbeat | None = None
+        self._order: SubmissionOrder | None = None
         self._refilled = 0
         self._validation: dict[str, float] = {}
         super().__init__(config)
@@ -84,6 +86,7 @@ class HiPERTrainer(PPOTrainerSync):
         rollout = self.config.actor_rollout_ref.rollout
         return WatchedReplayBuffer(
             replay_buffer,
+            sort=lambda batch: self._order.sort(batch),
             group_size={"train": rollout.n, "val": rollout.val_kwargs.n},
             observer=self._on_episodes,
             first_failure=self.recorder.first_failure,
@@ -120,7 +123,8 @@ class HiPERTrainer(PPOTrainerSync):
     def fit(self, agent_loop_manager) -> None:
         """verl's training loop."""
         self._heartbeat = Heartbeat(agent_loop_manager.agent_loop_workers)
-        super().fit(agent_loop_manager)
+        self._order = SubmissionOrder(agent_loop_manager)
+        super().fit(self._order)
 
     # ------------------------------------------------------------------ rollout
 
@@ -207,7 +211,8 @@ class HiPERTrainer(PPOTrainerSync):
         log_probs = data["old_log_probs"].to_padded_tensor(0.0).float()
         values = stacked(data["old_values"]).float() if self._has_turn_values else None
         is_response = response_mask.to_padded_tensor(0)
-        credit = turn_credit(turns, values, log_probs, self.settings, is_response)
+        signs = torch.Generator().manual_seed(derived_seed(self.config.env.seed, "signs", self.global_steps))
+        credit = turn_credit(turns, values, log_probs, self.settings, is_response, signs)
         metrics.update(batch_metrics(turns))
         metrics.update(credit_metrics(turns, credit))
         if has_entropy:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
+from tensordict import TensorDict
 
 from agent_system.errors import HiPERError
 from recipe.hiper.trainer.transfer import Batch
@@ -55,11 +56,44 @@ class Heartbeat:
                     ) from error
 
 
+class SubmissionOrder:
+    """verl's manager of agent loops, which remembers the order in which tasks are submitted.
+
+    Rows come back in the order in which episodes end, under random names. Sums over them would differ from run to run.
+
+    Args:
+        inner: verl's manager.
+    """
+
+    def __init__(self, inner: Any):
+        self._inner = inner
+        self._place: dict[str, int] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def generate_sequences(self, prompts: TensorDict) -> None:
+        """verl's `AgentLoopManager.generate_sequences`: start the episodes of these tasks."""
+        for uid in prompts["uid"]:
+            self._place[uid] = len(self._place)
+        self._inner.generate_sequences(prompts)
+
+    def sort(self, batch: Batch) -> None:
+        """Order the rows by task, sample and turn, in place; keys are "{uid}_{session}_{index}"."""
+
+        def place(row: int) -> tuple[int, int, int]:
+            uid, session, index = batch.keys[row].rsplit("_", 2)
+            return self._place[uid], int(session), int(index)
+
+        batch.reorder(sorted(range(len(batch.keys)), key=place))
+
+
 class WatchedReplayBuffer:
     """verl's replay buffer with an observer.
 
     Args:
         inner: verl's replay buffer.
+        sort: puts the rows of a sample in their order, in place.
         group_size: episodes per task, by partition ("train", "val").
         observer: called with (batch, partition) after every complete sample.
         first_failure: says why an episode is missing.
@@ -69,6 +103,7 @@ class WatchedReplayBuffer:
     def __init__(
         self,
         inner,
+        sort: Callable[[Batch], None],
         group_size: Mapping[str, int],
         observer: Callable[[Batch, str], None],
         first_failure: Callable[[], str],
@@ -82,6 +117,7 @@ class WatchedReplayBuffer:
             look()
 
         inner._sync_metadata_from_transfer_queue = look_and_check
+        self._sort = sort
         self._group_size = group_size
         self._observer = observer
         self._first_failure = first_failure
@@ -102,5 +138,6 @@ class WatchedReplayBuffer:
             raise EpisodesLost(
                 f"{expected - played} of {expected} episodes could not be played. {self._first_failure()}"
             )
+        self._sort(batch)
         self._observer(batch, partition_id)
         return batch, metrics

@@ -105,6 +105,7 @@ def turn_credit(
     log_probs: Tensor,
     settings: HiPERSettings,
     is_response: Tensor | None = None,
+    signs: torch.Generator | None = None,
 ) -> TurnCredit:
     """Shape the rewards, estimate the advantages, whiten them and hand them to tokens.
 
@@ -117,6 +118,7 @@ def turn_credit(
         log_probs: of the response tokens under the sampling policy, `[rows, tokens]`.
         settings: HiPER's settings.
         is_response: which tokens of the padded responses are real, `[rows, tokens]`; None: all. Read without hierarchy.
+        signs: generator of the random signs, read with `random_signs`.
     """
     beta = switch_probability(log_probs, turns)
     grids = turn_grids(turns, values, beta, settings.estimator.hae.bootstrap_truncated)
@@ -126,7 +128,10 @@ def turn_credit(
         zip(("switch", "high", "low"), map(grid.to_rows, whitened(grids, found, settings.estimator)), strict=True)
     )
     if settings.random_signs:
-        rows = {name: advantage * (2 * torch.randint(2, advantage.shape) - 1) for name, advantage in rows.items()}
+        rows = {
+            name: advantage * (2 * torch.randint(2, advantage.shape, generator=signs) - 1)
+            for name, advantage in rows.items()
+        }
     if settings.estimator.is_hierarchical:
         credit = token_credit(
             rows["switch"],
