@@ -13,6 +13,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 import recipe.hiper.config
+from recipe.hiper.cli.train import task_problems
+from recipe.hiper.configuration.validation import check_config
+from recipe.hiper.run_dir.resume import resume_problems
 
 CONFIG_FOLDER = Path(recipe.hiper.config.__file__).parent
 PROFILES = sorted(path.stem for path in (CONFIG_FOLDER / "profile").glob("*.yaml"))
@@ -40,6 +43,13 @@ def composed(
         exists = OmegaConf.select(config, override.key_or_group, throw_on_missing=False) is not None
         OmegaConf.update(config, override.key_or_group, override.value(), force_add=override.is_add() or not exists)
     return config
+
+
+def check(config: DictConfig) -> None:
+    """`cli.train.check` against the composed profiles of this module, which do not ask the machine for its GPUs."""
+    profile = "cpu" if config.trainer.device == "cpu" else "gpu"
+    environment = "webshop" if "webshop" in config.env else "alfworld"
+    check_config(config, reference(profile, environment), (task_problems, resume_problems))
 
 
 @cache

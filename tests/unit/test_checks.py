@@ -6,13 +6,13 @@ from __future__ import annotations
 import re
 
 import pytest
-from made_config import composed, reference
+from made_config import check, composed, reference
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from agent_system.errors import ConfigError
 from recipe.hiper.configuration.overrides import check_overrides
-from recipe.hiper.configuration.validation import check_config, check_model, checkpoint_bytes, suggestion
+from recipe.hiper.configuration.validation import check_model, checkpoint_bytes, suggestion
 from recipe.hiper.tasks.preparation import game_spec, prepare_games, prepare_model, prepare_panels
 
 # What was typed, what the message says, and the overrides in it that mend the matter (they replace what was typed).
@@ -311,7 +311,7 @@ CASES = {
 
 def message_of(*overrides: str, profile: str = "cpu") -> str:
     with pytest.raises(ConfigError) as refused:
-        check_config(composed(*overrides, profile=profile), reference(profile))
+        check(composed(*overrides, profile=profile))
     return str(refused.value)
 
 
@@ -324,7 +324,7 @@ def test_a_problem_is_named_with_what_mends_it(typed, said, mends):
         assert key in message or override in mends
     for override in mends:
         assert override in message or override in typed
-    check_config(composed(*mends), reference())
+    check(composed(*mends))
 
 
 def test_the_papers_penalties_on_gpus():
@@ -335,7 +335,7 @@ def test_the_papers_penalties_on_gpus():
 
 def test_estimators_of_groups_have_no_critic_to_warm_up():
     groups = ("algorithm.adv_estimator=grpo", "env.rollout.n=8", "data.train_batch_size=8")
-    check_config(composed(*groups, "trainer.total_training_steps=2"), reference())
+    check(composed(*groups, "trainer.total_training_steps=2"))
 
 
 def test_heads_of_another_estimator_are_one_problem():
@@ -381,7 +381,7 @@ def test_sections_of_the_libraries_behind_verl_take_any_key():
         "+actor_rollout_ref.rollout.engine_kwargs.vllm.seed=3",
         "+ray_kwargs.ray_init.include_dashboard=False",
     ]
-    check_config(composed(*overrides), reference())
+    check(composed(*overrides))
 
 
 def test_unknown_overrides_are_found_before_hydra_stops_at_the_first():

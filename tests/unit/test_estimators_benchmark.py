@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from made_config import composed, reference
+from made_config import check, composed
 
 from recipe.hiper.configuration.overrides import check_overrides
-from recipe.hiper.configuration.validation import check_config
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -37,7 +36,7 @@ def test_every_variant_is_a_sound_run(benchmark):
         check_overrides(["profile=cpu", *overrides])
         preset = dict(override.split("=") for override in overrides).pop("algorithm/hae", "custom")
         config = composed(*(o for o in overrides if "/hae=" not in o), preset=preset)
-        check_config(config, reference())
+        check(config)
         assert config.data.train_batch_size * config.env.rollout.n == 64
 
 

@@ -6,11 +6,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from made_config import composed, reference
+from made_config import check, composed
 
 from agent_system.errors import ConfigError
 from agent_system.rollout.environment_registry import agent_kind
-from recipe.hiper.configuration.validation import check_config
 from recipe.hiper.tasks.preparation import prepare
 
 MODULE = """
@@ -37,7 +36,7 @@ def module(tmp_path, monkeypatch):
 def configured(tmp_path, *overrides: str):
     run_dir = f"run_dir={tmp_path / 'run'}"
     config = composed(run_dir, "env.env_name=brought:GAME", "env.val_tasks=3", "data.train_batch_size=4", *overrides)
-    check_config(config, reference())
+    check(config)
     return config
 
 

@@ -6,10 +6,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from made_config import composed, reference
+from made_config import check, composed
 
 from recipe.hiper.configuration.overrides import check_overrides
-from recipe.hiper.configuration.validation import check_config
 from recipe.hiper.run_dir.hierarchy_monitor import (
     ALARM_STEPS,
     ALWAYS_SWITCH,
@@ -101,7 +100,7 @@ def test_what_the_alarm_advises_can_be_typed(kind):
     check_overrides(["profile=cpu", *overrides])
     for override in overrides:
         if "/" not in override:  # a preset, which `check_overrides` has looked at
-            check_config(composed(override), reference())
+            check(composed(override))
 
 
 def test_the_advice_spells_the_preset_out():

@@ -10,12 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from made_config import composed, reference
+from made_config import check, composed
 from omegaconf import OmegaConf
 
 from agent_system.errors import ConfigError
 from recipe.hiper.cli.train import RunStopped, _run, train
-from recipe.hiper.configuration.validation import check_config
 from recipe.hiper.run_dir.resume import (
     TRACKER,
     begin,
@@ -61,7 +60,7 @@ def named(checkpoint):
 
 def refusal(config) -> str:
     with pytest.raises(ConfigError) as refused:
-        check_config(config, reference())
+        check(config)
     return str(refused.value)
 
 
@@ -277,7 +276,7 @@ def test_a_checkpoint_that_is_none_is_refused(tmp_path, typed):
     message = refusal(run(tmp_path / "run", *named(checkpoints / typed)))
     last = f"trainer.resume_from_path={checkpoints}/global_step_12"
     assert "(1 problem)" in message and "There are global_step_6, global_step_12." in message and last in message
-    check_config(run(tmp_path / "run", "trainer.resume_mode=resume_path", last), reference())
+    check(run(tmp_path / "run", "trainer.resume_mode=resume_path", last))
 
 
 def test_a_checkpoint_where_there_are_none_is_refused(tmp_path):
@@ -302,7 +301,7 @@ def test_verl_gets_a_path_that_ends_with_the_step(tmp_path, monkeypatch, typed, 
     checkpoint = saved(tmp_path / "run", 6) / "global_step_6"
     config = run(tmp_path / "run", *named(typed.format(checkpoint)), f"trainer.val_only={val_only}")
     assert earlier_run(config).run_dir == str(tmp_path / "run")
-    check_config(config, reference())
+    check(config)
     begin(config)
     assert config.trainer.resume_from_path == str(checkpoint)
     assert (checkpoint.parent / TRACKER).read_text() == ("24" if val_only else "6")
@@ -315,7 +314,7 @@ def test_a_run_does_not_begin_at_anothers_checkpoint_in_the_folder_of_a_third(tm
     assert f"{tmp_path}/third holds a run already" in message
     assert f"run_dir={tmp_path}/third-2" in message and "trainer.resume_mode=auto" in message
     for fine in (run(tmp_path / "third-2", *begins), run(tmp_path / "third", *begins, "trainer.val_only=true")):
-        check_config(fine, reference())
+        check(fine)
     # One that saved nothing yet: there is nothing to go on from.
     config = run(tmp_path / "young")
     (tmp_path / "young").mkdir()
@@ -330,7 +329,7 @@ def test_a_folder_by_another_name_is_the_same(tmp_path):
     saved(tmp_path / "run", 6)
     (tmp_path / "link").symlink_to(tmp_path / "run")
     config = run(tmp_path / "run", *named(tmp_path / "link" / "checkpoints" / "global_step_6"))
-    check_config(config, reference())
+    check(config)
     begin(config)
     assert (tmp_path / "run" / "checkpoints" / TRACKER).read_text() == "6"
 
@@ -341,7 +340,7 @@ def test_a_run_that_began_at_anothers_checkpoint_begins_again_until_it_has_its_o
     command = (tmp_path / "new", *begins, f"trainer.save_freq={save_freq}")
     assert "the same command begins again" in interrupted(run(*command), monkeypatch)
     (tmp_path / "new" / "metrics.jsonl").write_text("{}")
-    check_config(run(*command), reference())
+    check(run(*command))
     checkpoints = saved(tmp_path / "new", 12)
     (checkpoints / TRACKER).write_text("12")
     assert "trainer.resume_mode=auto" in refusal(run(*command))

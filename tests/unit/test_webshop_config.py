@@ -7,7 +7,7 @@ import json
 
 import gymnasium
 import pytest
-from made_config import composed, reference
+from made_config import check, composed
 
 import agent_system.environments  # noqa: F401
 from agent_system.environments.webshop import tasks
@@ -16,7 +16,6 @@ from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.shop import open_shop
 from agent_system.environments.webshop.synthetic import CatalogueSpec
 from agent_system.errors import ConfigError
-from recipe.hiper.configuration.validation import check_config
 from recipe.hiper.tasks.preparation import prepare
 from recipe.hiper.tasks.webshop import shop_arguments, shop_panels
 
@@ -64,9 +63,9 @@ def shop_config(*overrides: str, profile: str = "cpu"):
 def test_a_problem_is_named_with_what_mends_it(name):
     wrong, message, mended = PROBLEMS[name]
     with pytest.raises(ConfigError) as refusal:
-        check_config(shop_config(*wrong), reference("cpu", "webshop"))
+        check(shop_config(*wrong))
     assert message in str(refusal.value) and "(1 problem)" in str(refusal.value)
-    check_config(shop_config(*wrong, *mended), reference("cpu", "webshop"))
+    check(shop_config(*wrong, *mended))
 
 
 def test_the_profiles_have_the_shops_own_values():
@@ -84,7 +83,7 @@ def prepared(tmp_path, monkeypatch):
         fixed = ("actor_rollout_ref.model.path=somewhere", f"run_dir={tmp_path / 'run'}", "env.val_tasks=20")
         steps = ("trainer.total_training_steps=2", "trainer.critic_warmup=0")
         config = shop_config(*fixed, *steps, *overrides)
-        check_config(config, reference("cpu", "webshop"))
+        check(config)
         return prepare(config, progress=False)
 
     return prepared
