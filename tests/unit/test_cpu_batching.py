@@ -16,9 +16,10 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.engine.utils import prepare_micro_batches
 from verl.workers.utils.padding import no_padding_2_padding
 
+from verl_plugins import reply_logits
 from verl_plugins.cpu.batching import align_right, micro_batches_by_length, partition_by_length
 from verl_plugins.cpu.engines import CPUFSDPEngineWithLMHead
-from verl_plugins.packed import attention, engines
+from verl_plugins.packed import attention
 from verl_plugins.packed.engines import PackedFSDPEngineWithLMHead
 
 VOCABULARY = 50
@@ -169,7 +170,7 @@ def test_replies_and_gradients_are_those_of_verls_engine(model, prompts, replies
 def test_packed_replies_and_gradients_are_those_of_padded_rows(
     model, packed_model, engine_class, prompts, replies, monkeypatch
 ):
-    monkeypatch.setattr(engines, "CHUNK", 3)
+    monkeypatch.setattr(reply_logits, "CHUNK", 3)
     ours = outputs(engine_class, packed_model, made_rows(prompts, replies, use_remove_padding=True))
     theirs = outputs(FSDPEngineWithLMHead, model, made_rows(prompts, replies))
     # The temperature and the probabilities are float32 here, where verl's engine keeps the model's float64.
@@ -182,8 +183,8 @@ def test_packed_replies_and_gradients_are_those_of_padded_rows(
 
 def test_entropies_are_computed_where_they_are_asked_for():
     logits, labels, temperature = torch.randn(5, 7), torch.arange(5), torch.ones(5)
-    both = engines.log_probs_and_entropy(logits, labels, temperature, entropy=True)
-    (alone,) = engines.log_probs_and_entropy(logits, labels, temperature, entropy=False)
+    both = reply_logits.log_probs_and_entropy(logits, labels, temperature, entropy=True)
+    (alone,) = reply_logits.log_probs_and_entropy(logits, labels, temperature, entropy=False)
     assert len(both) == 2 and torch.equal(both[0], alone)
 
 

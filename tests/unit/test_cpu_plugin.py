@@ -197,3 +197,23 @@ def test_two_runs_of_a_machine_have_sockets_of_their_own(monkeypatch):
         assert vLLMColocateWorkerExtension._get_zmq_handle(engine) == handle
         handles.append(handle)
     assert handles[0] != handles[1]
+
+
+IMPORTS_THE_CRITIC = """
+from verl.workers.engine.base import EngineRegistry
+import verl.workers.engine.fsdp.transformer_impl
+before = {(kind, backend, device, str(vendor)) for kind, backends in EngineRegistry._engines.items()
+          for backend, devices in backends.items() for device, vendor in devices.items()}
+import recipe.hiper.trainer.critic, recipe.hiper.trainer.ppo_trainer
+after = {(kind, backend, device, str(vendor)) for kind, backends in EngineRegistry._engines.items()
+         for backend, devices in backends.items() for device, vendor in devices.items()}
+print(sorted({(kind, device) for kind, _, device, _ in after - before}))
+"""
+
+
+def test_importing_the_trainer_registers_no_engine_but_its_own():
+    """Engines for CPUs and for packed rows belong to runs that ask for them."""
+    printed = subprocess.run(
+        [sys.executable, "-c", IMPORTS_THE_CRITIC], capture_output=True, text=True, check=True, timeout=300
+    ).stdout
+    assert printed.splitlines()[-1] == "[('multi_head_value_model', 'cuda')]"

@@ -10,13 +10,13 @@ import pytest
 from made_config import composed
 
 from agent_system.errors import ConfigError
-from recipe.hiper.configuration.hardware import CPU_ENVIRONMENT, apply_hardware, choose_profile, has_gpu
+from recipe.hiper.configuration.hardware import PROFILE_ENVIRONMENT, apply_hardware, choose_profile, has_gpu
 
 
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
     """A machine without GPU and with an empty environment; returns a function that puts a command on its PATH."""
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "OMP_NUM_THREADS", *CPU_ENVIRONMENT):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "OMP_NUM_THREADS", *PROFILE_ENVIRONMENT):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -32,7 +32,7 @@ def machine(monkeypatch, tmp_path):
 def test_without_a_gpu_the_cpu_profile_and_its_environment(machine):
     assert not has_gpu()
     assert choose_profile(["env.seed=1"]) == ["env.seed=1", "profile=cpu"]
-    assert {name: os.environ[name] for name in CPU_ENVIRONMENT} == CPU_ENVIRONMENT
+    assert {name: os.environ[name] for name in PROFILE_ENVIRONMENT} == PROFILE_ENVIRONMENT
     assert int(os.environ["OMP_NUM_THREADS"]) >= 1, "Ray would give its workers one thread each"
 
 
@@ -68,7 +68,7 @@ def test_every_process_gets_the_environment(machine, monkeypatch, tmp_path):
     config = composed("run_dir=here", "trainer.logger=[tensorboard,wandb]")
     apply_hardware(config)
     forwarded = config.ray_kwargs.ray_init.runtime_env.env_vars
-    assert {name: forwarded[name] for name in CPU_ENVIRONMENT} == CPU_ENVIRONMENT
+    assert {name: forwarded[name] for name in PROFILE_ENVIRONMENT} == PROFILE_ENVIRONMENT
     assert forwarded["HIPER_CACHE"] == "somewhere" and int(forwarded["OMP_NUM_THREADS"]) >= 1
     assert config.run_dir == str(tmp_path / "here")
     assert forwarded["TENSORBOARD_DIR"] == str(tmp_path / "here" / "tensorboard")

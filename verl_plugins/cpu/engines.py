@@ -8,15 +8,14 @@ import contextlib
 import torch
 import torch.nn.functional as F
 from tensordict import TensorDict
-from transformers import AutoModelForTokenClassification
 from verl.utils import tensordict_utils as tu
-from verl.utils.torch_dtypes import PrecisionType
 from verl.utils.torch_functional import entropy_from_logits
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
 from verl_plugins.cpu.batching import align_right, rows_of_similar_length
-from verl_plugins.packed.engines import PackedRepliesMixin, wants_replies_only
+from verl_plugins.reply_logits import PackedRepliesMixin, wants_replies_only
+from verl_plugins.value_model import build_value_module
 
 BACKENDS = ["fsdp2"]
 
@@ -50,7 +49,7 @@ class CPUEngineMixin:
 
 @EngineRegistry.register(model_type="language_model", backend=BACKENDS, device="cpu")
 class CPUFSDPEngineWithLMHead(CPUEngineMixin, PackedRepliesMixin, FSDPEngineWithLMHead):
-    """Policy and reference policy, with logits of the replies only (see `verl_plugins.packed.engines` for why).
+    """Policy and reference policy, with logits of the replies only (see `verl_plugins.reply_logits` for why).
 
     Rows that are not packed are padded on the left, so that all replies end in the last column, and the model is asked
     for its last columns only (`logits_to_keep`).
@@ -110,27 +109,3 @@ class CPUFSDPEngineWithValueHead(CPUEngineMixin, FSDPEngineWithValueHead):
 
     def _build_module(self):
         return build_value_module(self.model_config, self.engine_config, num_labels=1)
-
-
-def build_value_module(model_config, engine_config, num_labels: int) -> torch.nn.Module:
-    """A token-classification model whose `num_labels` logits per token are value estimates.
-
-    Attention comes from `model.override_config.attn_implementation` (sdpa where unset), so that the same function
-    serves machines with and without flash attention. Dropout is off: values must not be noisy.
-    """
-    dtype = PrecisionType.to_dtype(engine_config.model_dtype or "fp32")
-    config = model_config.hf_config
-    config.num_labels = num_labels
-    config.classifier_dropout = 0.0
-    attention = (model_config.override_config or {}).get("attn_implementation", "sdpa")
-    module = AutoModelForTokenClassification.from_pretrained(
-        model_config.local_path,
-        dtype=dtype,
-        config=config,
-        attn_implementation=attention,
-        trust_remote_code=model_config.trust_remote_code,
-    )
-    module.to(dtype)
-    if model_config.enable_gradient_checkpointing:
-        module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return module

@@ -19,15 +19,11 @@ from verl.trainer.main_ppo import TaskRunnerV1, run_ppo  # noqa: E402
 from verl.trainer.ppo.utils import need_critic, need_reference_policy  # noqa: E402
 from verl.utils.config import validate_config  # noqa: E402
 
+from verl_plugins.cpu.environment import CPU_ENVIRONMENT  # noqa: E402
 from verl_plugins.cpu.plugin import require_plugin  # noqa: E402
 
-CPU_ENVIRONMENT = {
-    "VERL_PLATFORM": "cpu",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "OMP_NUM_THREADS": "1",
-    "TORCHDYNAMO_DISABLE": "1",
-}
-"""What every Ray process needs; a value already set in the environment wins."""
+PROCESS_ENVIRONMENT = {**CPU_ENVIRONMENT, "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
+"""What every Ray process needs; a value that is already set wins."""
 
 CPU_DEFAULTS = {
     "trainer.device": "cpu",
@@ -75,7 +71,7 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    for name, value in CPU_ENVIRONMENT.items():
+    for name, value in PROCESS_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     given = {argument.split("=", 1)[0].lstrip("+~") for argument in sys.argv[1:]}
     defaults = [f"{key}={value}" for key, value in CPU_DEFAULTS.items() if key.lstrip("+") not in given]

@@ -12,18 +12,10 @@ from omegaconf import DictConfig, open_dict
 
 from agent_system.errors import ConfigError
 from agent_system.processes import usable_cpus
+from verl_plugins.cpu.environment import CPU_ENVIRONMENT
 
-CPU_ENVIRONMENT = {
-    "VERL_PLATFORM": "cpu",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "TORCHDYNAMO_DISABLE": "1",
-    # By default glibc gives every activation back to the kernel and asks for it again in the next micro-batch: a third
-    # of the processor time of an update went into page faults.
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**33),
-    "MALLOC_ARENA_MAX": "2",
-}
-"""What every process of a CPU run needs; a value already set in the environment wins."""
+PROFILE_ENVIRONMENT = {**CPU_ENVIRONMENT, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+"""What every process of `profile=cpu` needs; vLLM is one process less. A value that is already set wins."""
 
 
 def has_gpu() -> bool:
@@ -40,7 +32,7 @@ def choose_profile(arguments: list[str]) -> list[str]:
     given = [argument.split("=", 1)[1] for argument in arguments if argument.startswith("profile=")]
     profile = given[-1] if given else ("gpu" if has_gpu() else "cpu")
     if profile == "cpu":
-        for name, value in CPU_ENVIRONMENT.items():
+        for name, value in PROFILE_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         # Rollout and updates alternate, so each may have the cores; Ray would give its workers one thread each.
         os.environ.setdefault("OMP_NUM_THREADS", str(usable_cpus()))
@@ -74,7 +66,7 @@ def apply_hardware(config: DictConfig) -> None:
     if "wandb" in trainer.logger and not os.environ.get("WANDB_API_KEY"):
         # Without a key wandb would ask on a terminal that nobody sees. Offline runs are uploaded with `wandb sync`.
         os.environ.setdefault("WANDB_MODE", "offline")
-    ours = ("HIPER_CACHE", "ALFWORLD_DATA", "OMP_NUM_THREADS", *CPU_ENVIRONMENT)
+    ours = ("HIPER_CACHE", "ALFWORLD_DATA", "OMP_NUM_THREADS", *PROFILE_ENVIRONMENT)
     names = (*ours, "VERL_LOGGING_LEVEL", "WANDB_MODE", "WANDB_API_KEY")
     forwarded = {name: os.environ[name] for name in names if name in os.environ}
     forwarded["TENSORBOARD_DIR"] = str(Path(config.run_dir).absolute() / "tensorboard")

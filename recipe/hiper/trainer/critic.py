@@ -33,8 +33,7 @@ from verl.workers.utils.padding import no_padding_2_padding
 
 from recipe.hiper.estimators.values import Head, read_slots
 from recipe.hiper.trainer.transfer import stacked
-from verl_plugins.cpu.engines import CPUEngineMixin, build_value_module
-from verl_plugins.cpu.workers import CPUProcessGroupMixin
+from verl_plugins.value_model import build_value_module
 
 MODEL_TYPE = "multi_head_value_model"
 
@@ -136,11 +135,6 @@ class CUDAMultiHeadValueEngine(MultiHeadValueEngine):
     """On GPU."""
 
 
-@EngineRegistry.register(model_type=MODEL_TYPE, backend=["fsdp", "fsdp2"], device="cpu")
-class CPUMultiHeadValueEngine(CPUEngineMixin, MultiHeadValueEngine):
-    """On CPU."""
-
-
 class MultiHeadCriticWorker(TrainingWorker):
     """verl's critic worker on the multi-head engine.
 
@@ -150,10 +144,6 @@ class MultiHeadCriticWorker(TrainingWorker):
 
     def __init__(self, config: TrainingWorkerConfig):
         super().__init__(dataclasses.replace(config, model_type=MODEL_TYPE))
-
-
-class CPUMultiHeadCriticWorker(CPUProcessGroupMixin, MultiHeadCriticWorker):
-    """On CPU."""
 
 
 def hierarchical_value_loss(

@@ -25,7 +25,6 @@ from recipe.hiper.estimators.registry import WITH_CRITIC
 from recipe.hiper.estimators.values import read_slots
 from recipe.hiper.run_dir.recorder import RunRecorder
 from recipe.hiper.trainer.critic import (
-    CPUMultiHeadCriticWorker,
     MultiHeadCriticWorker,
     head_fields,
     hierarchical_value_loss,
@@ -36,7 +35,6 @@ from recipe.hiper.trainer.replay_guard import Heartbeat, SubmissionOrder, Watche
 from recipe.hiper.trainer.token_credit import TurnCredit, turn_credit
 from recipe.hiper.trainer.transfer import Batch, fetch, read_turns, stacked, store, tensors_only
 from recipe.hiper.trainer.turn_batch import BatchTurns
-from verl_plugins.cpu.trainer import cpu_role_workers
 
 TOKEN_CRITIC_METRICS = ("critic/values/", "critic/returns/", "critic/vf_explained_var", "critic/advantages/")
 """verl's statistics of one scalar value per token. Positions with and without a target are mixed in them."""
@@ -74,10 +72,13 @@ class HiPERTrainer(PPOTrainerSync):
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
-        on_cpu = get_device_name() == "cpu"
-        if on_cpu:
+        critic = MultiHeadCriticWorker
+        if get_device_name() == "cpu":
+            # Only here: the import registers engines for CPUs, which a GPU run did not ask for.
+            from recipe.hiper.trainer.cpu_workers import CPUMultiHeadCriticWorker, cpu_role_workers
+
             self.role_worker_mapping = cpu_role_workers(self.role_worker_mapping)
-        critic = CPUMultiHeadCriticWorker if on_cpu else MultiHeadCriticWorker
+            critic = CPUMultiHeadCriticWorker
         self.role_worker_mapping[Role.Critic] = ray.remote(critic)
 
     def _build_replay_buffer(self) -> WatchedReplayBuffer:

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The workers of a run on CPU. Importing this module registers CPU engines, so a GPU run does not import it."""
+
+from __future__ import annotations
+
+from verl.workers.engine.base import EngineRegistry
+
+from recipe.hiper.trainer.critic import MODEL_TYPE, MultiHeadCriticWorker, MultiHeadValueEngine
+from verl_plugins.cpu.engines import CPUEngineMixin
+from verl_plugins.cpu.trainer import cpu_role_workers
+from verl_plugins.cpu.workers import CPUProcessGroupMixin
+
+__all__ = ["CPUMultiHeadCriticWorker", "CPUMultiHeadValueEngine", "cpu_role_workers"]
+
+
+@EngineRegistry.register(model_type=MODEL_TYPE, backend=["fsdp", "fsdp2"], device="cpu")
+class CPUMultiHeadValueEngine(CPUEngineMixin, MultiHeadValueEngine):
+    """The critic's engine on CPU."""
+
+
+class CPUMultiHeadCriticWorker(CPUProcessGroupMixin, MultiHeadCriticWorker):
+    """The critic's worker on CPU."""
