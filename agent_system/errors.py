@@ -18,3 +18,7 @@ class TaskError(HiPERError):
 
 class EnvironmentFault(HiPERError):
     """An environment engine broke in the middle of an episode. Playing the same task again is safe."""
+
+
+class RolloutFault(HiPERError):
+    """The rollout engine did not answer a request. Playing the same task again is safe."""

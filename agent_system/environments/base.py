@@ -13,16 +13,14 @@ running episode. `info` always holds `task: str` and `admissible_actions: list[s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from agent_system.plan_execute.prompts import BLANK
-
 
 class StopReason(str, Enum):
-    """Why an episode ended. Mirrored in the metrics as shares of episodes."""
+    """Why an episode ended; the metrics count each. An episode that broke on every retry ends the run instead."""
 
     WON = "won"
     """The environment terminated and the task was accomplished."""
@@ -30,36 +28,6 @@ class StopReason(str, Enum):
     """The environment terminated without success (for example the wrong product was bought)."""
     STEP_LIMIT = "step_limit"
     """`env.max_steps` turns were played: the episode was truncated."""
-    FAULT = "fault"
-    """The environment broke on every retry of the task. Such an episode is never trained on."""
-
-
-def is_admissible(action: str, admissible: Sequence[str]) -> bool:
-    """Whether the action is one of those, or fills in the blank of one, as "search[tea]" does "search[<your query>]".
-
-    Capital letters and blanks at the ends count for nothing.
-    """
-    action, admissible = action.strip().lower(), [listed.lower() for listed in admissible]
-    if action in admissible:
-        return BLANK.search(action) is None  # whoever copies the template fills in nothing
-    for template in admissible:
-        if blank := BLANK.search(template):
-            start, end = template[: blank.start()], template[blank.end() :]
-            if len(action) > len(start) + len(end) and action.startswith(start) and action.endswith(end):
-                return True
-    return False
-
-
-def as_listed(action: str, admissible: Sequence[str]) -> str:
-    """The admissible action that is `action` but for capital letters and runs of whitespace.
-
-    Any other action is returned as it is. A reply loses runs of whitespace when it is parsed, and a product of WebShop
-    may have an option "wine  light blue", with two spaces.
-    """
-    if action in admissible:
-        return action
-    plain = action.lower()
-    return next((listed for listed in admissible if " ".join(listed.split()).lower() == plain), action)
 
 
 @dataclass(frozen=True)

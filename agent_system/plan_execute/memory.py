@@ -52,7 +52,7 @@ class EpisodeMemory:
         """Close the turn played just now and go to the next.
 
         Args:
-            decision: what `protocol.carry_out` made of the reply; `None` for a flat agent, which has no sub-goals.
+            decision: what `protocol.decide` made of the reply; `None` for a flat agent, which has no sub-goals.
             observation: what the prompt of that turn showed.
             action: the text the environment was given.
         """

@@ -11,7 +11,7 @@ With `env.short_keep` the sub-goal block is left out after KEEP: what is kept ne
 
 A flat reply is `<think>...</think><action>...</action>`, or the action block alone.
 
-This file is the only parser of replies. The environment side (`parse_reply`, `carry_out`), the loss masks and the value
+This file is the only parser of replies. The environment side (`parse_reply`, `decide`), the loss masks and the value
 positions (`token_spans`) all stand on one `Reply`, so that they agree about malformed replies too.
 """
 
@@ -83,7 +83,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Reply:
-    """One parsed reply: what was written, not yet what is carried out (that is `carry_out`).
+    """One parsed reply: what was written, not yet what is carried out (that is `decide`).
 
     Attributes:
         switch: "KEEP" or "SWITCH"; "KEEP" when missing or unknown. Always "SWITCH" for a flat reply (no meaning there).
@@ -262,7 +262,7 @@ class Decision:
     comparable: bool
 
 
-def carry_out(reply: Reply, turn: int, kept_subgoal: str) -> Decision:
+def decide(reply: Reply, turn: int, kept_subgoal: str) -> Decision:
     """Decide what a plan-execute reply does, given the sub-goal in force before it.
 
     - Turn 0 opens a segment with the written sub-goal, whatever the switch block says.

@@ -8,6 +8,7 @@ becomes one training sample (row). verl registers the class through `agent_loops
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -16,12 +17,13 @@ from omegaconf import DictConfig
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 from verl.utils.profiler import simple_timer
 
-from agent_system.environments.base import StopReason, TaskSpec, as_listed, is_admissible
+from agent_system.environments.base import StopReason, TaskSpec
+from agent_system.environments.env_worker import StepResult
 from agent_system.environments.pool import EnvPool
-from agent_system.errors import EnvironmentFault
-from agent_system.plan_execute.memory import EpisodeMemory
-from agent_system.plan_execute.prompts import FittedPrompt, PromptStyle, fit_prompt
-from agent_system.plan_execute.protocol import Decision, Reply, carry_out, parse_flat, parse_reply, token_spans
+from agent_system.errors import EnvironmentFault, RolloutFault
+from agent_system.plan_execute.prompts import FittedPrompt, PromptStyle
+from agent_system.plan_execute.protocol import TokenSpans, token_spans
+from agent_system.plan_execute.turn import EpisodeAgent, Turn
 from agent_system.rollout.environment_registry import agent_kind
 from agent_system.rollout.failures import FailureLog
 from agent_system.rollout.lockstep import FreeRunning, Lockstep
@@ -105,15 +107,15 @@ class EpisodeAgentLoop(AgentLoopBase):
         return self._pools[name]
 
     async def run(self, sampling_params: dict[str, Any], **kwargs) -> list[AgentLoopOutput]:
-        """Play the task of this row of the data set; again, on the same task and seed, when its environment breaks.
+        """Play the task of this row of the data set; after a fault again, on the same task and seed.
 
-        Retrying never changes which task is trained on: a crash does not depend on the reward, so the episodes that
+        Retrying never changes which task is trained on: a fault does not depend on the reward, so the episodes that
         remain are drawn as the ones that were lost.
 
         Whatever the episode fails with is written to `env.failure_log`, where the trainer finds it.
 
         Raises:
-            EnvironmentFault: the environment broke on every attempt.
+            EnvironmentFault, RolloutFault: the environment, or the rollout engine, failed on every attempt.
             TaskError: the task cannot be played.
             PromptOverBudget: a prompt cannot be made short enough.
         """
@@ -131,90 +133,62 @@ class EpisodeAgentLoop(AgentLoopBase):
     async def _play_with_retries(
         self, task: TaskSpec, split: str, sampling_params: dict[str, Any], seed: int | None
     ) -> list[AgentLoopOutput]:
-        for attempt in range(self.settings.fault_retries + 1):
+        retries = Counter[str]()
+        while True:
             try:
                 async with self._lockstep.episode(enabled=self.settings.lockstep) as wave:
-                    return await self._play(task, split, sampling_params, wave, seed)
-            except EnvironmentFault as fault:
-                logger.warning("task %s, attempt %d: the environment broke: %s", task.task_id, attempt + 1, fault)
-                last = fault
-        raise EnvironmentFault(
-            f"task {task.task_id}: the environment broke on each of {self.settings.fault_retries + 1} attempts; "
-            f"the last error was: {last}"
-        ) from last
+                    rows = await self._play(task, split, sampling_params, wave, seed)
+            except (EnvironmentFault, RolloutFault) as fault:
+                source = "environment" if isinstance(fault, EnvironmentFault) else "engine"
+                retries[source] += 1
+                logger.warning("task %s, attempt %d: fault of the %s: %s", task.task_id, retries.total(), source, fault)
+                if retries.total() > self.settings.fault_retries:
+                    raise type(fault)(
+                        f"task {task.task_id} failed on each of {retries.total()} attempts (faults of the environment: "
+                        f"{retries['environment']}, of the rollout engine: {retries['engine']}). The last: {fault}. "
+                        f"Try: env.fault_retries={2 * self.settings.fault_retries + 1}"
+                    ) from fault
+            else:
+                for row in rows:
+                    row.extra_fields["retries"] = {name: retries[name] for name in ("environment", "engine")}
+                return rows
 
     async def _play(
         self, task: TaskSpec, split: str, sampling_params: dict[str, Any], wave: FreeRunning, seed: int | None
     ) -> list[AgentLoopOutput]:
         settings = self.settings
-        memory = EpisodeMemory(settings.history_length)
+        agent = EpisodeAgent(settings.style, settings.history_length, settings.environment)
         rows: list[AgentLoopOutput] = []
-        turns: list[TurnRecord] = []
+        records: list[TurnRecord] = []
         session = await self.pool.open(task, settings.max_steps)
         try:
             observation, info = session.observation, session.info
             while True:
-                fitted, prompt_ids = self._prompt(memory, observation, info)
-                turn_params = (
-                    sampling_params if seed is None else sampling_params | {"seed": derived_seed(seed, memory.turn)}
-                )
-                generated, seconds = await self._generate(prompt_ids, turn_params)
+                agent.observe(observation, info["admissible_actions"], info["task"])
+                fitted = agent.prompt(self.encoder.count, settings.prompt_budget)
+                prompt_ids = self.encoder.encode(fitted.text)
+                params = dict(sampling_params)
+                if seed is not None:
+                    params["seed"] = derived_seed(seed, agent.turn)
+                generated, seconds = await self._generate(prompt_ids, params)
                 pieces = reply_pieces(self.tokenizer, generated.token_ids)
                 text = "".join(pieces)
-                reply, decision = self._read(text, memory)
-                spans = token_spans(reply, pieces)
-                action = as_listed(reply.action, info["admissible_actions"])
-                step = await session.step(action)
-                ended = step.terminated or step.truncated
-                turn = TurnRecord(
-                    task_id=task.task_id,
-                    kind=task.kind,
-                    split=split,
-                    turn=memory.turn,
-                    prompt=fitted.text,
-                    reply=text,
-                    observation=observation,
-                    switch=reply.switch if decision else "",
-                    subgoal=reply.subgoal,
-                    action=action,
-                    problems=tuple(problem.value for problem in reply.problems),
-                    boundary=decision.boundary if decision else True,
-                    subgoal_in_force=decision.subgoal if decision else "",
-                    copied_exactly=decision.copied_exactly if decision else False,
-                    comparable=decision.comparable if decision else False,
-                    admissible=is_admissible(action, info["admissible_actions"]),
-                    reward=float(step.reward),
-                    terminated=step.terminated,
-                    truncated=step.truncated,
-                    stop=_stop_reason(step).value if ended else "",
-                    won=bool(step.info.get("won", False)),
-                    score=float(step.info.get("score", 0.0)),
-                    spans=(spans.switch, spans.subgoal, spans.action),
-                    value_low=spans.value_low,
-                    dropped_turns=fitted.dropped_turns,
-                    observation_cut=fitted.observation_cut,
-                )
-                turns.append(turn)
-                rows.append(self._row(prompt_ids, generated, turn, seconds))
-                memory.record(decision, observation, action)
+                turn = agent.take(text)
+                step = await session.step(turn.action)
+                record = turn_record(task, split, fitted, text, turn, token_spans(turn.reply, pieces), step)
+                records.append(record)
+                rows.append(self._row(prompt_ids, generated, record, seconds))
                 observation, info = step.observation, step.info
-                if ended:
+                if step.terminated or step.truncated:
                     break
                 await wave.turn_done()
             if settings.bootstrap_row and split == "train" and not step.terminated:
-                rows.append(self._bootstrap_row(memory, observation, info, rows[-1], turn))
+                agent.observe(observation, info["admissible_actions"], info["task"])
+                rows.append(self._bootstrap_row(agent, observation, rows[-1], record))
         finally:
             await session.close()
-        after_end = await wave.finish(lambda: self._generate(prompt_ids, turn_params))
-        return _with_return(rows, turns, after_end)
-
-    def _prompt(self, memory: EpisodeMemory, observation: str, info: dict) -> tuple[FittedPrompt, list[int]]:
-        parts = memory.parts(observation, info["admissible_actions"], info["task"])
-        settings = self.settings
-        fitted = fit_prompt(
-            settings.style, parts, self.encoder.count, settings.prompt_budget, environment=settings.environment
-        )
-        return fitted, self.encoder.encode(fitted.text)
+        after_end = await wave.finish(lambda: self._generate(prompt_ids, params))
+        return _with_return(rows, records, after_end)
 
     async def _generate(self, prompt_ids: list[int], sampling_params: dict[str, Any]):
         timing: dict[str, float] = {}
@@ -224,15 +198,8 @@ class EpisodeAgentLoop(AgentLoopBase):
                 request_id=uuid4().hex, prompt_ids=prompt_ids, sampling_params=dict(sampling_params)
             )
         if not generated.token_ids:
-            raise EnvironmentFault("the rollout engine returned no token (request aborted)")
+            raise RolloutFault("the rollout engine returned no token (the request was aborted)")
         return generated, timing["generate_sequences"]
-
-    def _read(self, text: str, memory: EpisodeMemory) -> tuple[Reply, Decision | None]:
-        style = self.settings.style
-        if style.has_subgoal:
-            reply = parse_reply(text, short_keep=style.has_short_keep and bool(memory.subgoal))
-            return reply, carry_out(reply, memory.turn, memory.subgoal)
-        return parse_flat(text, require_think=style.asks_for_thoughts), None
 
     def _row(self, prompt_ids: list[int], generated, turn: TurnRecord, seconds: float) -> AgentLoopOutput:
         response_ids = list(generated.token_ids)
@@ -246,14 +213,14 @@ class EpisodeAgentLoop(AgentLoopBase):
         )
 
     def _bootstrap_row(
-        self, memory: EpisodeMemory, observation: str, info: dict, last: AgentLoopOutput, turn: TurnRecord
+        self, agent: EpisodeAgent, observation: str, last: AgentLoopOutput, turn: TurnRecord
     ) -> AgentLoopOutput:
         """The state an episode was cut in, as a row with one made-up token that no loss ever sees."""
-        fitted, prompt_ids = self._prompt(memory, observation, info)
+        fitted = agent.prompt(self.encoder.count, self.settings.prompt_budget)
         record = TurnRecord(
             **{
                 **turn.to_fields()["turn_record"],
-                "turn": memory.turn,
+                "turn": agent.turn,
                 "prompt": fitted.text,
                 "reply": "",
                 "observation": observation,
@@ -264,7 +231,7 @@ class EpisodeAgentLoop(AgentLoopBase):
             }
         )
         return AgentLoopOutput(
-            prompt_ids=prompt_ids,
+            prompt_ids=self.encoder.encode(fitted.text),
             response_ids=[self.tokenizer.eos_token_id],
             response_mask=[0],
             response_logprobs=[0.0] if last.response_logprobs is not None else None,
@@ -273,7 +240,48 @@ class EpisodeAgentLoop(AgentLoopBase):
         )
 
 
-def _stop_reason(step) -> StopReason:
+def turn_record(
+    task: TaskSpec, split: str, prompt: FittedPrompt, text: str, turn: Turn, spans: TokenSpans, step: StepResult
+) -> TurnRecord:
+    """Everything that is kept of a turn.
+
+    Args:
+        text: the reply as it was generated.
+        step: the environment's answer.
+    """
+    reply, decision = turn.reply, turn.decision
+    ended = step.terminated or step.truncated
+    return TurnRecord(
+        task_id=task.task_id,
+        kind=task.kind,
+        split=split,
+        turn=turn.index,
+        prompt=prompt.text,
+        reply=text,
+        observation=turn.observation,
+        switch=reply.switch if decision else "",
+        subgoal=reply.subgoal,
+        action=turn.action,
+        problems=tuple(problem.value for problem in reply.problems),
+        boundary=turn.opens_segment,
+        subgoal_in_force=decision.subgoal if decision else "",
+        copied_exactly=decision.copied_exactly if decision else False,
+        comparable=decision.comparable if decision else False,
+        admissible=turn.admissible,
+        reward=float(step.reward),
+        terminated=step.terminated,
+        truncated=step.truncated,
+        stop=_stop_reason(step).value if ended else "",
+        won=bool(step.info.get("won", False)),
+        score=float(step.info.get("score", 0.0)),
+        spans=(spans.switch, spans.subgoal, spans.action),
+        value_low=spans.value_low,
+        dropped_turns=prompt.dropped_turns,
+        observation_cut=prompt.observation_cut,
+    )
+
+
+def _stop_reason(step: StepResult) -> StopReason:
     if step.truncated and not step.terminated:
         return StopReason.STEP_LIMIT
     return StopReason.WON if step.info.get("won") else StopReason.FAILED

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from agent_system.environments.base import is_admissible
 from agent_system.environments.webshop.browse import ShopForPeople, serve
 from agent_system.environments.webshop.env import WebShopEnv
 from agent_system.environments.webshop.goals import Goal, Goals, Split
@@ -20,6 +19,7 @@ from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.recorded import EpisodeList
 from agent_system.environments.webshop.synthetic import CatalogueSpec, write_catalogue
 from agent_system.environments.webshop.visits import ShopSetting
+from agent_system.plan_execute.admissible import is_admissible
 from agent_system.rollout.records import TurnRecord, episode_json
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

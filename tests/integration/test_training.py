@@ -17,7 +17,7 @@ from trainer_runs import assert_finite, assert_policies_agree, read_json_lines, 
 
 from agent_system.environments.alfworld.games import alfworld_panel
 from agent_system.environments.tasks import training_order
-from agent_system.plan_execute.protocol import carry_out, parse_reply, token_spans
+from agent_system.plan_execute.protocol import decide, parse_reply, token_spans
 
 KINDS = {
     "look_at_obj_in_light",
@@ -178,7 +178,7 @@ def test_episodes_tell_what_happened(run):
             kept = ""
             for number, turn in enumerate(episode["trajectory"]):
                 reply = parse_reply(turn["reply"])
-                decision = carry_out(reply, number, kept)
+                decision = decide(reply, number, kept)
                 kept = decision.subgoal
                 assert (turn["turn"], turn["action"]) == (number, reply.action)
                 assert (turn["boundary"], turn["subgoal_in_force"]) == (decision.boundary, kept)

@@ -11,7 +11,7 @@ from tiny_game import ROOMS, THINGS, WAYS, TreasureHouse
 
 from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import PromptStyle, render_prompt
-from agent_system.plan_execute.protocol import KEEP, SWITCH, carry_out, parse_reply
+from agent_system.plan_execute.protocol import KEEP, SWITCH, decide, parse_reply
 from recipe.hiper.cold_start.demonstrations import Example
 from recipe.hiper.cold_start.model import ModelSpec, build_model
 from recipe.hiper.cold_start.tokenizer import train_tokenizer
@@ -58,7 +58,7 @@ def play(chance: random.Random) -> list[Example]:
             action = chance.choice(info["admissible_actions"])
         reply = f"<switch>{switch}</switch><subgoal>{subgoal}</subgoal><action>{action}</action>"
         examples.append(Example(render_prompt(PromptStyle.PLAN_EXECUTE_COMPACT, parts), reply))
-        memory.record(carry_out(parse_reply(reply), memory.turn, memory.subgoal), observation, action)
+        memory.record(decide(parse_reply(reply), memory.turn, memory.subgoal), observation, action)
         observation, _, terminated, truncated, info = game.step(action)
         over = terminated or truncated
     return examples

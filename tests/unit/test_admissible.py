@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent_system.environments.base import as_listed, is_admissible
+from agent_system.plan_execute.admissible import as_listed, is_admissible
 
 SHOP = ["search[<your query>]", "click[< prev]", "click[next >]", "click[<b>]"]
 

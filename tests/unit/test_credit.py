@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from agent_system.plan_execute.protocol import carry_out, parse_reply, token_spans
+from agent_system.plan_execute.protocol import decide, parse_reply, token_spans
 from recipe.hiper.estimators.values import HEAD_OF_SLOT, Head, explained_variance, read_slots
 from recipe.hiper.estimators.whitening import whiten
 from recipe.hiper.trainer.token_credit import token_credit
@@ -209,7 +209,7 @@ def test_from_a_reply_to_its_credit():
     spans = token_spans(reply, pieces)
     span_tensor = torch.tensor([[spans.switch, spans.subgoal, spans.action]])
     for turn, subgoal_in_loss in ((0, True), (1, False)):
-        boundary = torch.tensor([carry_out(reply, turn, "x").boundary])
+        boundary = torch.tensor([decide(reply, turn, "x").boundary])
         credit = token_credit(*torch.tensor([[1.0], [2.0], [3.0]]), boundary, span_tensor, len(pieces))
         subgoal = 2.0 if subgoal_in_loss else 0.0
         assert credit.advantages.tolist() == [[1.0, 1.0, 1.0, 0.0, subgoal, 0.0, 3.0, 3.0, 3.0, 3.0]]

@@ -105,7 +105,6 @@ def test_stop_reasons_add_up(turns):
         StopReason.WON: pytest.approx(1 / 3),
         StopReason.FAILED: 0.0,
         StopReason.STEP_LIMIT: pytest.approx(2 / 3),
-        StopReason.FAULT: 0.0,
     }
 
 

@@ -19,7 +19,7 @@ from agent_system.plan_execute.prompts import (
     fit_prompt,
     render_prompt,
 )
-from agent_system.plan_execute.protocol import carry_out, parse_flat, parse_reply
+from agent_system.plan_execute.protocol import decide, parse_flat, parse_reply
 
 PARTS = PromptParts(
     task="put a clean mug in coffeemachine.",
@@ -240,7 +240,7 @@ def test_memory_keeps_the_last_turns_and_the_subgoal_in_force():
     for turn, (switch, subgoal) in enumerate(replies):
         assert memory.turn == turn
         text = f"<switch>{switch}</switch><subgoal>{subgoal}</subgoal><action>act {turn}</action>"
-        decision = carry_out(parse_reply(text), memory.turn, memory.subgoal)
+        decision = decide(parse_reply(text), memory.turn, memory.subgoal)
         memory.record(decision, f"observation {turn}", f"act {turn}")
     assert memory.parts("now", ["look"], "task") == PromptParts(
         task="task",
@@ -256,7 +256,7 @@ def test_memory_carries_a_kept_subgoal_unchanged():
     memory = EpisodeMemory(history_length=1)
     for switch, subgoal in (("SWITCH", "find mug"), ("KEEP", "find cup"), ("SWITCH", "")):
         text = f"<switch>{switch}</switch><subgoal>{subgoal}</subgoal><action>look</action>"
-        memory.record(carry_out(parse_reply(text), memory.turn, memory.subgoal), "o", "look")
+        memory.record(decide(parse_reply(text), memory.turn, memory.subgoal), "o", "look")
         assert memory.subgoal == "find mug"
 
 

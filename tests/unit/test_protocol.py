@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_system.plan_execute.protocol import KEEP, SWITCH, Blocks, Problem, carry_out, parse_flat, parse_reply
+from agent_system.plan_execute.protocol import KEEP, SWITCH, Blocks, Problem, decide, parse_flat, parse_reply
 
 GOOD = "<switch>SWITCH</switch>\n<subgoal>find a mug</subgoal>\n<action>go to shelf 1</action>"
 
@@ -232,7 +232,7 @@ def reply_of(switch: str, subgoal: str) -> str:
     ],
 )
 def test_what_is_carried_out(switch, written, turn, kept, boundary, in_force, copied, comparable):
-    decision = carry_out(parse_reply(reply_of(switch, written)), turn, kept)
+    decision = decide(parse_reply(reply_of(switch, written)), turn, kept)
     assert decision.boundary is boundary
     assert decision.switch == (SWITCH if boundary else KEEP)
     assert (decision.subgoal, decision.copied_exactly, decision.comparable) == (in_force, copied, comparable)
@@ -240,14 +240,14 @@ def test_what_is_carried_out(switch, written, turn, kept, boundary, in_force, co
 
 @given(MESSY, st.integers(0, 3), st.sampled_from(["", "find a mug"]))
 def test_without_a_boundary_the_subgoal_never_changes(text, turn, kept):
-    decision = carry_out(parse_reply(text), turn, kept)
+    decision = decide(parse_reply(text), turn, kept)
     assert decision.boundary or decision.subgoal == kept
     assert decision.boundary or turn > 0
 
 
 def test_a_negative_turn_is_refused():
     with pytest.raises(ValueError, match="turn counts from 0"):
-        carry_out(parse_reply(GOOD), -1, "")
+        decide(parse_reply(GOOD), -1, "")
 
 
 SHORT = "<switch>KEEP</switch><action>look</action>"
@@ -257,7 +257,7 @@ def test_a_short_keep_is_valid_where_it_is_allowed():
     assert parse_reply(SHORT).problems == (Problem.MISSING_SUBGOAL,)
     reply = parse_reply(SHORT, short_keep=True)
     assert reply.valid and reply.leaves_subgoal_out
-    decision = carry_out(reply, 3, "find a mug")
+    decision = decide(reply, 3, "find a mug")
     assert (decision.boundary, decision.subgoal, decision.copied_exactly) == (False, "find a mug", True)
     assert not decision.comparable
 
@@ -275,7 +275,7 @@ def test_a_short_keep_is_valid_where_it_is_allowed():
 def test_only_a_keep_without_a_block_may_be_short(text, problem):
     reply = parse_reply(text, short_keep=True)
     assert problem in reply.problems
-    assert not carry_out(reply, 3, "find a mug").copied_exactly or problem is Problem.WRONG_ORDER
+    assert not decide(reply, 3, "find a mug").copied_exactly or problem is Problem.WRONG_ORDER
 
 
 @given(MESSY)

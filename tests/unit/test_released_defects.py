@@ -13,7 +13,7 @@ from made_turns import batch_turns, keep, made_settings, turn
 
 from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import PromptParts, fit_prompt
-from agent_system.plan_execute.protocol import carry_out, parse_reply, token_spans
+from agent_system.plan_execute.protocol import decide, parse_reply, token_spans
 from recipe.hiper.estimators.hae import HAEConfig, hierarchical_advantages
 from recipe.hiper.estimators.values import Head, explained_variance
 from recipe.hiper.trainer.token_credit import turn_credit
@@ -69,10 +69,10 @@ def test_defect_2_one_parser_decides_for_memory_masks_and_value_positions(pieces
     """A missing action block wiped the stored sub-goal; a missing switch block stored the action as sub-goal."""
     memory = EpisodeMemory(history_length=2)
     opening = parse_reply("<switch>SWITCH</switch><subgoal>find mug</subgoal><action>look</action>")
-    memory.record(carry_out(opening, 0, ""), "o", opening.action)
+    memory.record(decide(opening, 0, ""), "o", opening.action)
 
     reply = parse_reply("".join(pieces))
-    decision = carry_out(reply, memory.turn, memory.subgoal)
+    decision = decide(reply, memory.turn, memory.subgoal)
     memory.record(decision, "o", reply.action)
     assert memory.subgoal == stored
     assert decision.boundary is boundary
@@ -98,7 +98,7 @@ def test_defect_3_keep_carries_the_subgoal_forward_whatever_was_typed():
     memory = EpisodeMemory(history_length=2)
     for switch, typed in (("SWITCH", "find mug"), ("KEEP", "find cup"), ("KEEP", ""), ("KEEP", "find pan")):
         reply = parse_reply(f"<switch>{switch}</switch><subgoal>{typed}</subgoal><action>look</action>")
-        decision = carry_out(reply, memory.turn, memory.subgoal)
+        decision = decide(reply, memory.turn, memory.subgoal)
         memory.record(decision, "o", "look")
         assert memory.subgoal == decision.subgoal == "find mug"
         # The drift can still be charged.

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent_system.plan_execute.protocol import carry_out, parse_reply
+from agent_system.plan_execute.protocol import decide, parse_reply
 from recipe.hiper.estimators.values import Head
 from recipe.hiper.toy.agent import Critic, Policy
 from recipe.hiper.toy.arms import ARMS
@@ -142,7 +142,7 @@ def test_every_turn_is_what_parser_protocol_and_game_make_of_its_reply(seed):
             at = (episode, turn)
             text = reply_text(HOUSE, played.switch[at], played.written[at], played.action[at])
             reply = parse_reply(text)
-            decision = carry_out(reply, turn, kept)
+            decision = decide(reply, turn, kept)
             assert reply.valid
             assert decision.boundary == played.boundary[at]
             assert decision.subgoal == subgoal_text(HOUSE, int(played.subgoal[at]))

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent_system.environments.base import is_admissible
 from agent_system.environments.webshop.env import WebShopEnv
 from agent_system.environments.webshop.goals import Goal, Goals, Split
 from agent_system.environments.webshop.products import Product
@@ -18,6 +17,7 @@ from agent_system.environments.webshop.reward import Score
 from agent_system.environments.webshop.shop import Shop, open_shop
 from agent_system.environments.webshop.site import Page, Site
 from agent_system.errors import HiPERError
+from agent_system.plan_execute.admissible import is_admissible
 
 MOST_ACTIONS = 1000
 """Actions of one visit. An agent has far fewer; a person should not run into a limit, and a visit not grow for ever."""

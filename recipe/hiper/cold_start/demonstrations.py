@@ -32,9 +32,9 @@ from agent_system.environments.alfworld.env import ALFWorldEnv
 from agent_system.environments.alfworld.expert import Expert, Exploration
 from agent_system.environments.alfworld.rooms import RECEPTACLE_KINDS
 from agent_system.plan_execute.advice import Advice
-from agent_system.plan_execute.memory import EpisodeMemory
-from agent_system.plan_execute.prompts import PromptStyle, render_prompt
-from agent_system.plan_execute.protocol import SWITCH, Decision, carry_out, parse_reply
+from agent_system.plan_execute.prompts import PromptStyle
+from agent_system.plan_execute.protocol import SWITCH
+from agent_system.plan_execute.turn import EpisodeAgent
 from agent_system.processes import end_with_parent
 
 IDLE_ACTION = "look"
@@ -136,29 +136,28 @@ def _demonstrate(game: Path, number: int, spec: DemonstrationSpec) -> Demonstrat
     observation, info = environment.reset(options={"game_file": game})
     exploration = Exploration.LISTED if rng.random() < spec.listed else Exploration.RANDOM
     expert = Expert(info["task"], exploration, rng, hasty=rng.random() < spec.hasty)
-    memory = EpisodeMemory(spec.history_length)
+    agent = EpisodeAgent(spec.style, spec.history_length, reply_style=PromptStyle.PLAN_EXECUTE_COMPACT)
     examples = []
-    while not info["won"] and memory.turn < spec.max_turns:
+    while not info["won"] and agent.turn < spec.max_turns:
         admissible = info["admissible_actions"]
         expert.observe(observation, admissible)
-        prompt = render_prompt(spec.style, memory.parts(observation, admissible, info["task"]))
-        advice = expert.advise(memory.subgoal)
+        agent.observe(observation, admissible, info["task"])
+        prompt = agent.whole_prompt()
+        advice = expert.advise(agent.subgoal)
         if rng.random() < spec.idle:
             advice = replace(advice, action=IDLE_ACTION)
         examples.append(Example(prompt, advice.reply_in(spec.style)))
         action = _slip(admissible, expert.intent.target, rng) if rng.random() < spec.slips else advice.action
-        memory.record(_decision(advice, expert, memory, spec, rng), observation, action)
-        observation, _, _, _, info = environment.step(action)
+        turn = agent.take(_played_reply(advice, expert, spec, rng), action=action)
+        observation, _, _, _, info = environment.step(turn.action)
     return Demonstration(tuple(examples), info["won"])
 
 
-def _decision(
-    advice: Advice, expert: Expert, memory: EpisodeMemory, spec: DemonstrationSpec, rng: random.Random
-) -> Decision:
-    reply = advice.reply
+def _played_reply(advice: Advice, expert: Expert, spec: DemonstrationSpec, rng: random.Random) -> str:
+    """The reply that takes effect: the advice, or one that puts a wrong sub-goal in force."""
     if rng.random() < spec.wrong_subgoals:
-        reply = Advice(SWITCH, rng.choice(expert.intent.subgoals), advice.action).reply
-    return carry_out(parse_reply(reply), memory.turn, memory.subgoal)
+        return Advice(SWITCH, rng.choice(expert.intent.subgoals), advice.action).reply
+    return advice.reply
 
 
 def _slip(admissible: Sequence[str], target: str, rng: random.Random) -> str:

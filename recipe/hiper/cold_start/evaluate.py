@@ -24,15 +24,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 import agent_system.environments  # noqa: F401  (registers the ids)
 from agent_system.environments.alfworld.games import alfworld_panel
-from agent_system.environments.base import TaskSpec, as_listed, is_admissible
+from agent_system.environments.base import TaskSpec
 from agent_system.environments.tasks import HELD_OUT_SEED, TaskPanel, held_out_subset
 from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.shop import open_shop
 from agent_system.environments.webshop.tasks import shop_panel
 from agent_system.errors import HiPERError
-from agent_system.plan_execute.memory import EpisodeMemory
-from agent_system.plan_execute.prompts import PromptStyle, fit_prompt
-from agent_system.plan_execute.protocol import carry_out, parse_flat, parse_reply
+from agent_system.plan_execute.prompts import PromptStyle
+from agent_system.plan_execute.turn import EpisodeAgent
 
 
 @dataclass(frozen=True)
@@ -141,57 +140,47 @@ def play(
 ) -> Report:
     """Plays all tasks side by side; the replies of a turn are generated as one batch."""
     torch.manual_seed(spec.seed)
-    tables = [_Table(task, spec, tokenizer) for task in games.tasks]
+    episodes = [_RunningEpisode(task, spec, tokenizer) for task in games.tasks]
     entropy, tokens = 0.0, 0
-    with tqdm(total=len(tables), desc="held-out tasks", unit="task", disable=not progress) as bar:
-        while running := [t for t in tables if not t.finished]:
-            replies, batch_entropy, batch_tokens = _generate(model, tokenizer, [t.prompt() for t in running], spec)
+    with tqdm(total=len(episodes), desc="held-out tasks", unit="task", disable=not progress) as bar:
+        while running := [episode for episode in episodes if not episode.finished]:
+            prompts = [episode.prompt() for episode in running]
+            replies, batch_entropy, batch_tokens = _generate(model, tokenizer, prompts, spec)
             entropy, tokens = entropy + batch_entropy, tokens + batch_tokens
-            for table, reply in zip(running, replies, strict=True):
-                table.play(reply)
-            bar.update(sum(t.finished for t in running))
-    return Report([t.episode for t in tables], entropy / max(1, tokens))
+            for episode, reply in zip(running, replies, strict=True):
+                episode.play(reply)
+            bar.update(sum(episode.finished for episode in running))
+    return Report([episode.episode for episode in episodes], entropy / max(1, tokens))
 
 
-class _Table:
-    """One game being played."""
+class _RunningEpisode:
+    """One task being played."""
 
     def __init__(self, task: TaskSpec, spec: PlaySpec, tokenizer: PreTrainedTokenizerFast):
         self.episode = Episode(task.kind)
+        self.finished = False
         self._spec, self._tokenizer = spec, tokenizer
-        self._finished = False
-        self._memory = EpisodeMemory(spec.history_length)
+        self._agent = EpisodeAgent(spec.style, spec.history_length)
         self._environment = gymnasium.make(
             task.env_id, max_steps=spec.max_turns, disable_env_checker=True, **spec.env_kwargs
         )
-        self._observation, self._info = self._environment.reset(seed=task.seed, options=dict(task.options))
-
-    @property
-    def finished(self) -> bool:
-        return self._finished
+        observation, info = self._environment.reset(seed=task.seed, options=dict(task.options))
+        self._agent.observe(observation, info["admissible_actions"], info["task"])
 
     def prompt(self) -> str:
-        parts = self._memory.parts(self._observation, self._info["admissible_actions"], self._info["task"])
-        spec = self._spec
-        return fit_prompt(spec.style, parts, lambda text: len(_chat(self._tokenizer, text)), spec.max_prompt).text
+        return self._agent.prompt(lambda text: len(_chat(self._tokenizer, text)), self._spec.max_prompt).text
 
     def play(self, text: str) -> None:
-        if self._spec.style.has_subgoal:
-            may_be_short = self._spec.style.has_short_keep and bool(self._memory.subgoal)
-            reply = parse_reply(text, short_keep=may_be_short)
-            decision = carry_out(reply, self._memory.turn, self._memory.subgoal)
-        else:
-            reply, decision = parse_flat(text, require_think=False), None
+        turn = self._agent.take(text)
         self.episode.turns += 1
-        self.episode.valid += reply.valid
-        action = as_listed(reply.action, self._info["admissible_actions"])
-        self.episode.admissible += is_admissible(action, self._info["admissible_actions"])
-        self.episode.switches += decision is not None and decision.boundary
-        self._memory.record(decision, self._observation, action)
-        self._observation, _, terminated, truncated, self._info = self._environment.step(action)
-        self._finished = terminated or truncated
-        self.episode.won, self.episode.score = self._info["won"], self._info["score"]
-        if self._finished:
+        self.episode.valid += turn.reply.valid
+        self.episode.admissible += turn.admissible
+        self.episode.switches += turn.decision is not None and turn.decision.boundary
+        observation, _, terminated, truncated, info = self._environment.step(turn.action)
+        self._agent.observe(observation, info["admissible_actions"], info["task"])
+        self.finished = terminated or truncated
+        self.episode.won, self.episode.score = info["won"], info["score"]
+        if self.finished:
             self._environment.close()
 
 

@@ -20,9 +20,9 @@ from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.shop import open_shop
 from agent_system.environments.webshop.shopper import BUY, FIND, Shopper
 from agent_system.plan_execute.advice import Advice
-from agent_system.plan_execute.memory import EpisodeMemory
-from agent_system.plan_execute.prompts import BLANK, PromptStyle, render_prompt
-from agent_system.plan_execute.protocol import SWITCH, carry_out, parse_reply
+from agent_system.plan_execute.prompts import BLANK, PromptStyle
+from agent_system.plan_execute.protocol import SWITCH
+from agent_system.plan_execute.turn import EpisodeAgent
 from recipe.hiper.cold_start.demonstrations import Demonstration, Example, gather
 
 _AT_ONCE = 32
@@ -85,22 +85,23 @@ def _demonstrate(shop: Path, part: str, number: int, spec: ShopDemonstrationSpec
     goal = rng.choice(open_shop(shop).ranges(Goals.SYNTHETIC, Split.FIXED)[part])
     observation, info = env.reset(options={"goal_index": goal})
     shopper = Shopper(info["task"], rng, hasty=spec.hasty, blind=spec.blind, curious=spec.curious)
-    memory = EpisodeMemory(spec.history_length)
+    agent = EpisodeAgent(spec.style, spec.history_length, reply_style=PromptStyle.PLAN_EXECUTE_COMPACT)
     rename = _renaming(shop, rng) if rng.random() < spec.renamed else str
     examples = []
     ended = False
     while not ended:
         admissible = info["admissible_actions"]
-        prompt = render_prompt(spec.style, memory.parts(observation, admissible, info["task"]))
-        advice = shopper.advise(observation, admissible, memory.subgoal)
+        agent.observe(observation, admissible, info["task"])
+        prompt = agent.whole_prompt()
+        advice = shopper.advise(observation, admissible, agent.subgoal)
         examples.append(Example(rename(prompt), rename(advice.reply_in(spec.style))))
         choices = [action for action in admissible if not BLANK.search(action)]
         action = rng.choice(choices) if choices and rng.random() < spec.slips else advice.action
         reply = advice.reply
         if rng.random() < spec.wrong_subgoals:
             reply = Advice(SWITCH, rng.choice((FIND, BUY)), advice.action).reply
-        memory.record(carry_out(parse_reply(reply), memory.turn, memory.subgoal), observation, action)
-        observation, _, terminated, truncated, info = env.step(action)
+        turn = agent.take(reply, action=action)
+        observation, _, terminated, truncated, info = env.step(turn.action)
         ended = terminated or truncated
     return Demonstration(tuple(examples), info["won"])
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agent_system.plan_execute.prompts import PromptParts, PromptStyle, render_prompt
-from agent_system.plan_execute.protocol import carry_out, parse_flat, parse_reply
+from agent_system.plan_execute.protocol import decide, parse_flat, parse_reply
 from recipe.hiper.toy.game import TASK, House, State
 
 BUCKETS = 512
@@ -129,7 +129,7 @@ def features(prompt: str) -> Tensor:
 
 @cache
 def decisions(house: House) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """What `carry_out` makes of every reply: whether it opens a segment and the sub-goal then in force.
+    """What `decide` makes of every reply: whether it opens a segment and the sub-goal then in force.
 
     Returns:
         Two arrays `[first turn or later, SWITCH written, sub-goal written, sub-goal kept]`.
@@ -139,7 +139,7 @@ def decisions(house: House) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     shape = (2, 2, subgoals, subgoals)
     boundary, in_force = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64)
     for later, switch, written, kept in np.ndindex(shape):
-        decision = carry_out(parse_reply(reply_text(house, switch, written, 0)), later, subgoal_text(house, kept))
+        decision = decide(parse_reply(reply_text(house, switch, written, 0)), later, subgoal_text(house, kept))
         boundary[later, switch, written, kept] = decision.boundary
         in_force[later, switch, written, kept] = number[decision.subgoal]
     return boundary, in_force
