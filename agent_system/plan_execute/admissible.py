@@ -15,7 +15,7 @@ def is_admissible(action: str, admissible: Sequence[str]) -> bool:
     """
     action, admissible = action.strip().lower(), [listed.lower() for listed in admissible]
     if action in admissible:
-        return BLANK.search(action) is None  # whoever copies the template fills in nothing
+        return BLANK.search(action) is None  # a copy of the template fills in nothing
     for template in admissible:
         if blank := BLANK.search(template):
             start, end = template[: blank.start()], template[blank.end() :]

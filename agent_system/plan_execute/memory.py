@@ -54,7 +54,7 @@ class EpisodeMemory:
         Args:
             decision: what `protocol.decide` made of the reply; `None` for a flat agent, which has no sub-goals.
             observation: what the prompt of that turn showed.
-            action: the text the environment was given.
+            action: the text that the environment received.
         """
         kept = len(self._history) + 1 - self._history_length
         self._history = (*self._history, (observation, action))[max(0, kept) :]

@@ -4,7 +4,7 @@
 A prompt is the state `s_t` of the algorithm: the task, the last turns, the current observation, the current sub-goal
 (for plan-execute styles) and the admissible actions. Every style is rendered from the same `PromptParts`.
 
-The text is the content of one user message; chat templates are applied by whoever holds the tokenizer.
+The text is the content of one user message; the caller applies the chat template.
 """
 
 from __future__ import annotations

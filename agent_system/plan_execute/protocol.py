@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plan-execute protocol: what a reply says, what of it is carried out, and which tokens say it.
+"""The plan-execute protocol: the content of a reply, its effect, and the tokens that write each part.
 
 A plan-execute reply is three blocks and nothing else, in this order:
 
@@ -83,7 +83,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Reply:
-    """One parsed reply: what was written, not yet what is carried out (that is `decide`).
+    """One parsed reply: what was written. Its effect is a `Decision`.
 
     Attributes:
         switch: "KEEP" or "SWITCH"; "KEEP" when missing or unknown. Always "SWITCH" for a flat reply (no meaning there).
@@ -173,9 +173,9 @@ def _ordered(problems: set[Problem]) -> tuple[Problem, ...]:
 
 def _parse(text: str, names: tuple[str, ...]) -> tuple[dict[str, str], Blocks, set[Problem]]:
     """The values and places of the first block of each name, and every problem but an unknown switch word."""
-    found, problems = _find_blocks(text, names)
+    closed_blocks, problems = _find_blocks(text, names)
     first: dict[str, tuple[CharSpan, str]] = {}
-    for name, span, content in found:
+    for name, span, content in closed_blocks:
         if name in first:
             problems.add(Problem.DUPLICATE_BLOCK)
             continue
@@ -191,7 +191,7 @@ def _parse(text: str, names: tuple[str, ...]) -> tuple[dict[str, str], Blocks, s
             problems.add(_EMPTY[name])
     if list(first) != [name for name in names if name in first]:
         problems.add(Problem.WRONG_ORDER)
-    if _has_text_outside(text, (span for _, span, _ in found)):
+    if _has_text_outside(text, (span for _, span, _ in closed_blocks)):
         problems.add(Problem.TEXT_OUTSIDE)
     if _CJK.search(text):
         problems.add(Problem.CJK_CHARACTER)
@@ -215,7 +215,7 @@ def _find_blocks(text: str, names: tuple[str, ...]) -> tuple[list[tuple[str, Cha
         else:
             closing_after[index] = nearest.get(name)
 
-    found: list[tuple[str, CharSpan, str]] = []
+    closed_blocks: list[tuple[str, CharSpan, str]] = []
     problems: set[Problem] = set()
     index = 0
     while index < len(tags):
@@ -227,10 +227,10 @@ def _find_blocks(text: str, names: tuple[str, ...]) -> tuple[list[tuple[str, Cha
             else:
                 closing = tags[closing_index]
                 span = CharSpan(opening.start(), closing.end())
-                found.append((name, span, text[opening.end() : closing.start()]))
+                closed_blocks.append((name, span, text[opening.end() : closing.start()]))
                 index = closing_index
         index += 1
-    return found, problems
+    return closed_blocks, problems
 
 
 def _has_text_outside(text: str, spans: Iterable[CharSpan]) -> bool:
@@ -244,10 +244,10 @@ def _has_text_outside(text: str, spans: Iterable[CharSpan]) -> bool:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is carried out of a plan-execute reply under options semantics.
+    """The effect of a plan-execute reply under options semantics.
 
     Attributes:
-        switch: what was carried out: "SWITCH" exactly where `boundary`. The word as written stays in `Reply.switch`.
+        switch: "SWITCH" exactly where `boundary`. The word as written stays in `Reply.switch`.
         boundary: whether this turn opens a segment.
         subgoal: the sub-goal in force from this turn on.
         copied_exactly: on a KEEP turn, whether the reply repeats the kept sub-goal word for word, or rightly leaves it
@@ -263,7 +263,7 @@ class Decision:
 
 
 def decide(reply: Reply, turn: int, kept_subgoal: str) -> Decision:
-    """Decide what a plan-execute reply does, given the sub-goal in force before it.
+    """The effect of a plan-execute reply on the sub-goal in force before it.
 
     - Turn 0 opens a segment with the written sub-goal, whatever the switch block says.
     - SWITCH opens a segment with the written sub-goal. A SWITCH without one has nothing to switch to: it is a KEEP.
@@ -311,9 +311,9 @@ def token_spans(reply: Reply, pieces: Sequence[str]) -> TokenSpans:
     the block's beginning belongs to that block. Empty pieces that end the reply directly after the action block (the
     end-of-sequence token) belong to it: stopping is the executor's decision.
 
-    Only tokens with a gradient can be taught by the penalty for a malformed reply, so something stands for a missing
-    block. For the action: all tokens after the other blocks. For the switch block: the tokens before the first block,
-    and at least the first token of the reply, with which the model began something else; its block loses that token.
+    The penalty for a malformed reply reaches only tokens with a gradient, so something stands for a missing block. For
+    the action: all tokens after the other blocks. For the switch block: the tokens before the first block, and at least
+    the first token of the reply, with which the model began something else; its block loses that token.
 
     Without a sub-goal block, `value_low` is the first token of the action range. It is always an index into `pieces` (0
     when there are none).

@@ -45,7 +45,7 @@ class EpisodeSettings:
         history_length: earlier turns a prompt may show (`env.history_length`).
         prompt_budget: tokens of a prompt at most (`data.max_prompt_length`).
         fault_retries: how often an episode is played again on the same task after its environment broke.
-        pool: name under which the environment workers are found.
+        pool: name of the pool of environment workers.
         failure_log: file that takes the episodes that could not be played.
         seed: the run's seed (`env.seed`), from which every request to the rollout engine derives a seed of its own.
             None (`env.seeded_sampling=false`): requests draw from the engine's generator in the order of their arrival.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Episodes that wait for each other after every turn, as in the peers' rollouts. Exists to be measured against."""
+"""Episodes that wait for each other after every turn, as in other rollouts: a baseline for measurements."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 
 class FreeRunning:
-    """An episode that waits for nobody: what every real run uses."""
+    """An episode that does not wait for others: the default."""
 
     async def turn_done(self) -> None:
         """Called after every turn but the last."""
@@ -24,7 +24,7 @@ class FreeRunning:
 
 
 class LockstepMember(FreeRunning):
-    """An episode of a wave: after its own end it goes on generating until the slowest episode has ended."""
+    """An episode of a wave: after its own end it keeps generating until the slowest episode has ended."""
 
     def __init__(self, wave: Lockstep) -> None:
         self._wave = wave

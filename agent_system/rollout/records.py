@@ -20,8 +20,8 @@ class TurnRecord:
         admissible: whether the action was one of the admissible ones.
         switch, subgoal, action: what the reply says (a flat agent has neither switch nor sub-goal: ""); `problems`
             (empty when well formed) what is wrong with it.
-        boundary, subgoal_in_force, copied_exactly, comparable: what was carried out (`protocol.Decision`).
-        reward, terminated, truncated: the environment's answer; `stop` the reason on the last turn, else "".
+        boundary, subgoal_in_force, copied_exactly, comparable: effect of the reply (`protocol.Decision`).
+        reward, terminated, truncated: result of the environment step; `stop` the reason on the last turn, else "".
         won, score: the environment's verdict on the last turn, else False and 0.
         spans: token ranges of the switch, sub-goal and action blocks; `value_low` where the low value is read.
         bootstrap: this row is no turn: it holds the state after an episode that the step limit cut, for its value.

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CPU profile's model: a small Qwen2 that a scripted expert taught to act, before any reinforcement learning."""
+"""The CPU profile's model: a small Qwen2 that imitates scripted players, before any reinforcement learning."""

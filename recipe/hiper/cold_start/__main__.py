@@ -29,26 +29,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--workers", type=int, default=usable_cpus(), help="processes that play games; changes the speed only"
     )
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
     # After parsing, and not at the top: torch takes seconds to load, and the processes that play games, which import
     # this file again, do without it.
     from recipe.hiper.cold_start.build import WarmStartSpec, make_warm_start
 
     spec = WarmStartSpec()
-    demonstrations = replace(spec.demonstrations, seed=given.seed)
-    training = replace(spec.train, seed=given.seed)
-    if given.steps is not None:
-        training = replace(training, steps=given.steps)
-    if given.episodes is not None:
-        demonstrations = replace(demonstrations, episodes=given.episodes)
+    demonstrations = replace(spec.demonstrations, seed=options.seed)
+    training = replace(spec.train, seed=options.seed)
+    if options.steps is not None:
+        training = replace(training, steps=options.steps)
+    if options.episodes is not None:
+        demonstrations = replace(demonstrations, episodes=options.episodes)
     spec = replace(spec, demonstrations=demonstrations, train=training)
     try:
-        report = make_warm_start(given.out, given.games, spec, workers=given.workers, progress=True)
+        report = make_warm_start(options.out, options.games, spec, workers=options.workers, progress=True)
     except HiPERError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     print(
-        f"{given.out}: {report.held_out_exact:.1%} of held-out replies are exactly the expert's "
+        f"{options.out}: {report.held_out_exact:.1%} of held-out replies are exactly the expert's "
         f"(loss {report.first_loss:.3f} -> {report.last_loss:.3f}, held out {report.held_out_loss:.3f})"
     )
 

@@ -249,8 +249,12 @@ def _reused(out_dir: Path, spec: WarmStartSpec | ShopWarmStartSpec, data_digest:
     if not path.exists():
         raise ConfigError(f"{out_dir} exists and holds no {MANIFEST}: it is not a warm start. Choose another --out")
     try:
-        found = json.loads(path.read_text("utf-8"))
-        digest, games_digest, report = found["digest"], found["games_digest"], TrainReport(**found["report"])
+        report_file = json.loads(path.read_text("utf-8"))
+        digest, games_digest, report = (
+            report_file["digest"],
+            report_file["games_digest"],
+            TrainReport(**report_file["report"]),
+        )
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise TaskError(f"{path} cannot be read ({error!r}): delete {out_dir} and make the model again") from error
     if digest != spec.digest or games_digest != data_digest:

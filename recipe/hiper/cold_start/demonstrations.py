@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Demonstrations: what players of mixed care reply in the states that a clumsy player visits.
 
-The players know how everything is done and do not always choose well. On some turns they look around instead of going
-on, and in some episodes they plan hastily: they forget to clean, heat or cool until it turns out that it was needed. A
-model that imitates them has the skill and both habits, the good and the bad; which one pays is for reinforcement
-learning to find out, in actions and in sub-goals. Imitating a flawless expert leaves it nothing but mistakes of
-perception, which take far more experience to mend than a short run has (docs/dev/learning.md).
+The players know how every task is done, but they do not always choose well. On some turns they look around instead of
+continuing, and in some episodes they plan hastily: they omit cleaning, heating or cooling until it turns out to be
+necessary. A model that imitates them has the skill and both habits; reinforcement learning finds out which one pays, in
+actions and in sub-goals. Imitation of a flawless expert leaves only mistakes of perception, and a short run is too
+short to correct those (docs/dev/learning.md).
 
-Some of the actions carried out are not the player's own: a random admissible one, or one of the mistakes that a small
-model makes (a receptacle that is not in the room, an object that is not in sight), and sometimes the sub-goal in force
-is a wrong one. These slips are carried out and not taught: a model taught only flawless play meets a state after a
-mistake for the first time when it makes one; a model taught this way has seen how one goes on.
+Some executed actions are not the player's own: a random admissible one, or one of the mistakes that a small model makes
+(a receptacle that is not in the room, an object that is not in sight). Sometimes a wrong sub-goal is in force. These
+slips are executed but are not training targets. A model that saw only flawless play meets the state after a mistake for
+the first time when it makes one; this model has seen how to continue from there.
 
-Prompts come from the code that renders them in training, and the sub-goal in force from the code that carries replies
-out, so that the model is taught the very texts it will be asked with. Workers import no torch.
+Prompts and the sub-goal in force come from `plan_execute.turn`, as in training, so the model learns from exactly the
+texts that it will see. Workers import no torch.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class DemonstrationSpec:
         episodes: number of episodes; games are played in turn, again from the first when all were played.
         max_turns: turns after which an episode is cut.
         history_length: (observation, action) pairs in a prompt (`env.history_length`).
-        idle: share of turns on which the player looks around (`look`) instead of going on.
+        idle: share of turns on which the player looks around (`look`) instead of continuing.
         hasty: share of episodes whose player forgets to clean, heat or cool at first (`Expert(hasty=True)`).
-        slips: share of turns on which another action than the player's is carried out.
+        slips: share of turns on which another action than the player's is executed.
         wrong_subgoals: share of turns after which a wrong sub-goal is in force.
         listed: share of episodes that search receptacles in the order of the list; the others search at random.
         style: of prompts and replies, one of the compact ones. The episodes are the same whatever it is.

@@ -220,9 +220,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     default = PlaySpec()
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face folder")
-    world = parser.add_mutually_exclusive_group(required=True)
-    world.add_argument("--games", type=Path, help="folder made by ...alfworld.generate")
-    world.add_argument("--shop", type=Path, help="folder made by ...webshop.prepare")
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--games", type=Path, help="folder made by ...alfworld.generate")
+    data.add_argument("--shop", type=Path, help="folder made by ...webshop.prepare")
     parser.add_argument("--split", help="train, valid_seen or valid_unseen; of a shop train, eval or test")
     parser.add_argument("--episodes", type=int, default=128, help="games in the panel")
     parser.add_argument("--temperature", type=float, default=default.temperature, help="0 is greedy")
@@ -231,21 +231,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     form.add_argument("--flat", action="store_true", help="the model replies with the action alone")
     form.add_argument("--short-keep", action="store_true", help="the model leaves a kept sub-goal out")
     parser.add_argument("--seed", type=int, default=default.seed, help="seed of the sampling, not of the panel")
-    given = parser.parse_args(arguments)
-    style = PromptStyle.PLAN_EXECUTE_COMPACT_SHORT if given.short_keep else PromptStyle.PLAN_EXECUTE_COMPACT
-    style = PromptStyle.FLAT_COMPACT if given.flat else style
-    spec = PlaySpec(temperature=given.temperature, seed=given.seed, style=style)
+    options = parser.parse_args(arguments)
+    style = PromptStyle.PLAN_EXECUTE_COMPACT_SHORT if options.short_keep else PromptStyle.PLAN_EXECUTE_COMPACT
+    style = PromptStyle.FLAT_COMPACT if options.flat else style
+    spec = PlaySpec(temperature=options.temperature, seed=options.seed, style=style)
     try:
-        if given.shop:
-            spec, games = in_shop(spec, given.shop), goals_panel(given.shop, given.split or "eval", given.episodes)
+        if options.shop:
+            spec, games = (
+                in_shop(spec, options.shop),
+                goals_panel(options.shop, options.split or "eval", options.episodes),
+            )
         else:
-            games = panel(given.games, given.split or "valid_unseen", given.episodes)
-        if given.max_turns is not None:
-            spec = replace(spec, max_turns=given.max_turns)
+            games = panel(options.games, options.split or "valid_unseen", options.episodes)
+        if options.max_turns is not None:
+            spec = replace(spec, max_turns=options.max_turns)
     except HiPERError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    model = AutoModelForCausalLM.from_pretrained(given.model, dtype=torch.float32).eval()
-    print(play(model, AutoTokenizer.from_pretrained(given.model), games, spec, progress=True))
+    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
+    print(play(model, AutoTokenizer.from_pretrained(options.model), games, spec, progress=True))
 
 
 if __name__ == "__main__":

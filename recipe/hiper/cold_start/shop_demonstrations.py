@@ -3,7 +3,7 @@
 
 The shoppers know how a purchase is made. They often buy before every option is chosen, open any product instead of the
 one that fits, and read pages that serve nothing: habits that a model takes over together with the skill, and that
-reinforcement learning can do away with. Slips are carried out and not taught. Workers import no torch.
+reinforcement learning can remove. Slips are executed but are not training targets. Workers import no torch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ShopDemonstrationSpec:
         hasty, blind, curious: see `Shopper`.
         renamed: share of episodes in which option values are exchanged among all values of the shop, in tasks, pages
             and replies alike. Otherwise a small model guesses the commonest value instead of reading the task.
-        slips: share of turns on which a random admissible action is carried out instead of the shopper's.
+        slips: share of turns on which a random admissible action is executed instead of the shopper's.
         wrong_subgoals: share of turns after which a wrong sub-goal is in force.
         style: of prompts and replies, one of the compact ones. The episodes are the same whatever it is.
         seed: any integer.
