@@ -15,11 +15,11 @@ from recipe.hiper.credit_lab.episodes import CREDIT_FIELDS, read_episodes
 from recipe.hiper.credit_lab.estimators import LabConfig, run_estimators
 from recipe.hiper.credit_lab.statistics import recorded_note
 from recipe.hiper.estimators.hae import HAEConfig
-from recipe.hiper.estimators.registry import EstimatorConfig, TurnGrids, estimate
+from recipe.hiper.estimators.registry import EstimatorConfig, TurnGrids, estimate_advantages
 from recipe.hiper.estimators.shaping import ShapingConfig
 from recipe.hiper.run_dir.recorder import RunRecorder
 from recipe.hiper.trainer.episode_records import episode_records
-from recipe.hiper.trainer.token_credit import TurnCredit
+from recipe.hiper.trainer.token_credit import BatchCredit
 from recipe.hiper.trainer.turn_batch import turn_grids
 
 HAE = HAEConfig(gamma=0.9, lam_turn=0.8, lam_seg=0.7)
@@ -40,14 +40,14 @@ def written_by_a_run(folder, has_critic: bool = True):
     beta = torch.linspace(0.1, 0.6, 6)
     grids = turn_grids(turns, values, beta, False)
     shaping = ShapingConfig(invalid_action_penalty_coef=0.1, keep_penalty=-0.3)
-    found = estimate(grids, EstimatorConfig("hae" if has_critic else "rloo", HAE, shaping))
+    found = estimate_advantages(grids, EstimatorConfig("hae" if has_critic else "rloo", HAE, shaping))
     nothing = torch.zeros(6, 1)
-    credit = TurnCredit(
-        estimate=found,
+    credit = BatchCredit(
+        turn_advantages=found,
         is_hierarchical=has_critic,
         values=values,
         token_advantages=nothing,
-        token_mask=nothing,
+        credit_mask=nothing,
         value_targets=nothing,
         value_mask=nothing,
         switch_probability=beta,

@@ -20,7 +20,7 @@ from recipe.hiper.trainer.metrics import (
     hierarchy_metrics,
     validation_metrics,
 )
-from recipe.hiper.trainer.token_credit import turn_credit
+from recipe.hiper.trainer.token_credit import batch_credit
 
 HEAT, LOOK = "pick_heat_then_place_in_recep", "look_at_obj_in_light"
 WON = {"reward": 10.0, "terminated": True, "stop": "won", "won": True, "score": 1.0}
@@ -198,7 +198,7 @@ def test_a_flat_agent_has_no_decisions_to_count():
     assert metrics["rollout/episode_length"] == 2.0
     assert not {"rollout/switch_rate", "rollout/keep_copied_share"} & set(metrics)
     rows = batch_turns([("a_0", turn(0, **flat)), ("a_0", turn(1, **flat))])
-    credit = turn_credit(
+    credit = batch_credit(
         rows, torch.zeros(2, 3), torch.zeros(2, 6), made_settings(HAEConfig(1.0, 1.0, 1.0), estimator="turn_gae")
     )
     assert "hierarchy/switch_probability" not in credit_metrics(rows, credit)
@@ -222,7 +222,7 @@ def test_credit_by_hand():
     settings = made_settings(HAEConfig(1.0, 1.0, 1.0), ShapingConfig(keep_penalty=-0.5), whiten=True)
     log_probs = torch.zeros(3, 6)
     log_probs[1:, 0] = math.log(0.75)  # KEEP with 3/4, SWITCH with 3/4
-    credit = turn_credit(turns, torch.zeros(3, 3), log_probs, settings)
+    credit = batch_credit(turns, torch.zeros(3, 3), log_probs, settings)
     metrics = credit_metrics(turns, credit)
     assert metrics["advantage/action/mean"] == pytest.approx(3.0)
     assert metrics["advantage/action/abs_mean"] == pytest.approx(11 / 3)

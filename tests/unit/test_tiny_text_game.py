@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from agent_system.plan_execute.protocol import carry_out, parse_reply
-from recipe.hiper.estimators.values import Head
+from recipe.hiper.estimators.values import ValueSlot
 from recipe.hiper.toy.agent import Critic, Policy
 from recipe.hiper.toy.arms import ARMS
 from recipe.hiper.toy.game import BACK, DELIVER, ENTER, ON, REWARD, TAKE, House, Spot, State
@@ -198,7 +198,7 @@ def test_values_are_read_where_the_paper_says():
     in_sight = value_prompts(tables, played, ARMS["hae_free"], sees_kept=True).numpy()
     assert (in_sight == np.stack([kept, in_force, kept], axis=-1)).all()
     one = value_prompts(tables, played, ARMS["turn_gae_1"], sees_kept=False).numpy()
-    assert (one[..., Head.HIGH] == kept).all()
+    assert (one[..., ValueSlot.HIGH] == kept).all()
 
 
 def test_a_critic_with_two_heads_reads_the_value_before_the_switch_from_the_low_one():
@@ -207,8 +207,8 @@ def test_a_critic_with_two_heads_reads_the_value_before_the_switch_from_the_low_
     features, prompts = torch.randn(4, 3), torch.tensor([[0, 1, 1], [2, 3, 3]])
     values = critic(features, prompts)
     assert values.shape == (2, 3)
-    assert torch.equal(values[:, Head.LOW], values[:, Head.TERM])
-    assert not torch.equal(values[:, Head.HIGH], values[:, Head.LOW])
+    assert torch.equal(values[:, ValueSlot.LOW], values[:, ValueSlot.TERM])
+    assert not torch.equal(values[:, ValueSlot.HIGH], values[:, ValueSlot.LOW])
 
 
 def test_verls_gae_gives_every_reply_the_whole_return():
@@ -218,8 +218,8 @@ def test_verls_gae_gives_every_reply_the_whole_return():
     found, advantages = credit(grids, ARMS["gae"])
     valid = grids.valid
     won = played.tensor("won").float()[:, None].expand_as(valid)
-    assert torch.allclose(found.action[valid], REWARD * won[valid] - values[..., Head.HIGH][valid])
-    assert torch.equal(found.targets[..., Head.HIGH][valid], REWARD * won[valid])
+    assert torch.allclose(found.action[valid], REWARD * won[valid] - values[..., ValueSlot.HIGH][valid])
+    assert torch.equal(found.targets[..., ValueSlot.HIGH][valid], REWARD * won[valid])
     assert float(advantages[..., 2][valid].mean()) == pytest.approx(0.0, abs=1e-5)
     assert not found.action[~valid].any()
 

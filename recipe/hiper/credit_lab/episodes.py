@@ -24,13 +24,13 @@ from tqdm import tqdm
 from agent_system.errors import ConfigError
 from agent_system.rollout.records import TurnRecord
 from recipe.hiper.estimators.registry import TurnGrids
-from recipe.hiper.estimators.values import Head
+from recipe.hiper.estimators.values import ValueSlot
 
 ONCE = {"task_id", "kind", "split", "stop", "won", "score", "bootstrap"}
 """Attributes of a record that an episode file has once for the episode, or not at all."""
 TURN_FIELDS = {field.name for field in fields(TurnRecord)} - ONCE
 CREDIT_FIELDS = {"shaped_reward", "values", "advantages", "switch_probability"}
-VALUES = tuple(head.name.lower() for head in Head)
+VALUES = tuple(head.name.lower() for head in ValueSlot)
 ADVANTAGES = ("switch", "subgoal", "action")
 WHO_WRITES = (
     "It was written by another version of HiPER, or is no episode file. Read it with that version's lab, or record "

@@ -22,10 +22,10 @@ from torch import Tensor
 from agent_system.errors import ConfigError
 from recipe.hiper.credit_lab.episodes import Episodes
 from recipe.hiper.estimators.hae import HAEConfig
-from recipe.hiper.estimators.registry import ESTIMATORS, WITH_CRITIC, EstimatorConfig, estimate
+from recipe.hiper.estimators.registry import ESTIMATORS, WITH_CRITIC, EstimatorConfig, estimate_advantages
 from recipe.hiper.estimators.rloo import rloo_advantages
 from recipe.hiper.estimators.shaping import ShapingConfig
-from recipe.hiper.estimators.values import Head
+from recipe.hiper.estimators.values import ValueSlot
 
 
 class Decision(IntEnum):
@@ -178,14 +178,14 @@ def _variants(family: str, episodes: Episodes, config: LabConfig) -> Iterator[Co
     base = EstimatorConfig(family, hae, ShapingConfig())
     if family == "hae":
         values = episodes.turns.values
-        own = torch.stack([values[..., head] for head in (Head.TERM, Head.HIGH, Head.LOW)], dim=-1)
+        own = torch.stack([values[..., head] for head in (ValueSlot.TERM, ValueSlot.HIGH, ValueSlot.LOW)], dim=-1)
         yield _run("hae (segment return)", episodes, base, own)
         past = replace(hae, lam_boundary=config.lam_seg)
         yield _run(f"hae (past segments, lambda {config.lam_seg:g})", episodes, replace(base, hae=past), own)
         # q V_hi + (1 - q) V_lo(o_{t-1}) less its mean under the policy, so that is the baseline.
         beta = episodes.turns.switch_probability
         own = own.clone()
-        own[..., 0] = beta * values[..., Head.HIGH] + (1.0 - beta) * values[..., Head.TERM]
+        own[..., 0] = beta * values[..., ValueSlot.HIGH] + (1.0 - beta) * values[..., ValueSlot.TERM]
         yield _run("hae (termination)", episodes, replace(base, hae=replace(hae, switch_advantage="termination")), own)
     elif family == "turn_gae":
         for lam in dict.fromkeys(config.turn_lams):
@@ -204,13 +204,13 @@ def _variants(family: str, episodes: Episodes, config: LabConfig) -> Iterator[Co
 def _run(
     label: str, episodes: Episodes, config: EstimatorConfig, baseline: Tensor, in_reward_units: bool = True
 ) -> Compared:
-    found = estimate(episodes.turns, config)
+    found = estimate_advantages(episodes.turns, config)
     advantages = torch.stack([found.switch, found.subgoal, found.action], dim=-1)
     return Compared(label, config.name, advantages, baseline, in_reward_units)
 
 
 def _high(episodes: Episodes) -> Tensor:
-    return episodes.turns.values[..., Head.HIGH, None].expand(*episodes.turns.valid.shape, len(Decision))
+    return episodes.turns.values[..., ValueSlot.HIGH, None].expand(*episodes.turns.valid.shape, len(Decision))
 
 
 def _verls_gae(episodes: Episodes) -> Compared:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from recipe.hiper.credit_lab.episodes import ADVANTAGES, Episodes
 from recipe.hiper.credit_lab.estimators import Compared, Decision, decision_masks, mean_of_others
-from recipe.hiper.estimators.values import Head
+from recipe.hiper.estimators.values import ValueSlot
 
 REFERENCE = "Monte Carlo"
 RESAMPLES = 1000
@@ -123,9 +123,9 @@ def monte_carlo(episodes: Episodes, gamma: float) -> tuple[Tensor, Compared]:
     if values is None:
         baseline = mean_of_others(episodes, returns[:, 0])[:, None, None].expand(shape)
     elif episodes.has_one_head or not episodes.is_hierarchical:
-        baseline = values[..., Head.HIGH, None].expand(shape)
+        baseline = values[..., ValueSlot.HIGH, None].expand(shape)
     else:
-        baseline = torch.stack([values[..., head] for head in (Head.TERM, Head.HIGH, Head.LOW)], dim=-1)
+        baseline = torch.stack([values[..., head] for head in (ValueSlot.TERM, ValueSlot.HIGH, ValueSlot.LOW)], dim=-1)
     return returns, Compared(REFERENCE, "reference", returns[..., None] - baseline, baseline)
 
 

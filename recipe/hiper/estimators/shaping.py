@@ -32,7 +32,7 @@ class ShapingConfig:
         keep_consistency_requires_both: skip that penalty where the kept or the written sub-goal is empty.
         penalty_credit: "turn" makes the two KEEP penalties part of the turn's reward, so that every decision before
             them is charged too (released code). "switch" charges the decision to keep, and nothing else.
-        switch_cost: price of a SWITCH, charged to that decision alone; at least 0. See `estimate.switch_charge`.
+        switch_cost: price of a SWITCH, charged to that decision alone; at least 0. See `hae.switch_charge`.
 
     Raises:
         ValueError: a value outside its range; the message names the key.

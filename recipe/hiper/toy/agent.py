@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recipe.hiper.estimators.values import HEAD_OF_SLOT, Head
+from recipe.hiper.estimators.values import HEAD_OF_SLOT, ValueSlot
 from recipe.hiper.toy.game import House
 
 HIDDEN = 64
@@ -55,11 +55,11 @@ class Critic(nn.Module):
         self.slots = HEAD_OF_SLOT[heads]
 
     def forward(self, features: Tensor, prompts: Tensor) -> Tensor:
-        """Values `[..., 3]` by `credit.Head`.
+        """Values `[..., 3]` by `ValueSlot`.
 
         Args:
             features: of all prompts, `[prompts, words]`.
             prompts: the prompt at which each of the three is read, `[..., 3]`.
         """
         values = self.heads(self.trunk(features))
-        return torch.stack([values[prompts[..., slot], self.slots[slot]] for slot in Head], dim=-1)
+        return torch.stack([values[prompts[..., slot], self.slots[slot]] for slot in ValueSlot], dim=-1)

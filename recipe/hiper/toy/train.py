@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipe.hiper.estimators.registry import Estimate, TurnGrids, estimate, whitened
+from recipe.hiper.estimators.registry import TurnAdvantages, TurnGrids, estimate_advantages, whiten_advantages
 from recipe.hiper.estimators.shaping import shaped_rewards
-from recipe.hiper.estimators.values import Head, explained_variance
+from recipe.hiper.estimators.values import ValueSlot, explained_variance
 from recipe.hiper.estimators.whitening import whiten
 from recipe.hiper.toy.agent import Critic, Policy
 from recipe.hiper.toy.arms import Arm
@@ -178,26 +178,26 @@ def turn_grids(played: Played, group_E: np.ndarray, values: Tensor | None) -> Tu
     )
 
 
-def credit(turns: TurnGrids, arm: Arm) -> tuple[Estimate, Tensor]:
+def credit(turns: TurnGrids, arm: Arm) -> tuple[TurnAdvantages, Tensor]:
     """The estimate, and what the policy loss gets: `[episodes, turns, 3]`, switch, sub-goal, action."""
     if arm.estimator.name == "gae":
         found = _verls_gae(turns, arm)
         advantage = whiten(found.action, turns.valid)
         return found, torch.stack([advantage, advantage * turns.opens, advantage], dim=-1)
-    found = estimate(turns, arm.estimator)
-    return found, torch.stack(whitened(turns, found, arm.estimator), dim=-1)
+    found = estimate_advantages(turns, arm.estimator)
+    return found, torch.stack(whiten_advantages(turns, found, arm.estimator), dim=-1)
 
 
-def _verls_gae(turns: TurnGrids, arm: Arm) -> Estimate:
+def _verls_gae(turns: TurnGrids, arm: Arm) -> TurnAdvantages:
     shaped = shaped_rewards(
         turns.rewards, turns.boundary, turns.valid, turns.well_formed, turns.admissible, turns.copied_exactly,
         turns.comparable, arm.estimator.shaping,
     )  # fmt: skip
     return_ET = shaped.rewards.sum(dim=1, keepdim=True) * turns.valid
-    advantage = (return_ET - turns.values[..., Head.HIGH]) * turns.valid
+    advantage = (return_ET - turns.values[..., ValueSlot.HIGH]) * turns.valid
     targets, has_target = torch.zeros_like(turns.values), torch.zeros_like(turns.values, dtype=torch.bool)
-    targets[..., Head.HIGH], has_target[..., Head.HIGH] = return_ET, turns.valid
-    return Estimate(shaped, advantage, advantage * turns.opens, advantage, targets, has_target)
+    targets[..., ValueSlot.HIGH], has_target[..., ValueSlot.HIGH] = return_ET, turns.valid
+    return TurnAdvantages(shaped, advantage, advantage * turns.opens, advantage, targets, has_target)
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class _Decisions:
 
 
 def value_prompts(tables: Tables, played: Played, arm: Arm, sees_kept: bool) -> Tensor:
-    """Where each value is read, `[episodes, turns, 3]` by `credit.Head`.
+    """Where each value is read, `[episodes, turns, 3]` by `ValueSlot`.
 
     The planner's value is read at what the planner sees. A single head is the value of the turn and reads the prompt.
     """
@@ -250,7 +250,7 @@ def value_prompts(tables: Tables, played: Played, arm: Arm, sees_kept: bool) -> 
 
 
 def _update_critic(
-    critic: Critic, adam, features: Tensor, prompts: Tensor, found: Estimate, arm: Arm, how: Training
+    critic: Critic, adam, features: Tensor, prompts: Tensor, found: TurnAdvantages, arm: Arm, how: Training
 ) -> None:
     valid = found.has_target.any(dim=-1)
     occurs, prompt = torch.unique(prompts[valid], return_inverse=True)
@@ -289,18 +289,18 @@ def _step(module: torch.nn.Module, adam, loss: Tensor, grad_clip: float) -> None
 
 
 def _note(
-    curve: Curve, played: Played, values: Tensor | None, found: Estimate, entropies: list[float], gamma: float
+    curve: Curve, played: Played, values: Tensor | None, found: TurnAdvantages, entropies: list[float], gamma: float
 ) -> None:
     curve.success.append(float(played.won.mean()))
     curve.turns.append(float(played.valid.sum(axis=1).mean()))
     curve.switch_rate.append(played.switch_rate)
     curve.segment_length.append(played.segment_length)
     curve.entropy.append(entropies)
-    explained = [float("nan")] * len(Head)
+    explained = [float("nan")] * len(ValueSlot)
     if values is not None:
         explained = [
             explained_variance(values[..., slot], found.targets[..., slot], found.has_target[..., slot])
-            for slot in Head
+            for slot in ValueSlot
         ]
     curve.explained.append(explained)
     later = played.boundary.copy()
@@ -311,4 +311,4 @@ def _note(
     there = later.any()
     curve.earned.append(float(earned[later].mean()) if there else float("nan"))
     has_values = there and values is not None
-    curve.expected.append(float(values[..., Head.HIGH].numpy()[later].mean()) if has_values else float("nan"))
+    curve.expected.append(float(values[..., ValueSlot.HIGH].numpy()[later].mean()) if has_values else float("nan"))

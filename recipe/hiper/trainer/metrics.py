@@ -12,8 +12,8 @@ from torch import Tensor
 
 from agent_system.environments.base import StopReason
 from agent_system.rollout.records import TurnRecord
-from recipe.hiper.estimators.values import Head, explained_variance
-from recipe.hiper.trainer.token_credit import TurnCredit
+from recipe.hiper.estimators.values import ValueSlot, explained_variance
+from recipe.hiper.trainer.token_credit import BatchCredit
 from recipe.hiper.trainer.turn_batch import BatchTurns
 
 SEGMENT_BINS = (1, 2, 3, 5, 9)
@@ -144,20 +144,20 @@ def _statistics(name: str, values: Tensor) -> dict[str, float]:
     }
 
 
-def credit_metrics(turns: BatchTurns, credit: TurnCredit) -> dict[str, float]:
+def credit_metrics(turns: BatchTurns, credit: BatchCredit) -> dict[str, float]:
     """Advantages by type of decision (before whitening), explained variance of each value on its own positions,
     the parts of the shaped reward and the probability of SWITCH."""
     grid = turns.grid
     opens = turns.on_grid("boundary") & grid.valid
-    found = credit.estimate
+    advantages = credit.turn_advantages
     result: dict[str, float] = {}
-    decisions = (("switch", found.switch, grid.valid), ("subgoal", found.subgoal, opens))
+    decisions = (("switch", advantages.switch, grid.valid), ("subgoal", advantages.subgoal, opens))
     for name, advantage, mask in (
         *(decisions if credit.is_hierarchical else ()),
-        ("action" if credit.is_hierarchical else "turn", found.action, grid.valid),
+        ("action" if credit.is_hierarchical else "turn", advantages.action, grid.valid),
     ):
         result.update(_statistics(f"advantage/{name}", advantage[mask]))
-    for slot in Head if credit.values is not None else ():
+    for slot in ValueSlot if credit.values is not None else ():
         mask = credit.value_mask[:, slot].bool()
         name = slot.name.lower()
         result[f"critic/explained_variance_{name}"] = explained_variance(
@@ -167,7 +167,7 @@ def credit_metrics(turns: BatchTurns, credit: TurnCredit) -> dict[str, float]:
             result[f"critic/value_{name}/mean"] = float(credit.values[mask, slot].mean())
             result[f"critic/target_{name}/mean"] = float(credit.value_targets[mask, slot].mean())
     episodes = len(grid.valid)
-    shaped = found.shaped
+    shaped = advantages.shaped
     result["shaping/format_penalty"] = float(shaped.format_penalty.sum() / episodes)
     result["shaping/inadmissible_penalty"] = float(shaped.inadmissible_penalty.sum() / episodes)
     result["shaping/keep_penalty"] = float(shaped.keep_penalty.sum() / episodes)
@@ -175,7 +175,7 @@ def credit_metrics(turns: BatchTurns, credit: TurnCredit) -> dict[str, float]:
     later = grid.to_rows(grid.valid & (torch.arange(grid.valid.shape[1]) > 0))
     if later.any() and _has_subgoals(turns.records):
         result["hierarchy/switch_probability"] = float(credit.switch_probability[later].mean())
-    tokens = credit.token_mask.sum(dim=1)[turns.is_turn].float()
+    tokens = credit.credit_mask.sum(dim=1)[turns.is_turn].float()
     result["actor/trained_tokens_per_turn"] = float(tokens.mean())
     return result
 
