@@ -150,7 +150,8 @@ def _environment(config: DictConfig) -> Iterator[str]:
         if estimator and estimator.is_hierarchical and not kind.full.has_subgoal:
             yield (
                 f"algorithm.adv_estimator={estimator.name} needs replies with sub-goals, but "
-                f"env.env_name={env.env_name} is flat. env.env_name={'WebshopOptions' if 'webshop' in env else 'alfworld/AlfredTWEnvOptions'}, or "
+                f"env.env_name={env.env_name} is flat. "
+                f"env.env_name={'WebshopOptions' if 'webshop' in env else 'alfworld/AlfredTWEnvOptions'}, or "
                 "algorithm.adv_estimator=turn_gae"
             )
         if env.short_keep and not kind.full.has_subgoal:
