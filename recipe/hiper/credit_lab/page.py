@@ -26,9 +26,9 @@ CAPTIONS = {
         "What an estimator gives for what",
         "Left: bias, the mean difference between the return that the estimator expects and the one that came. A bar is "
         "a 95% interval over groups of episodes; one that crosses 0 shows no bias. Middle: its variance over that of "
-        "the Monte-Carlo advantage; shorter is quieter. Right: the dot is the fraction of turns on which its sign is that "
-        "of the Monte-Carlo advantage (0.5, dotted, is a coin), the diamond the correlation of the two. Low is no fault by "
-        "itself: the reference is noise for the greater part, and what leaves the noise out agrees with it less.",
+        "the Monte-Carlo advantage; shorter is quieter. Right: the dot is the fraction of turns on which its sign is "
+        "the Monte-Carlo advantage's (0.5, dotted, is a coin), the diamond the correlation of the two. Low is no fault "
+        "by itself: the reference is mostly noise, and an estimator without that noise agrees with it less.",
     ),
     "pull": (
         "Where the switch advantage moves the policy",

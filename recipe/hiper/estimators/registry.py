@@ -106,7 +106,7 @@ def find_estimator(name: str) -> Estimator:
     entry = getattr(module, attribute, None)
     if not isinstance(entry, Estimator):
         raise UnknownEstimator(
-            f"algorithm.adv_estimator={name}: {module.__file__} has no Estimator {attribute!r}. "
+            f"algorithm.adv_estimator={name}: the module {module_name} has no Estimator {attribute!r}. "
             f"Try: algorithm.adv_estimator={module_name}:<NAME>, or algorithm.adv_estimator={ESTIMATORS[0]}"
         )
     return entry

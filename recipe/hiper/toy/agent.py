@@ -44,7 +44,7 @@ class Policy(nn.Module):
 
 
 class Critic(nn.Module):
-    """One, two or three value heads, read as `credit.HEAD_OF_SLOT` says. They start at zero, as the recipe's do."""
+    """One, two or three value heads, read as `values.HEAD_OF_SLOT` says. They start at zero, as the recipe's do."""
 
     def __init__(self, words: int, heads: int) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ Nine turns do it, ten points are paid at the very end, and the prompt has no his
 only to who wrote it into the sub-goal: a sub-goal that is kept is the only memory. With `clue_always_visible` every
 text repeats the clue of the current errand: it is then the state of a Markov process, and sub-goals are of no use.
 
-The game is a pure function from state and text to state and reward, without chance; only the task is drawn.
+The game is a pure function from state and text to state and reward, without randomness; only the task is drawn.
 """
 
 from __future__ import annotations
