@@ -192,7 +192,7 @@ def test_loose_files_have_no_settings(tmp_path):
 
 def test_errors_end_with_status_2_and_a_remedy(tmp_path, capsys):
     path, out = str(episodes(tmp_path)), ["--out", str(tmp_path / "lab")]
-    assert "Give episode files of a run" in fails(capsys, str(tmp_path / "missing.jsonl"), *out)
+    assert "Try: episode files of a run" in fails(capsys, str(tmp_path / "missing.jsonl"), *out)
     assert "--lam 2 is not in [0, 1]. Try: --lam 0.95" in fails(capsys, path, *out, "--lam", "2")
     assert "--estimators ppo is not one of" in fails(capsys, path, *out, "--estimators", "ppo")
     assert "required: episodes" in fails(capsys, *out)

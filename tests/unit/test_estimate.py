@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one door to all estimators: what each is given, and what comes out for the three decisions of a turn."""
+"""Every estimator through the registry: what it takes, and what it returns for the three decisions of a turn."""
 
 from dataclasses import replace
 
@@ -48,43 +48,43 @@ def grids(**changes) -> TurnGrids:
 
 @pytest.mark.parametrize("name", [name for name in ESTIMATORS if name not in ("hae", "gae")])
 def test_without_hierarchy_the_decisions_of_a_turn_share_one_advantage(name):
-    found = estimate_advantages(grids(), config(name))
-    assert torch.equal(found.switch, found.action) and found.action.abs().sum() > 0
-    assert torch.equal(found.subgoal, found.action * grids().opens)
+    result = estimate_advantages(grids(), config(name))
+    assert torch.equal(result.switch, result.action) and result.action.abs().sum() > 0
+    assert torch.equal(result.subgoal, result.action * grids().opens)
 
 
 def test_turn_gae_reads_the_high_value_and_no_other():
     values = torch.stack([torch.full((2, 3), 2.0), torch.full((2, 3), 50.0), torch.full((2, 3), 70.0)], dim=-1)
-    found = estimate_advantages(grids(values=values), config("turn_gae"))
+    result = estimate_advantages(grids(values=values), config("turn_gae"))
     # lambda = 1, gamma = 1/2: the discounted return minus 2
-    assert found.action.tolist() == [[0.0, 2.0, 6.0], [-2.0, -2.0, 0.0]]
-    assert found.targets[..., ValueSlot.HIGH].tolist() == [[2.0, 4.0, 8.0], [0.0, 0.0, 0.0]]
-    assert found.has_target[..., ValueSlot.HIGH].tolist() == grids().valid.tolist()
-    assert not found.has_target[..., ValueSlot.LOW :].any()
+    assert result.action.tolist() == [[0.0, 2.0, 6.0], [-2.0, -2.0, 0.0]]
+    assert result.targets[..., ValueSlot.HIGH].tolist() == [[2.0, 4.0, 8.0], [0.0, 0.0, 0.0]]
+    assert result.has_target[..., ValueSlot.HIGH].tolist() == grids().valid.tolist()
+    assert not result.has_target[..., ValueSlot.LOW :].any()
 
 
 @pytest.mark.parametrize("name", OF_GROUPS)
 def test_estimators_of_groups_need_no_values_and_teach_none(name):
-    found = estimate_advantages(grids(values=None), config(name))
-    assert not found.has_target.any() and not found.targets.any()
+    result = estimate_advantages(grids(values=None), config(name))
+    assert not result.has_target.any() and not result.targets.any()
     # The winner's turns are better than the loser's, by the same amount around the mean of the two.
-    assert (found.action[0] > 0).all() and (found.action[1, :2] < 0).all() and found.action[1, 2] == 0
+    assert (result.action[0] > 0).all() and (result.action[1, :2] < 0).all() and result.action[1, 2] == 0
 
 
 @pytest.mark.parametrize("name", OF_GROUPS)
 def test_the_turn_of_a_penalty_does_not_tell_episodes_of_a_group_apart(name):
     """Both win and pay once for a malformed reply: in float32 9.9 and 10 - 0.1 differ, and GRPO divided by that."""
-    found = estimate_advantages(
+    result = estimate_advantages(
         grids(
             values=None,
             rewards=torch.tensor([[0.0, 0.0, 10.0], [0.0, 10.0, 0.0]]),
             well_formed=torch.tensor([[True, True, False], [False, True, True]]),
-            anchor=torch.tensor([[0, 1, 2], [3, 4, 0]]),  # nobody meets a state twice: the first part of gigpo alone
+            anchor=torch.tensor([[0, 1, 2], [3, 4, 0]]),  # no state occurs twice: the first part of gigpo alone
         ),
         config(name, invalid_action_penalty_coef=0.1),
     )
-    assert found.action.dtype == torch.float32
-    assert found.action.abs().max() < 1e-8
+    assert result.action.dtype == torch.float32
+    assert result.action.abs().max() < 1e-8
 
 
 @pytest.mark.parametrize("name", ["hae", "turn_gae"])
@@ -126,11 +126,11 @@ def test_penalties_for_keeping_leave_actions_alone_where_the_switch_decision_pay
 
 def test_whitening_is_by_decision_under_hae_and_by_turn_without_hierarchy():
     turns = grids()
-    found = estimate_advantages(turns, config("hae"))
-    switch, subgoal, action = whiten_advantages(turns, found, config("hae"))
-    assert torch.equal(switch, whiten(found.switch, turns.valid))
-    assert torch.equal(subgoal, whiten(found.subgoal, turns.opens))
-    assert torch.equal(action, whiten(found.action, turns.valid))
+    result = estimate_advantages(turns, config("hae"))
+    switch, subgoal, action = whiten_advantages(turns, result, config("hae"))
+    assert torch.equal(switch, whiten(result.switch, turns.valid))
+    assert torch.equal(subgoal, whiten(result.subgoal, turns.opens))
+    assert torch.equal(action, whiten(result.action, turns.valid))
     flat = estimate_advantages(turns, config("turn_gae"))
     for advantage in whiten_advantages(turns, flat, config("turn_gae"))[::2]:
         assert torch.equal(advantage, whiten(flat.action, turns.valid))

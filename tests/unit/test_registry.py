@@ -246,8 +246,8 @@ def test_without_rewards_and_values_there_is_nothing_to_learn(name, switch_advan
         values=torch.zeros_like(turns.values),
         bootstrap=torch.zeros_like(turns.bootstrap),
     )
-    found = results(nothing, config_of(name, switch_advantage=switch_advantage))
-    assert not any(grid.any() for key, grid in found.items() if key != "has_target")
+    result = results(nothing, config_of(name, switch_advantage=switch_advantage))
+    assert not any(grid.any() for key, grid in result.items() if key != "has_target")
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -281,16 +281,16 @@ def test_the_order_of_episodes_does_not_matter(name, turns, random):
 @pytest.mark.parametrize("name", OWN)
 @given(turns=batches())
 def test_advantages_and_targets_stand_on_the_turns_that_carry_them(name, turns):
-    found = results(turns, config_of(name))
+    result = results(turns, config_of(name))
     for key in ("switch", "action", "whitened switch", "whitened action"):
-        assert not found[key][~turns.valid].any(), key
+        assert not result[key][~turns.valid].any(), key
     for key in ("subgoal", "whitened subgoal"):
-        assert not found[key][~turns.opens].any(), key
+        assert not result[key][~turns.opens].any(), key
     entry = find_estimator(name)
-    assert found["has_target"].any() == entry.has_critic
-    assert not found["has_target"][~turns.valid].any() and not found["targets"][~found["has_target"]].any()
+    assert result["has_target"].any() == entry.has_critic
+    assert not result["has_target"][~turns.valid].any() and not result["targets"][~result["has_target"]].any()
     if not entry.is_hierarchical:
-        assert torch.equal(found["switch"], found["action"])
+        assert torch.equal(result["switch"], result["action"])
 
 
 @pytest.mark.parametrize("name", [name for name in OWN if not find_estimator(name).has_critic])

@@ -33,8 +33,8 @@ CREDIT_FIELDS = {"shaped_reward", "values", "advantages", "switch_probability"}
 VALUES = tuple(head.name.lower() for head in ValueSlot)
 ADVANTAGES = ("switch", "subgoal", "action")
 FORMAT_HINT = (
-    "It was written by another version of HiPER, or is no episode file. Read it with that version's lab, or record "
-    "episodes with this one: a run writes them to <run_dir>/episodes/train_*.jsonl"
+    "It was written by another version of HiPER, or is no episode file. Try: that version's lab, or episodes recorded "
+    "with this version (<run_dir>/episodes/train_*.jsonl)"
 )
 LARGEST_NUMBER = 1e100
 """Larger numbers are no rewards or values, and their squares are not finite."""
@@ -126,7 +126,7 @@ def read_episodes(paths: Sequence[Path]) -> Episodes:
     known: dict[Path, Path] = {}
     for path in paths:
         if path.resolve() in known:
-            raise ConfigError(f"{path} is given twice, and would count twice. Leave one out")
+            raise ConfigError(f"{path} is named twice, and would count twice. Try: name it once")
         known[path.resolve()] = path
     bar = tqdm(paths, "reading", unit="file", disable=None if len(paths) >= PROGRESS_BAR_FROM else True)
     episodes = [episode for number, path in enumerate(bar) for episode in _read_file(number, path)]
@@ -137,18 +137,18 @@ def read_episodes(paths: Sequence[Path]) -> Episodes:
         having, lacking = ([e for e in episodes if getattr(e, trait) == wanted] for wanted in (True, False))
         if having and lacking:
             raise ConfigError(
-                f"{having[0].place} has {what}, {lacking[0].place} has not. They cannot be compared in one table: give "
-                "the files in two calls"
+                f"{having[0].place} has {what}, {lacking[0].place} has not. They cannot be compared in one table. "
+                "Try: two calls"
             )
     return _grids(episodes, len(paths))
 
 
 def _read_file(number: int, path: Path) -> Iterator[_Episode]:
-    example = "Give episode files of a run: <run_dir>/episodes/train_000001.jsonl"
+    example = "Try: episode files of a run, <run_dir>/episodes/train_000001.jsonl"
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except IsADirectoryError:
-        raise ConfigError(f"{path} is a folder. Give the files in it: {path}/train_*.jsonl") from None
+        raise ConfigError(f"{path} is a folder. Try: the files in it, {path}/train_*.jsonl") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}. {example}") from None
     except UnicodeDecodeError as error:
@@ -165,7 +165,9 @@ def _read_file(number: int, path: Path) -> Iterator[_Episode]:
         episode = _episode(number, place, f"{_short_name(path)}, line {index}", row)
         name = (row.get("step"), row["session"])
         if name in seen:
-            raise ConfigError(f"{place}: the episode {row['session']} stands there twice. Remove one of the lines")
+            raise ConfigError(
+                f"{place}: the episode {row['session']} is in the file twice. Try: remove one of the lines"
+            )
         seen.add(name)
         yield episode
     if not seen:
@@ -253,7 +255,7 @@ def _grids(episodes: list[_Episode], files: int) -> Episodes:
     probability, values, recorded = torch.zeros(valid.shape, dtype=torch.float64), None, None
     without_values = without_probability = (
         f"{episodes[0].name} records no credit: validation episodes have none, nor have those of a run with "
-        "algorithm.adv_estimator=gae. Give <run_dir>/episodes/train_*.jsonl of another run"
+        "algorithm.adv_estimator=gae. Try: <run_dir>/episodes/train_*.jsonl of another run"
     )
     if has_credit:
         probability = grid("switch_probability")

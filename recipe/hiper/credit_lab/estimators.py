@@ -175,10 +175,12 @@ def _obstacle(entry: Estimator, episodes: Episodes, config: LabConfig) -> str:
     if entry.is_hierarchical and episodes.has_one_head:
         return (
             "the values come from a critic with one head (high and term are equal everywhere), which never learned "
-            "what a state is worth under a sub-goal. Record with algorithm.adv_estimator=hae"
+            "what a state is worth under a sub-goal. Try: record with algorithm.adv_estimator=hae"
         )
     if entry.needs_groups and max(episodes.group_sizes) == 1:
-        return "every group is of one episode, and there is nothing to compare it with. Record with env.rollout.n=8"
+        return (
+            "every group is of one episode, and there is nothing to compare it with. Try: record with env.rollout.n=8"
+        )
     return ""
 
 

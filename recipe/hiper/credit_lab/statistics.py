@@ -7,7 +7,7 @@ episodes are, so it is what the others are compared with. The mean return that a
 
 Whose baseline? One value too high or too low for all turns alike moves no policy gradient (its expectation times
 grad log pi is 0) and goes in whitening. Bias is therefore taken against the Monte-Carlo advantage with the estimator's
-*own* baseline: what is left is the error of the return it stands for. All else is taken against *one* reference
+*own* baseline: the rest is the error of the return that it estimates. All else is taken against *one* reference
 for all rows, with the value recorded before the decision: V_term of a switch, V_hi of a sub-goal, V_lo of an action.
 """
 

@@ -45,12 +45,12 @@ class HAEConfig:
         for name, key in keys.items():
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
-                raise ValueError(f"HAEConfig.{name} ({key}) = {value} is not in [0, 1]; for example {key}=1.0")
+                raise ValueError(f"HAEConfig.{name} ({key}) = {value} is not in [0, 1]. Try: {key}=1.0")
         names = get_args(SwitchAdvantage)
         if self.switch_advantage not in names:
             raise ValueError(
                 f"HAEConfig.switch_advantage (algorithm.hae.switch_advantage) = {self.switch_advantage!r} is not one "
-                f"of {names}; for example algorithm.hae.switch_advantage={names[0]}"
+                f"of {names}. Try: algorithm.hae.switch_advantage={names[0]}"
             )
 
 

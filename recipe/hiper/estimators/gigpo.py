@@ -3,7 +3,7 @@
 
 Source: Feng et al., "Group-in-Group Policy Optimization for LLM Agent Training", arXiv 2505.10978, section 4. Episodes
 of one task that come to the same observation (an anchor state) are compared by what they earned from there on. A turn
-whose state nobody else of its group met has no second part. No critic.
+whose state no other turn of its group has gets no second part. No critic.
 """
 
 from __future__ import annotations

@@ -95,8 +95,8 @@ def hierarchical_advantages(
         values_low_prev: V_lo(s_t, o_{t-1}), `[episodes, turns]`; needed by "termination".
 
     Returns:
-        Tensors in at least float32 (float64 stays float64), without gradient. What stands at invalid positions of the
-        inputs, NaN included, has no influence.
+        Tensors in at least float32 (float64 stays float64), without gradient. Invalid positions of the inputs have
+        no influence, NaN included.
 
     Raises:
         ValueError: shapes differ, `valid` is not right-padded, or an argument that the configuration needs is missing.
@@ -163,7 +163,7 @@ def hierarchical_advantages(
         for name, grid in (("switch_prob", switch_prob), ("values_low_prev", values_low_prev)):
             if grid is None:
                 raise ValueError(
-                    f"algorithm.hae.switch_advantage=termination needs the argument {name}; without it use "
+                    f"algorithm.hae.switch_advantage=termination needs the argument {name}. Try: "
                     "algorithm.hae.switch_advantage=segment_return"
                 )
         adv_switch = (boundary.to(dtype) - real(switch_prob)) * (v_hi_ET - real(values_low_prev))
@@ -231,7 +231,7 @@ def _bootstrap(cut: Tensor, boot_E: Tensor | None, name: str, config: HAEConfig,
         if cut.any():
             raise ValueError(
                 f"{int(cut.sum())} episodes were cut by the step limit and algorithm.hae.bootstrap_truncated=True "
-                f"needs the argument {name}; without it use algorithm.hae.bootstrap_truncated=False"
+                f"needs the argument {name}. Try: algorithm.hae.bootstrap_truncated=False"
             )
         return zeros_ET
     return torch.where(cut, boot_E.to(dtype)[:, None], zeros_ET)
@@ -289,7 +289,7 @@ def switch_charge(turns: TurnGrids, shaped: ShapedRewards, config: ShapingConfig
 
     `switch_cost` is a deliberation cost (Harb et al., "When Waiting Is Not an Option", arXiv 1709.04571): a price of
     SWITCH, taken off less its expectation, so that KEEP gains what SWITCH is likely to cost: -(q - beta) cost. With
-    `penalty_credit` "switch" the price of KEEP and of a wrong copy stand here instead of in the rewards.
+    `penalty_credit` "switch" the price of KEEP and of a wrong copy is charged here instead of in the rewards.
     """
     later = turns.valid.bool().clone()
     later[:, :1] = False

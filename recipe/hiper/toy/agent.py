@@ -2,7 +2,7 @@
 """Policy and critic: a hidden layer over the words of the prompt, and a head for each decision or value.
 
 One network decides everything, as one language model does: switch, then sub-goal, then action, each from the prompt as
-it stands by then. Prompts are few, so a network is evaluated once on all of them and looked up.
+it is by then. Prompts are few, so a network is evaluated once on all of them and looked up.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ class DecisionAdvantages:
 def hae_advantages(
     task: TabularTask, policy: TabularPolicy, played: TabularEpisodes, values: TabularValues, config: HAEConfig
 ) -> DecisionAdvantages:
-    """The recipe's own estimator with the given values."""
+    """HAE, by the recipe's own function, with these values."""
     turn = torch.arange(task.horizon)
     valid = torch.ones_like(played.boundary)
     terminated = torch.zeros_like(valid)

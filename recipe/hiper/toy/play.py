@@ -35,7 +35,7 @@ class TurnView:
 @dataclass(frozen=True)
 class TurnReply:
     """What a player writes, `[episodes]` each: SWITCH (1) or KEEP (0), a sub-goal from 1 on, and the log-probability of
-    SWITCH. The action is asked for when it is known which sub-goal is in force."""
+    SWITCH. `act` returns the action when it is known which sub-goal is in force."""
 
     switch: Ints
     subgoal: Ints

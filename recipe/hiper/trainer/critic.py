@@ -90,7 +90,7 @@ class MultiHeadValueEngine(FSDPEngineWithValueHead):
         if self.engine_config.strategy != "fsdp2":
             raise ValueError(
                 f"critic.strategy={self.engine_config.strategy}: the multi-head critic needs fsdp2. "
-                "critic.strategy=fsdp2"
+                "Try: critic.strategy=fsdp2"
             )
         parent, name = _find_heads(module)
         heads = getattr(parent, name)

@@ -32,10 +32,10 @@ def _has_subgoals(records: Iterable[TurnRecord]) -> bool:
 def episode_metrics(turns: BatchTurns) -> dict[str, float]:
     """Success, length, decisions and format over the episodes of a batch; names without prefix.
 
-    `repeated_miss_share`: turns that write an inadmissible action again, word for word, right after it was of no use.
-    Misses of that kind are a loop, the others a lapse; they call for different remedies.
-    Shares are over turns unless the name says otherwise. `success_rate/<kind>` splits by the kind of task. A flat agent
-    has no `switch_rate` and no `keep_copied_share`.
+    `repeated_miss_share`: turns that write an inadmissible action again, word for word, right after it had no effect.
+    Misses of that kind are a loop, the others single errors; they need different remedies.
+    Fractions are over turns unless the name says otherwise. `success_rate/<kind>` splits by the kind of task. A flat
+    agent has no `switch_rate` and no `keep_copied_share`.
     """
     episodes = [[turns.records[row] for row in rows] for rows in turns.episodes()]
     last = [episode[-1] for episode in episodes]
@@ -76,15 +76,15 @@ def episode_metrics(turns: BatchTurns) -> dict[str, float]:
 
 
 def hierarchy_metrics(turns: BatchTurns) -> dict[str, float]:
-    """Does the hierarchy live: segment lengths, novelty and reuse of sub-goals, and what keeping them costs.
+    """Is the hierarchy in use: segment lengths, novelty and reuse of sub-goals, and what keeping them costs.
 
     Nothing for a flat agent.
 
     `novel_subgoal_share`: segments whose sub-goal their episode has not had before.
     `reused_subgoal_share`: segments whose sub-goal is also opened, word for word, in an episode of another task of the
-    batch. A sub-goal that only ever occurs in one task is no reusable skill: near 0, the planner puts the task in other
-    words; near 1, what the executor learns about a sub-goal serves many tasks. More tasks in a batch give more chances.
-    An empty sub-goal is nobody's skill and never reused; of a batch with a single task the share is not a number.
+    batch. A sub-goal that only ever occurs in one task is not a reusable skill: near 0, the planner only
+    rephrases the task; near 1, what the executor learns about a sub-goal serves many tasks. It grows with the number of
+    tasks in a batch. An empty sub-goal is never counted as reused; for a batch with a single task the fraction is NaN.
     `copy_token_share`: of the tokens in blocks, those that write a kept sub-goal once more (see `env.short_keep`).
     """
     if not _has_subgoals(turns.records):
@@ -121,14 +121,14 @@ def hierarchy_metrics(turns: BatchTurns) -> dict[str, float]:
 
 
 def batch_metrics(turns: BatchTurns) -> dict[str, float]:
-    """What a training batch shows, under `rollout/` and `hierarchy/`."""
+    """The metrics of a training batch, under `rollout/` and `hierarchy/`."""
     return {f"rollout/{name}": value for name, value in episode_metrics(turns).items()} | {
         f"hierarchy/{name}": value for name, value in hierarchy_metrics(turns).items()
     }
 
 
 def validation_metrics(turns: BatchTurns) -> dict[str, float]:
-    """What a held-out panel shows, under `val/`."""
+    """The metrics of a held-out panel, under `val/`."""
     return {f"val/{name}": value for name, value in (episode_metrics(turns) | hierarchy_metrics(turns)).items()}
 
 

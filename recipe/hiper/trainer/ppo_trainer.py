@@ -41,7 +41,7 @@ TOKEN_CRITIC_METRICS = ("critic/values/", "critic/returns/", "critic/vf_explaine
 
 
 class NoSignalLeft(HiPERError):
-    """The group filter found too few tasks to learn from."""
+    """The group filter left too few tasks to learn from."""
 
 
 class HiPERTrainer(PPOTrainerSync):
@@ -145,9 +145,9 @@ class HiPERTrainer(PPOTrainerSync):
         tasks, limit = self.config.data.train_batch_size, self.config.algorithm.filter_groups.max_num_gen_batches
         if self._refilled > tasks * limit:
             raise NoSignalLeft(
-                f"step {self.global_steps}: {limit} more batches of {tasks} tasks were asked for, and there are still "
-                f"not {tasks} whose episodes end differently; the others are always won or always lost. "
-                f"algorithm.filter_groups.max_num_gen_batches={2 * limit} to look longer, "
+                f"step {self.global_steps}: after {limit} more batches of {tasks} tasks there are still fewer than "
+                f"{tasks} tasks whose episodes end differently; the others are always won or always lost. "
+                f"Try: algorithm.filter_groups.max_num_gen_batches={2 * limit} to play more tasks, "
                 f"env.rollout.n={2 * self.config.env.rollout.n} for more episodes of each task, or "
                 "algorithm.filter_groups.enable=False"
             )

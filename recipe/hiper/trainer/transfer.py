@@ -46,8 +46,8 @@ def store(batch: Batch, **columns: Any) -> Batch:
 def tensors_only(batch: Batch) -> Batch:
     """Have the workers fetch the tensors of a batch and leave its Python objects where they are.
 
-    Rows carry their turn's record and their task for the trainer's own use. A worker fetches every column that it is
-    not asked to leave, again on each call, and on two cores unpacking these objects took 38% of the time of an update.
+    Rows carry their turn's record and their task for the trainer's own use. A worker fetches every column that is
+    not excluded, again on each call, and on two cores unpacking these objects took 38% of the time of an update.
     """
     schema = tq.get_client().kv_retrieve_meta(keys=batch.keys, partition_id=batch.partition_id).field_schema
     batch.fields = sorted(name for name, column in schema.items() if not column["is_non_tensor"])
