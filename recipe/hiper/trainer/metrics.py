@@ -32,10 +32,10 @@ def _has_subgoals(records: Iterable[TurnRecord]) -> bool:
 def episode_metrics(turns: BatchTurns) -> dict[str, float]:
     """Success, length, decisions and format over the episodes of a batch; names without prefix.
 
-    `repeated_miss_share`: turns that write an inadmissible action again, word for word, right after it had no effect.
+    `repeated_miss_fraction`: turns that repeat an inadmissible action, word for word, right after it had no effect.
     Misses of that kind are a loop, the others single errors; they need different remedies.
     Fractions are over turns unless the name says otherwise. `success_rate/<kind>` splits by the kind of task. A flat
-    agent has no `switch_rate` and no `keep_copied_share`.
+    agent has no `switch_rate` and no `keep_copied_fraction`.
     """
     episodes = [[turns.records[row] for row in rows] for rows in turns.episodes()]
     last = [episode[-1] for episode in episodes]
@@ -53,21 +53,21 @@ def episode_metrics(turns: BatchTurns) -> dict[str, float]:
         "episodes": float(len(episodes)),
         "turns": float(len(played)),
         "episode_length": _mean(len(episode) for episode in episodes),
-        "admissible_share": _mean(turn.admissible for turn in played),
-        "repeated_miss_share": sum(
+        "admissible_fraction": _mean(turn.admissible for turn in played),
+        "repeated_miss_fraction": sum(
             not before.admissible and before.action == turn.action
             for episode in episodes
             for before, turn in pairwise(episode)
         )
         / len(played),
-        "well_formed_share": _mean(turn.well_formed for turn in played),
-        "observation_cut_share": _mean(turn.observation_cut for turn in played),
-        "generations_after_end_share": sum(turns.generations_after_end) / generations,
+        "well_formed_fraction": _mean(turn.well_formed for turn in played),
+        "observation_cut_fraction": _mean(turn.observation_cut for turn in played),
+        "generations_after_end_fraction": sum(turns.generations_after_end) / generations,
         **{f"success_rate/{kind}": _mean(won) for kind, won in sorted(by_kind.items())},
     }
     if _has_subgoals(played):
         result["switch_rate"] = _mean(turn.boundary for turn in later)
-        result["keep_copied_share"] = _mean(turn.copied_exactly for turn in keeps)
+        result["keep_copied_fraction"] = _mean(turn.copied_exactly for turn in keeps)
     stops = Counter(turn.stop for turn in last)
     result.update({f"stop/{reason.value}": stops[reason.value] / len(last) for reason in StopReason})
     problems = Counter(problem for turn in played for problem in turn.problems)
@@ -80,12 +80,12 @@ def hierarchy_metrics(turns: BatchTurns) -> dict[str, float]:
 
     Nothing for a flat agent.
 
-    `novel_subgoal_share`: segments whose sub-goal their episode has not had before.
-    `reused_subgoal_share`: segments whose sub-goal is also opened, word for word, in an episode of another task of the
-    batch. A sub-goal that only ever occurs in one task is not a reusable skill: near 0, the planner only
+    `novel_subgoal_fraction`: segments whose sub-goal their episode has not had before.
+    `reused_subgoal_fraction`: segments whose sub-goal is also opened, word for word, in an episode of another task of
+    the batch. A sub-goal that only ever occurs in one task is not a reusable skill: near 0, the planner only
     rephrases the task; near 1, what the executor learns about a sub-goal serves many tasks. It grows with the number of
     tasks in a batch. An empty sub-goal is never counted as reused; for a batch with a single task the fraction is NaN.
-    `copy_token_share`: of the tokens in blocks, those that write a kept sub-goal once more (see `env.short_keep`).
+    `copy_token_fraction`: of the tokens in blocks, those that write a kept sub-goal once more (see `env.short_keep`).
     """
     if not _has_subgoals(turns.records):
         return {}
@@ -108,15 +108,17 @@ def hierarchy_metrics(turns: BatchTurns) -> dict[str, float]:
     has_others = len({task for _, task in opened}) > 1
     result = {
         "segment_length": _mean(lengths),
-        "novel_subgoal_share": _mean(novel),
-        "reused_subgoal_share": _mean(subgoal != "" and tasks_of[subgoal] > 1 for subgoal, _ in opened if has_others),
-        "copy_token_share": copies / max(int(tokens_RB.sum()), 1),
+        "novel_subgoal_fraction": _mean(novel),
+        "reused_subgoal_fraction": _mean(
+            subgoal != "" and tasks_of[subgoal] > 1 for subgoal, _ in opened if has_others
+        ),
+        "copy_token_fraction": copies / max(int(tokens_RB.sum()), 1),
     }
     edges = (*SEGMENT_BINS, float("inf"))
     for start, end in zip(edges, edges[1:], strict=False):
-        share = _mean(start <= length < end for length in lengths)
+        fraction = _mean(start <= length < end for length in lengths)
         name = f"{start}" if end == start + 1 else f"{start}+" if end == float("inf") else f"{start}-{end - 1}"
-        result[f"segment_length_share/{name}"] = share
+        result[f"segment_length_fraction/{name}"] = fraction
     return result
 
 
