@@ -20,11 +20,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recipe.hiper.estimators.config import EstimatorConfig, HAEConfig
+from recipe.hiper.estimators.config import EstimatorConfig, HAEConfig, SwitchAdvantage
 from recipe.hiper.estimators.entry import SHARED_KEYS, Estimator
 from recipe.hiper.estimators.grids import TurnAdvantages, TurnGrids
 from recipe.hiper.estimators.shaping import ShapedRewards, ShapingConfig
 from recipe.hiper.estimators.values import ValueSlot
+
+__all__ = [
+    "ESTIMATOR",
+    "HAEConfig",
+    "HierarchicalAdvantages",
+    "SwitchAdvantage",
+    "hierarchical_advantages",
+    "switch_charge",
+]
 
 
 @dataclass(frozen=True)

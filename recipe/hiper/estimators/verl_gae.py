@@ -9,5 +9,18 @@ from __future__ import annotations
 from recipe.hiper.estimators.entry import Estimator
 
 ESTIMATOR = Estimator(
-    name="gae", function=None, critic_heads=(1,), keys=frozenset({"algorithm.gamma", "algorithm.lam"})
+    name="gae",
+    function=None,
+    critic_heads=(1,),
+    keys=frozenset(
+        {
+            "algorithm.gamma",
+            "algorithm.lam",
+            "algorithm.kl_ctrl.horizon",
+            "algorithm.kl_ctrl.kl_coef",
+            "algorithm.kl_ctrl.target_kl",
+            "algorithm.kl_ctrl.type",
+            "algorithm.kl_penalty",
+        }
+    ),
 )
