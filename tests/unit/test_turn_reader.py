@@ -42,7 +42,7 @@ def test_a_batch_is_read_once(reads):
     [
         batch("b_0_0", "b_0_1"),  # the next step
         batch("a_0_1", "a_0_0"),  # another order
-        batch("a_0_0", "a_0_1", "a_0_0", padding=(2,)),  # filled up
+        batch("a_0_0", "a_0_1", "b_0_0", padding=(2,)),  # filled up
         batch("a_0_0", "a_0_1", partition="val"),
     ],
 )
