@@ -147,7 +147,7 @@ class HiPERTrainer(PPOTrainerSync):
             raise NoSignalLeft(
                 f"step {self.global_steps}: after {limit} more batches of {tasks} tasks there are still fewer than "
                 f"{tasks} tasks whose episodes end differently; the others are always won or always lost. "
-                f"Try: algorithm.filter_groups.max_num_gen_batches={2 * limit} to play more tasks, "
+                f"Try: algorithm.filter_groups.max_num_gen_batches={2 * limit} to look longer, "
                 f"env.rollout.n={2 * self.config.env.rollout.n} for more episodes of each task, or "
                 "algorithm.filter_groups.enable=False"
             )
