@@ -151,7 +151,7 @@ def main() -> None:
             locked = run(Path(scratch) / "lockstep", [*common, "env.lockstep=true"])
             print("\nrollout                free-running    lockstep")
             print(f"  seconds              {_phase(free, 'gen'):12.2f}{_phase(locked, 'gen'):12.2f}")
-            shares = [mean(r["rollout/generations_after_end_share"] for r in m.steps) for m in (free, locked)]
+            shares = [mean(r["rollout/generations_after_end_fraction"] for r in m.steps) for m in (free, locked)]
             print(f"  generations for finished episodes {shares[0]:7.1%}{shares[1]:12.1%}")
             per_turn = [_phase(m, "gen") / mean(r["rollout/turns"] for r in m.steps[1:]) for m in (free, locked)]
             print(f"  ratio of seconds per turn         {per_turn[1] / per_turn[0]:7.2f}")

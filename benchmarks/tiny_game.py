@@ -95,20 +95,25 @@ def games() -> dict[str, Any]:
 
 def settings(run: Run) -> dict[str, Any]:
     """Everything a run depends on, as plain values."""
-    from recipe.hiper.toy.arms import ARMS
+    from recipe.hiper.toy.variants import VARIANTS
 
-    return {"game": asdict(games()[run.game]), "arm": asdict(ARMS[run.arm]), "how": asdict(run.how), "seed": run.seed}
+    return {
+        "game": asdict(games()[run.game]),
+        "arm": asdict(VARIANTS[run.arm]),
+        "how": asdict(run.how),
+        "seed": run.seed,
+    }
 
 
 def play(run: Run, out: Path) -> Path:
     """Train once and write the file; in a worker process."""
     import torch
 
-    from recipe.hiper.toy.arms import ARMS
     from recipe.hiper.toy.train import train
+    from recipe.hiper.toy.variants import VARIANTS
 
     torch.set_num_threads(1)
-    curve = train(games()[run.game], ARMS[run.arm], run.seed, run.how)
+    curve = train(games()[run.game], VARIANTS[run.arm], run.seed, run.how)
     path = run.path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_suffix(".part")
@@ -284,7 +289,7 @@ def main() -> None:
     given = parser.parse_args()
     studies = {
         "main": arms.MAIN,
-        "why": {n: arms.ARMS[n] for n in ("turn_gae_0.95", "hae_released", "hae_free", *arms.WHY)},
+        "why": {n: arms.VARIANTS[n] for n in ("turn_gae_0.95", "hae_released", "hae_free", *arms.WHY)},
         "living": arms.LIVING,
     }
     chosen = list(given.arms or studies[given.study])

@@ -81,8 +81,7 @@ class EpisodeSettings:
             pool=env.pool_name,
             failure_log=env.failure_log,
             seed=env.seed if env.seeded_sampling else None,
-            bootstrap_row=config.algorithm.adv_estimator in ("hae", "turn_gae")
-            and config.algorithm.hae.bootstrap_truncated,
+            bootstrap_row=env.bootstrap_row,
             lockstep=env.lockstep,
         )
 

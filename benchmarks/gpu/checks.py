@@ -39,7 +39,14 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.utils.padding import no_padding_2_padding
 
 from recipe.hiper.estimators.hae import HAEConfig
-from recipe.hiper.estimators.registry import ESTIMATORS, EstimatorConfig, TurnGrids, estimate, whitened
+from recipe.hiper.estimators.registry import (
+    ESTIMATORS,
+    EstimatorConfig,
+    TurnGrids,
+    estimate_advantages,
+    find_estimator,
+    whiten_advantages,
+)
 from recipe.hiper.estimators.shaping import ShapingConfig
 from recipe.hiper.trainer.critic import Float32Heads
 from verl_plugins.packed.attention import NAME, packed_attention
@@ -116,13 +123,13 @@ def check_estimators(report: Report, device: str) -> None:
     shaping = ShapingConfig(invalid_action_penalty_coef=0.1, keep_penalty=-0.3, keep_consistency_penalty=-0.3)
     hae = HAEConfig(gamma=0.99, lam_turn=0.95, lam_seg=0.9, lam_boundary=0.5, bootstrap_truncated=True)
     for name in ESTIMATORS:
-        if name == "gae":
-            continue  # verl's own
+        if find_estimator(name).is_verls_own:
+            continue
         config = EstimatorConfig(name=name, hae=hae, shaping=shaping)
         results = []
         for turns_of in (grids, there):
-            found = estimate(TurnGrids(**turns_of), config)
-            advantages = whitened(TurnGrids(**turns_of), found, config)
+            found = estimate_advantages(TurnGrids(**turns_of), config)
+            advantages = whiten_advantages(TurnGrids(**turns_of), found, config)
             results.append([*advantages, found.targets])
         worst = max(float((a - b.cpu()).abs().max()) for a, b in zip(*results, strict=True))
         report.add(f"{name} on the {device} against the CPU, largest difference", worst, limit=1e-4)

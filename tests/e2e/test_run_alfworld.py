@@ -127,7 +127,7 @@ def test_first_run_trains_evaluates_and_saves(folder, first_run):
         ):
             assert row[name] is not None and math.isfinite(row[name]), name
         assert row["training/rollout_probs_diff_max"] < 1e-5
-        assert row["rollout/generations_after_end_share"] == 0.0
+        assert row["rollout/generations_after_end_fraction"] == 0.0
     assert (folder / "checkpoints" / "global_step_2" / "actor").is_dir()
     assert (folder / "checkpoints" / "latest_checkpointed_iteration.txt").read_text() == "2"
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")

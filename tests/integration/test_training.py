@@ -136,8 +136,8 @@ def test_the_same_command_gives_the_same_run(run, workplace):
 
 def test_finished_episodes_cost_no_generation(run):
     """Defect 7 of the released code: finished episodes were generated for until the slowest one ended."""
-    shares = [run.metrics[step]["rollout/generations_after_end_share"] for step in (1, 2, 3)]
-    shares += [run.metrics[step]["val/generations_after_end_share"] for step in (0, 3)]
+    shares = [run.metrics[step]["rollout/generations_after_end_fraction"] for step in (1, 2, 3)]
+    shares += [run.metrics[step]["val/generations_after_end_fraction"] for step in (0, 3)]
     assert shares == [0.0] * 5
 
 
@@ -275,9 +275,9 @@ def test_flat_gae_is_verls_own(workplace):
         assert_finite(metrics, "critic/vf_loss", "critic/grad_norm", "actor/pg_loss", "actor/grad_norm")
         assert metrics["actor/grad_norm"] > 0
         # The tiny model's replies break the flat format, and the penalty is in the rewards verl trains on.
-        malformed = 1 - metrics["rollout/well_formed_share"]
+        malformed = 1 - metrics["rollout/well_formed_fraction"]
         assert malformed > 0.5
-        penalties = 0.1 * malformed + 0.5 * (1 - metrics["rollout/admissible_share"])
+        penalties = 0.1 * malformed + 0.5 * (1 - metrics["rollout/admissible_fraction"])
         assert metrics["critic/rewards/mean"] == pytest.approx(metrics["rollout/return"] - penalties, abs=1e-5)
     assert all("advantages" not in turn for turn in run.episodes("train", 2)[0]["trajectory"])
     assert not (run.folder / "checkpoints").exists()

@@ -14,7 +14,7 @@ from tensordict import TensorDict
 from torch import Tensor
 from verl.utils import tensordict_utils as tu
 
-from recipe.hiper.estimators.values import HEAD_OF_SLOT, Head
+from recipe.hiper.estimators.values import HEAD_OF_SLOT, ValueSlot
 from recipe.hiper.trainer.critic import Float32Heads, head_fields, hierarchical_value_loss
 
 COEFFICIENTS = (0.5, 1.0, 2.0)
@@ -92,12 +92,12 @@ def loss_of(batch: Batch, counts: Tensor, dp_size: int = 1) -> tuple[Tensor, dic
 def looped_loss(batch: Batch) -> tuple[list[float], list[float]]:
     """Loss and clipped share of each slot, one row at a time, in float64."""
     losses, clipped_shares = [], []
-    for slot in Head:
+    for slot in ValueSlot:
         total, clipped_rows, count = 0.0, 0, 0
         for row in range(len(batch.prompts)):
             if not batch.mask[row, slot]:
                 continue
-            position = int(batch.value_low[row]) if slot == Head.LOW else 0
+            position = int(batch.value_low[row]) if slot == ValueSlot.LOW else 0
             # The value before a response token is written is what the critic says at the token before it.
             head = HEAD_OF_SLOT[len(batch.values)][slot]
             value = float(batch.values[head][row][len(batch.prompts[row]) + position - 1])
@@ -151,8 +151,8 @@ def test_positions_without_a_target_contribute_nothing(rows, heads, seed):
     for row in range(rows):
         start = len(batch.prompts[row]) - 1
         for head in range(heads):
-            slots = [slot for slot in Head if HEAD_OF_SLOT[heads][slot] == head and batch.mask[row, slot]]
-            read = {start + (int(batch.value_low[row]) if slot == Head.LOW else 0) for slot in slots}
+            slots = [slot for slot in ValueSlot if HEAD_OF_SLOT[heads][slot] == head and batch.mask[row, slot]]
+            read = {start + (int(batch.value_low[row]) if slot == ValueSlot.LOW else 0) for slot in slots}
             others = [index for index in range(len(leaves[head][row])) if index not in read]
             assert not leaves[head][row].grad[others].any()
     without = ~batch.mask.bool()
@@ -185,7 +185,7 @@ def test_two_heads_read_the_low_head_before_the_switch_decision():
     batch = make_batch(3, 2, 0)
     batch.mask = torch.tensor([[0.0, 0.0, 1.0]] * 3)
     first = [float(value[len(prompt) - 1]) for value, prompt in zip(batch.values[1], batch.prompts, strict=True)]
-    batch.old[:, Head.TERM] = torch.tensor(first)  # a value that moved too far has no gradient
+    batch.old[:, ValueSlot.TERM] = torch.tensor(first)  # a value that moved too far has no gradient
     for head in batch.values:
         for value in head:
             value.requires_grad_()

@@ -19,7 +19,7 @@ from agent_system.rollout.failures import FailureLog
 from recipe.hiper.estimators.hae import HAEConfig
 from recipe.hiper.run_dir.recorder import NoSpaceLeft, RunRecorder
 from recipe.hiper.trainer.episode_records import episode_records
-from recipe.hiper.trainer.token_credit import turn_credit
+from recipe.hiper.trainer.token_credit import batch_credit
 
 
 def recorder(folder, **changes) -> RunRecorder:
@@ -189,7 +189,7 @@ def played(step: int) -> list[dict]:
 def test_training_episodes_hold_the_credit_of_every_turn(tmp_path):
     turns = batch_turns(TURNS, padding=(2,))
     values = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [0.0, 0.0, 0.0]])
-    credit = turn_credit(turns, values, torch.zeros(3, 6), made_settings(HAEConfig(1.0, 1.0, 1.0)))
+    credit = batch_credit(turns, values, torch.zeros(3, 6), made_settings(HAEConfig(1.0, 1.0, 1.0)))
     recorder(tmp_path).write_episodes("train", 7, episode_records(7, turns, credit))
     (episode,) = lines(tmp_path / "episodes" / "train_000007.jsonl")
     about = {name: episode[name] for name in ("step", "session", "kind", "stop", "won", "score", "turns", "return")}

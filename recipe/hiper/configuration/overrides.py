@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.hiper.configuration.validation import flat_items, flat_keys, raise_all, suggestion
-from recipe.hiper.estimators.registry import OF_GROUPS
+from recipe.hiper.estimators.registry import ESTIMATORS, UnknownEstimator, find_estimator
 
 PROFILES = ("cpu", "gpu")
 ENVIRONMENTS = ("alfworld", "webshop")
@@ -62,17 +62,18 @@ def check_overrides(arguments: list[str]) -> None:
 
 def unread_overrides(overrides) -> list[str]:
     """A message for every override of a key of hae's that the chosen estimator does not read."""
-    read = {"turn_gae": {"norm_adv", "bootstrap_truncated", "random_signs"}, "gae": set()}
-    read |= {estimator: {"random_signs"} for estimator in OF_GROUPS}
     chosen = [override.value() for override in overrides if override.key_or_group == "algorithm.adv_estimator"]
-    if not chosen or chosen[-1] not in read:
+    if not chosen:
         return []
-    section = "algorithm.hae."
+    try:
+        read = find_estimator(str(chosen[-1])).keys
+    except UnknownEstimator:  # reported with all other problems of the configuration
+        return []
+    other = f"algorithm.adv_estimator={ESTIMATORS[0]}"
     return [
-        f"{override.input_line}: {chosen[-1]} does not read it. Leave it out, or algorithm.adv_estimator=hae"
+        f"{override.input_line}: {chosen[-1]} does not read it. Leave it out, or {other}"
         for override in overrides
-        if override.key_or_group.startswith(section)
-        and override.key_or_group.removeprefix(section) not in read[chosen[-1]]
+        if override.key_or_group.startswith("algorithm.hae.") and override.key_or_group not in read
     ]
 
 

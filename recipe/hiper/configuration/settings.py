@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from agent_system.errors import ConfigError
 from recipe.hiper.estimators.hae import HAEConfig
-from recipe.hiper.estimators.registry import OF_GROUPS, EstimatorConfig
+from recipe.hiper.estimators.registry import Estimator, EstimatorConfig, UnknownEstimator, find_estimator
 from recipe.hiper.estimators.shaping import ShapingConfig
 
 OWN_KEYS = (
@@ -73,6 +74,18 @@ class HiPERSettings:
         )
 
 
+def chosen_estimator(config: DictConfig) -> Estimator:
+    """The entry of `algorithm.adv_estimator` in the table of estimators.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        return find_estimator(config.algorithm.adv_estimator)
+    except UnknownEstimator as error:
+        raise ConfigError(str(error)) from None
+
+
 def hae_config(config: DictConfig) -> HAEConfig:
     """The estimator's settings."""
     algorithm = config.algorithm
@@ -106,7 +119,7 @@ def shaping_config(config: DictConfig) -> ShapingConfig:
         penalty_credit=hae.penalty_credit,
         switch_cost=hae.switch_cost,
     )
-    return of_hae if config.algorithm.adv_estimator == "hae" else every
+    return of_hae if chosen_estimator(config).is_hierarchical else every
 
 
 def episodes_at_once(config: DictConfig) -> int:
@@ -116,15 +129,17 @@ def episodes_at_once(config: DictConfig) -> int:
 
 
 def number_of_heads(config: DictConfig) -> int:
-    """Value heads the configuration asks for: 3, 2, 1 for estimators without hierarchy, 0 for those of groups."""
-    if config.algorithm.adv_estimator in OF_GROUPS:
-        return 0
-    if config.algorithm.adv_estimator != "hae":
-        return 1
+    """Value heads the configuration asks for: the estimator's default, or what `use_{two,three}_heads_critic` choose.
+
+    1 where both are False although the estimator needs more: `validation` refuses that.
+    """
+    estimator = chosen_estimator(config)
     three, two = config.critic.use_three_heads_critic, config.critic.use_two_heads_critic
+    if not estimator.chooses_heads or (three is None and not two):
+        return estimator.default_heads
     if two:
         return 2
-    return 3 if three or three is None else 1
+    return 3 if three else 1
 
 
 def verl_config(config: DictConfig) -> DictConfig:
@@ -136,6 +151,8 @@ def verl_config(config: DictConfig) -> DictConfig:
         for key in OWN_KEYS:
             section, name = key.rsplit(".", 1)
             OmegaConf.select(config, section).pop(name)
+        # The agent loop knows no estimators: it is told whether states after truncated episodes will be valued.
+        config.env.bootstrap_row = chosen_estimator(config).uses_bootstrap and config.algorithm.hae.bootstrap_truncated
         config.critic.enable = heads > 0
         if heads == 0:
             config.trainer.critic_warmup = 0  # else these first steps would teach nobody

@@ -11,8 +11,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from agent_system.errors import ConfigError
 from agent_system.rollout.environment_registry import World, agent_kind
-from recipe.hiper.configuration.settings import episodes_at_once, hae_config, number_of_heads, shaping_config
-from recipe.hiper.estimators.registry import ESTIMATORS, OF_GROUPS
+from recipe.hiper.configuration.settings import (
+    chosen_estimator,
+    episodes_at_once,
+    hae_config,
+    number_of_heads,
+    shaping_config,
+)
+from recipe.hiper.estimators.entry import Estimator
 
 OPEN_SECTIONS = (
     "ray_kwargs.ray_init",
@@ -140,9 +146,11 @@ def _environment(config: DictConfig) -> Iterator[str]:
                 f"env.env_name={env.env_name} belongs to another environment than the one chosen with env=. "
                 f"env={kind.world.value}"
             )
-        if config.algorithm.adv_estimator == "hae" and not kind.full.has_subgoal:
+        estimator = _estimator_or_none(config)
+        if estimator and estimator.is_hierarchical and not kind.full.has_subgoal:
             yield (
-                f"algorithm.adv_estimator=hae needs replies with sub-goals, but env.env_name={env.env_name} is flat. "
+                f"algorithm.adv_estimator={estimator.name} needs replies with sub-goals, but "
+                f"env.env_name={env.env_name} is flat. "
                 f"env.env_name={'WebshopOptions' if 'webshop' in env else 'alfworld/AlfredTWEnvOptions'}, or "
                 "algorithm.adv_estimator=turn_gae"
             )
@@ -183,24 +191,26 @@ def _environment(config: DictConfig) -> Iterator[str]:
 
 def _estimator(config: DictConfig) -> Iterator[str]:
     algorithm = config.algorithm
-    estimator = algorithm.adv_estimator
-    if estimator not in ESTIMATORS:
-        yield f"algorithm.adv_estimator={estimator} is not one of {', '.join(ESTIMATORS)}. algorithm.adv_estimator=hae"
+    name = algorithm.adv_estimator
+    try:
+        estimator = chosen_estimator(config)
+    except ConfigError as error:
+        yield str(error)
         return
     for read in (hae_config, shaping_config):
         try:
             read(config)
         except ValueError as error:
             yield str(error)
-    if algorithm.use_kl_in_reward and estimator != "gae":
+    if algorithm.use_kl_in_reward and not estimator.is_verls_own:
         yield (
-            f"algorithm.use_kl_in_reward=True has no meaning for turn-level rewards under {estimator}. "
+            f"algorithm.use_kl_in_reward=True has no meaning for turn-level rewards under {name}. "
             "algorithm.use_kl_in_reward=False actor_rollout_ref.actor.use_kl_loss=True"
         )
     correction = algorithm.get("rollout_correction") or {}
-    if estimator != "gae" and (correction.get("rollout_is") or correction.get("rollout_rs")):
+    if not estimator.is_verls_own and (correction.get("rollout_is") or correction.get("rollout_rs")):
         yield (
-            f"algorithm.rollout_correction is not applied under {estimator} (vLLM's policy is the trainer's policy). "
+            f"algorithm.rollout_correction is not applied under {name} (vLLM's policy is the trainer's policy). "
             "algorithm.rollout_correction.rollout_is=null algorithm.rollout_correction.rollout_rs=null"
         )
     if algorithm.use_pf_ppo:
@@ -208,8 +218,8 @@ def _estimator(config: DictConfig) -> Iterator[str]:
     for key in ("algorithm.gigpo.step_weight", "critic.high_value_coef", "critic.term_value_coef"):
         if not 0 <= OmegaConf.select(config, key) < float("inf"):
             yield f"{key}={OmegaConf.select(config, key)}: a weight is a number from 0 on. {key}=1"
-    yield from _groups(config)
-    yield from _critic(config)
+    yield from _groups(config, estimator)
+    yield from _critic(config, estimator)
     for key in ("actor_rollout_ref.actor.strategy", "critic.strategy"):
         if OmegaConf.select(config, key) != "fsdp2":
             yield f"{key}={OmegaConf.select(config, key)} is not supported here. {key}=fsdp2"
@@ -217,11 +227,19 @@ def _estimator(config: DictConfig) -> Iterator[str]:
         yield "only verl's synchronous V1 trainer is supported. trainer.use_v1=True trainer.v1.trainer_mode=sync"
 
 
-def _groups(config: DictConfig) -> Iterator[str]:
-    estimator, n = config.algorithm.adv_estimator, config.env.rollout.n
-    if estimator in OF_GROUPS and n < 2:
+def _estimator_or_none(config: DictConfig) -> Estimator | None:
+    """The estimator; None where there is none of that name, which `_estimator` reports."""
+    try:
+        return chosen_estimator(config)
+    except ConfigError:
+        return None
+
+
+def _groups(config: DictConfig, estimator: Estimator) -> Iterator[str]:
+    n = config.env.rollout.n
+    if estimator.needs_groups and n < 2:
         yield (
-            f"algorithm.adv_estimator={estimator} compares the episodes of a task with each other, and "
+            f"algorithm.adv_estimator={estimator.name} compares the episodes of a task with each other, and "
             f"env.rollout.n={n} plays one. env.rollout.n=8 (with data.train_batch_size={config.data.train_batch_size} "
             f"that is {8 * config.data.train_batch_size} episodes a step), or algorithm.adv_estimator=turn_gae"
         )
@@ -245,28 +263,29 @@ def _groups(config: DictConfig) -> Iterator[str]:
         )
 
 
-def _critic(config: DictConfig) -> Iterator[str]:
-    estimator, critic = config.algorithm.adv_estimator, config.critic
-    heads = {f"critic.use_{name}_heads_critic": critic[f"use_{name}_heads_critic"] for name in ("three", "two")}
+def _critic(config: DictConfig, estimator: Estimator) -> Iterator[str]:
+    name, critic = config.algorithm.adv_estimator, config.critic
+    heads = {f"critic.use_{count}_heads_critic": critic[f"use_{count}_heads_critic"] for count in ("three", "two")}
     if odd := [key for key, value in heads.items() if value is not None and not isinstance(value, bool)]:
         yield f"{odd[0]}={critic[odd[0].rsplit('.', 1)[-1]]}: true, false or null is expected. {odd[0]}=null"
         return
     asked = [key for key, value in heads.items() if value]
-    if estimator != "hae" and asked:
-        read = "starts no critic" if estimator in OF_GROUPS else "reads one value head"
-        yield f"{asked[0]}=True belongs to hae, and {estimator} {read}. {asked[0]}=null"
-    if estimator == "hae" and (number_of_heads(config) < 2 or len(asked) == 2):
+    if asked and not estimator.chooses_heads:
+        read = f"always reads {estimator.default_heads} value heads"
+        if estimator.default_heads < 2:
+            read = "reads one value head" if estimator.has_critic else "starts no critic"
+        yield f"{asked[0]}=True belongs to hae, and {name} {read}. {asked[0]}=null"
+    if estimator.chooses_heads and (number_of_heads(config) not in estimator.critic_heads or len(asked) == 2):
         values = " and ".join(f"{key}={value}" for key, value in heads.items())
         yield (
-            f"hae needs either three or two value heads, got {values}. "
+            f"{name} needs either three or two value heads, got {values}. "
             "critic.use_three_heads_critic=True critic.use_two_heads_critic=False"
         )
-    needed = estimator not in OF_GROUPS
-    if critic.enable is not None and critic.enable != needed:
+    if critic.enable is not None and critic.enable != estimator.has_critic:
         does = "estimates advantages from values"
-        if not needed:
+        if not estimator.has_critic:
             does = "reads no values, so a critic would be trained for nothing"
-        yield f"critic.enable={critic.enable}: {estimator} {does}. Remove it, or critic.enable=null"
+        yield f"critic.enable={critic.enable}: {name} {does}. Remove it, or critic.enable=null"
 
 
 def _batches(config: DictConfig) -> Iterator[str]:
@@ -317,12 +336,14 @@ def _batches(config: DictConfig) -> Iterator[str]:
                 f"{key}={OmegaConf.select(config, key)} is less than one row may need (data.max_prompt_length + "
                 f"data.max_response_length = {longest}). {key}={longest}"
             )
+    estimator = _estimator_or_none(config)
+    has_critic = estimator is None or estimator.has_critic
     if trainer.total_training_steps is None or trainer.total_training_steps < 1:
         yield (
             f"trainer.total_training_steps={trainer.total_training_steps}: say how long to train. "
             "trainer.total_training_steps=150"
         )
-    elif number_of_heads(config) and trainer.critic_warmup > trainer.total_training_steps:
+    elif has_critic and trainer.critic_warmup > trainer.total_training_steps:
         yield (
             f"trainer.critic_warmup={trainer.critic_warmup}: the policy is trained from that step on, and the run ends "
             f"with step {trainer.total_training_steps}. trainer.critic_warmup=0"

@@ -310,9 +310,10 @@ def refuse_another_run(config: DictConfig, earlier: DictConfig) -> None:
         now, then = value(config, key), value(earlier, key)
         if now is not None and then is not None and now != then:
             found.append(f"{key}={now}, there {then}")
-    heads = [number_of_heads(one) for one in (config, earlier)]
-    if heads[0] != heads[1] and config.algorithm.adv_estimator == earlier.algorithm.adv_estimator:
-        found.append(f"a critic with {heads[0]} value heads, there {heads[1]}")
+    if config.algorithm.adv_estimator == earlier.algorithm.adv_estimator:
+        heads = [number_of_heads(one) for one in (config, earlier)]
+        if heads[0] != heads[1]:
+            found.append(f"a critic with {heads[0]} value heads, there {heads[1]}")
     if not found:
         return
     listed = "\n".join(f"  - {line}" for line in found)

@@ -14,7 +14,7 @@ from recipe.hiper.configuration.settings import HiPERSettings, episodes_at_once,
 from verl_plugins.cpu.plugin import require_plugin
 
 CPUS_PER_GPU = 3
-"""What verl's placement group asks of Ray for each GPU, after the pool has taken its share; it would wait for ever."""
+"""What verl's placement group requests of Ray per GPU beside those of the pool. Else it waits forever."""
 
 
 @ray.remote(num_cpus=1)
@@ -79,7 +79,7 @@ class HiPERTaskRunner:
 
 
 def _with_job(config: DictConfig, recorder: dict) -> DictConfig:
-    """verl's configuration, with what our runner needs besides in a section of its own."""
+    """verl's configuration, with a section of its own for what our runner needs besides."""
     checked = verl_config(config)
     with open_dict(checked):
         checked.hiper_job = {"config": config, "recorder": recorder}

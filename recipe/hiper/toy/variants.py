@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The estimators that are compared: settings of `recipe.hiper.estimators.registry`, and the critic each needs.
+"""The estimators that are compared: settings, and the critic each needs.
 
 `MAIN` is the comparison, `WHY` takes the difference between HAE and turn-level GAE apart, `LIVING` looks for settings
-whose hierarchy stays alive, between the two policies that have no choice (`always`, `never`).
+whose hierarchy stays alive, between the two policies whose switches are forced (`always`, `never`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from recipe.hiper.estimators.hae import HAEConfig
-from recipe.hiper.estimators.registry import OF_GROUPS, EstimatorConfig
+from recipe.hiper.estimators.registry import EstimatorConfig, find_estimator
 from recipe.hiper.estimators.shaping import ShapingConfig
 
 GAMMA = 0.95
@@ -18,11 +18,11 @@ GAMMA = 0.95
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One estimator.
+class Variant:
+    """One estimator with its settings.
 
     Attributes:
-        estimator: its settings; `name` is "gae" for verl's, which does not go through `estimate`.
+        estimator: its settings; verl's own `gae` is not run through the registry.
         heads: value heads of the critic; 0 without one.
         plans: plan-execute replies, or flat ones.
         forced: True or False makes every turn but the first a SWITCH or a KEEP; None leaves it to the policy.
@@ -46,20 +46,20 @@ def hae(
     whiten: bool = True,
     forced: bool | None = None,
     **shaping,
-) -> Arm:
+) -> Variant:
     """HAE; the defaults are those of the released code without its penalties."""
     settings = HAEConfig(GAMMA, lam, lam_seg, switch, lam_boundary=lam_boundary)
-    return Arm(EstimatorConfig("hae", settings, ShapingConfig(**shaping), whiten=whiten), heads, forced=forced)
+    return Variant(EstimatorConfig("hae", settings, ShapingConfig(**shaping), whiten=whiten), heads, forced=forced)
 
 
-def other(name: str, lam: float = 1.0) -> Arm:
+def other(name: str, lam: float = 1.0) -> Variant:
     """An estimator without hierarchy."""
     estimator = EstimatorConfig(name, HAEConfig(GAMMA, lam, 1.0), ShapingConfig())
-    return Arm(estimator, 0 if name in OF_GROUPS else 1)
+    return Variant(estimator, find_estimator(name).default_heads)
 
 
-def costs(cost: float, **settings) -> Arm:
-    """HAE with a price of SWITCH that is charged to the switch decision alone, and nothing for KEEP."""
+def costs(cost: float, **settings) -> Variant:
+    """HAE with a price of SWITCH that is charged to the switch decision alone, without penalties for KEEP."""
     return hae(penalty_credit="switch", switch_cost=cost, **settings)
 
 
@@ -117,4 +117,4 @@ LIVING = {
     "keep_switch": hae(penalty_credit="switch", **PUBLISHED),
     "keep_switch_cost_0.3": costs(0.3, **PUBLISHED),
 }
-ARMS = MAIN | WHY | LIVING
+VARIANTS = MAIN | WHY | LIVING

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tiny text game: its rules, what has to be remembered, its tables against the protocol, and that it is learned.
+"""The errand game: its rules, what has to be remembered, its tables against the protocol, and that it is learned.
 
 All draws are seeded.
 """
@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from agent_system.plan_execute.protocol import decide, parse_reply
-from recipe.hiper.estimators.values import Head
+from recipe.hiper.estimators.values import ValueSlot
 from recipe.hiper.toy.agent import Critic, Policy
-from recipe.hiper.toy.arms import ARMS
 from recipe.hiper.toy.game import BACK, DELIVER, ENTER, ON, REWARD, TAKE, House, Spot, State
-from recipe.hiper.toy.play import LearnedPlayer, Played, ScriptedPlayer, play
+from recipe.hiper.toy.play import EpisodeBatch, LearnedPlayer, ScriptedPlayer, play
 from recipe.hiper.toy.tables import NONE, compile_house, reply_text, subgoal_text
 from recipe.hiper.toy.train import Game, Training, credit, draw_tasks, train, turn_grids, value_prompts, warm_policy
+from recipe.hiper.toy.variants import VARIANTS
 
 HOUSE = House()
 WAY = (ENTER, "open the study door", ON, TAKE, BACK, BACK, "open the attic door", ON, DELIVER)
@@ -44,9 +44,9 @@ def walk(house: House, actions, deliver_to: int = 3):
     return outcomes
 
 
-def played_by_script(plans: bool = True, episodes: int = 200, house: House = HOUSE, **mistakes) -> Played:
-    tables, chance = compile_house(house, plans), np.random.default_rng(0)
-    return play(tables, chance.choice(tables.tasks, episodes), ScriptedPlayer(tables, chance, **mistakes))
+def played_by_script(plans: bool = True, episodes: int = 200, house: House = HOUSE, **mistakes) -> EpisodeBatch:
+    tables, rng = compile_house(house, plans), np.random.default_rng(0)
+    return play(tables, rng.choice(tables.tasks, episodes), ScriptedPlayer(tables, rng, **mistakes))
 
 
 # ---------------------------------------------------------------- rules
@@ -132,35 +132,35 @@ def test_who_needs_no_memory_is_one_whose_texts_repeat_the_clue():
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_turn_is_what_parser_protocol_and_game_make_of_its_reply(seed):
-    tables, chance = compile_house(HOUSE, True), np.random.default_rng(seed)
+    tables, rng = compile_house(HOUSE, True), np.random.default_rng(seed)
     torch.manual_seed(seed)
     policy = Policy(tables.features.shape[1], HOUSE)  # untrained: all kinds of replies
-    played = play(tables, chance.choice(tables.tasks, 100), LearnedPlayer(tables, policy, chance, sees_kept=True))
+    batch = play(tables, rng.choice(tables.tasks, 100), LearnedPlayer(tables, policy, rng, sees_kept=True))
     for episode in range(100):
-        state, kept = tables.states[played.state[episode, 0]], ""
-        for turn in range(int(played.valid[episode].sum())):
+        state, kept = tables.states[batch.state[episode, 0]], ""
+        for turn in range(int(batch.valid[episode].sum())):
             at = (episode, turn)
-            text = reply_text(HOUSE, played.switch[at], played.written[at], played.action[at])
+            text = reply_text(HOUSE, batch.switch[at], batch.written[at], batch.action[at])
             reply = parse_reply(text)
             decision = decide(reply, turn, kept)
             assert reply.valid
-            assert decision.boundary == played.boundary[at]
-            assert decision.subgoal == subgoal_text(HOUSE, int(played.subgoal[at]))
-            assert subgoal_text(HOUSE, int(played.kept[at])) == kept
+            assert decision.boundary == batch.boundary[at]
+            assert decision.subgoal == subgoal_text(HOUSE, int(batch.subgoal[at]))
+            assert subgoal_text(HOUSE, int(batch.kept[at])) == kept
             if not decision.boundary:
                 assert decision.copied_exactly and decision.comparable
             outcome = HOUSE.step(state, reply.action)
-            assert tables.states[played.state[at]] == state
-            assert outcome[1:] == (played.reward[at], played.terminated[at], played.admissible[at])
+            assert tables.states[batch.state[at]] == state
+            assert outcome[1:] == (batch.reward[at], batch.terminated[at], batch.admissible[at])
             state, kept = outcome.state, decision.subgoal
 
 
 def test_keep_on_the_first_turn_opens_a_segment_with_what_was_written():
-    tables, chance = compile_house(HOUSE, True), np.random.default_rng(0)
-    player = LearnedPlayer(tables, Policy(tables.features.shape[1], HOUSE), chance, sees_kept=True, forced=False)
-    played = play(tables, tables.tasks, player)
-    assert played.boundary[:, 0].all() and not played.boundary[:, 1:].any()
-    assert (played.subgoal[:, 0] != NONE).all() and played.switch_rate == 0.0
+    tables, rng = compile_house(HOUSE, True), np.random.default_rng(0)
+    player = LearnedPlayer(tables, Policy(tables.features.shape[1], HOUSE), rng, sees_kept=True, forced=False)
+    batch = play(tables, tables.tasks, player)
+    assert batch.boundary[:, 0].all() and not batch.boundary[:, 1:].any()
+    assert (batch.subgoal[:, 0] != NONE).all() and batch.switch_rate == 0.0
 
 
 @pytest.mark.parametrize("house", [HOUSE, House(size=8, passage=2, horizon=16, clue_always_visible=True)])
@@ -184,21 +184,21 @@ def test_the_episodes_of_a_group_play_one_task():
     assert np.bincount(group).tolist() == [8] * 8
     assert all(len(set(tasks[group == number])) == 1 for number in range(8))
     assert len(set(tasks)) > 1
-    played = play(tables, tasks, ScriptedPlayer(tables, np.random.default_rng(0)))
-    assert turn_grids(played, group, None).group.tolist() == group.tolist()
+    batch = play(tables, tasks, ScriptedPlayer(tables, np.random.default_rng(0)))
+    assert turn_grids(batch, group, None).group.tolist() == group.tolist()
 
 
 def test_values_are_read_where_the_paper_says():
-    tables, played = compile_house(HOUSE, True), played_by_script(whim=0.5)
-    plain = tables.prompt[played.observation, np.full_like(played.kept, NONE)]
-    kept = tables.prompt[played.observation, played.kept]
-    in_force = tables.prompt[played.observation, played.subgoal]
-    three = value_prompts(tables, played, ARMS["hae_free"], sees_kept=False).numpy()
+    tables, batch = compile_house(HOUSE, True), played_by_script(whim=0.5)
+    plain = tables.prompt[batch.observation, np.full_like(batch.kept, NONE)]
+    kept = tables.prompt[batch.observation, batch.kept]
+    in_force = tables.prompt[batch.observation, batch.subgoal]
+    three = value_prompts(tables, batch, VARIANTS["hae_free"], sees_kept=False).numpy()
     assert (three == np.stack([plain, in_force, kept], axis=-1)).all()
-    in_sight = value_prompts(tables, played, ARMS["hae_free"], sees_kept=True).numpy()
+    in_sight = value_prompts(tables, batch, VARIANTS["hae_free"], sees_kept=True).numpy()
     assert (in_sight == np.stack([kept, in_force, kept], axis=-1)).all()
-    one = value_prompts(tables, played, ARMS["turn_gae_1"], sees_kept=False).numpy()
-    assert (one[..., Head.HIGH] == kept).all()
+    one = value_prompts(tables, batch, VARIANTS["turn_gae_1"], sees_kept=False).numpy()
+    assert (one[..., ValueSlot.HIGH] == kept).all()
 
 
 def test_a_critic_with_two_heads_reads_the_value_before_the_switch_from_the_low_one():
@@ -207,41 +207,45 @@ def test_a_critic_with_two_heads_reads_the_value_before_the_switch_from_the_low_
     features, prompts = torch.randn(4, 3), torch.tensor([[0, 1, 1], [2, 3, 3]])
     values = critic(features, prompts)
     assert values.shape == (2, 3)
-    assert torch.equal(values[:, Head.LOW], values[:, Head.TERM])
-    assert not torch.equal(values[:, Head.HIGH], values[:, Head.LOW])
+    assert torch.equal(values[:, ValueSlot.LOW], values[:, ValueSlot.TERM])
+    assert not torch.equal(values[:, ValueSlot.HIGH], values[:, ValueSlot.LOW])
 
 
 def test_verls_gae_gives_every_reply_the_whole_return():
-    played = played_by_script(slip=0.3)
-    values = torch.rand(*played.valid.shape, 3)
-    grids = turn_grids(played, np.zeros(len(played.valid), dtype=int), values)
-    found, advantages = credit(grids, ARMS["gae"])
+    batch = played_by_script(slip=0.3)
+    values = torch.rand(*batch.valid.shape, 3)
+    grids = turn_grids(batch, np.zeros(len(batch.valid), dtype=int), values)
+    estimated, advantages = credit(grids, VARIANTS["gae"])
     valid = grids.valid
-    won = played.tensor("won").float()[:, None].expand_as(valid)
-    assert torch.allclose(found.action[valid], REWARD * won[valid] - values[..., Head.HIGH][valid])
-    assert torch.equal(found.targets[..., Head.HIGH][valid], REWARD * won[valid])
+    won = batch.tensor("won").float()[:, None].expand_as(valid)
+    assert torch.allclose(estimated.action[valid], REWARD * won[valid] - values[..., ValueSlot.HIGH][valid])
+    assert torch.equal(estimated.targets[..., ValueSlot.HIGH][valid], REWARD * won[valid])
     assert float(advantages[..., 2][valid].mean()) == pytest.approx(0.0, abs=1e-5)
-    assert not found.action[~valid].any()
+    assert not estimated.action[~valid].any()
 
 
 def test_a_choice_that_is_forced_is_not_learned():
     for name, rate in (("always", 1.0), ("never", 0.0)):
-        curve = train(Game(HOUSE), ARMS[name], 0, QUICK)
+        curve = train(Game(HOUSE), VARIANTS[name], 0, QUICK)
         assert curve.switch_rate == [rate] * QUICK.iterations
 
 
 # ---------------------------------------------------------------- learning
 
 
-@pytest.mark.parametrize("name", list(ARMS))
-def test_every_arm_runs_and_repeats_itself(name):
-    first, again = (train(Game(HOUSE), ARMS[name], 3, QUICK) for _ in range(2))
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_every_variant_runs_and_repeats_itself(name):
+    first, again = (train(Game(HOUSE), VARIANTS[name], 3, QUICK) for _ in range(2))
     assert len(first.success) == QUICK.iterations
     assert (first.success, first.turns, first.entropy) == (again.success, again.turns, again.entropy)
 
 
 def test_runs_of_one_seed_start_alike_and_those_of_another_do_not():
-    curves = {(arm, seed): train(Game(HOUSE), ARMS[arm], seed, QUICK) for arm in ("rloo", "gae") for seed in (0, 1)}
+    curves = {
+        (variant, seed): train(Game(HOUSE), VARIANTS[variant], seed, QUICK)
+        for variant in ("rloo", "gae")
+        for seed in (0, 1)
+    }
     assert curves["rloo", 0].turns[0] == curves["gae", 0].turns[0]
     assert curves["rloo", 0].turns != curves["rloo", 1].turns
 
@@ -257,6 +261,6 @@ def test_the_warm_start_copies_the_script():
 
 def test_it_is_learned():
     """From one win in ten to most. The bounds are far from what is seen: 0.1 and 0.8."""
-    curve = train(Game(HOUSE), ARMS["turn_gae_1"], 0, Training(iterations=20))
+    curve = train(Game(HOUSE), VARIANTS["turn_gae_1"], 0, Training(iterations=20))
     assert np.mean(curve.success[:2]) < 0.3
     assert np.mean(curve.success[-3:]) > 0.5
