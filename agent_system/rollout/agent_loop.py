@@ -22,7 +22,7 @@ from agent_system.errors import EnvironmentFault
 from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import FittedPrompt, PromptStyle, fit_prompt
 from agent_system.plan_execute.protocol import Decision, Reply, carry_out, parse_flat, parse_reply, token_spans
-from agent_system.rollout.environment_registry import agent_kind
+from agent_system.rollout.environment_registry import environment_spec
 from agent_system.rollout.failures import FailureLog
 from agent_system.rollout.lockstep import FreeRunning, Lockstep
 from agent_system.rollout.records import TurnRecord
@@ -68,10 +68,10 @@ class EpisodeSettings:
     def from_config(cls, config: DictConfig) -> EpisodeSettings:
         """Read the sections `env`, `data` and `algorithm` of the trainer's configuration."""
         env = config.env
-        kind = agent_kind(env.env_name)
+        spec = environment_spec(env.env_name)
         return cls(
-            style=kind.style(env.prompt_style, env.short_keep),
-            environment=kind.environment,
+            style=spec.style(env.prompt_style, env.short_keep),
+            environment=spec.environment,
             max_steps=env.max_steps,
             history_length=env.history_length,
             prompt_budget=config.data.max_prompt_length,
