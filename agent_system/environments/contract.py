@@ -7,7 +7,7 @@ Every finding is one line with the class, what is wrong, and what to try. `check
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
 from typing import Any
@@ -68,16 +68,17 @@ def panel_findings(tasks: Callable[[str], TaskPanel], split: str) -> tuple[TaskP
     return (None if findings.lines else panel), findings.lines
 
 
-def reset_findings(task: TaskSpec, max_steps: int, env_kwargs: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the first reset of a task.
+def reset_findings(tasks: Iterable[TaskSpec], max_steps: int, env_kwargs: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the first reset of each task.
 
     Args:
-        max_steps, env_kwargs: what the environment is made with in a run (`env.max_steps`, `env.kwargs`).
+        max_steps, env_kwargs: what the environments are made with in a run (`env.max_steps`, `env.kwargs`).
     """
     findings = Findings()
-    with opened(task, max_steps, env_kwargs, findings) as env:
-        if env is not None:
-            checked_reset(env, task, findings)
+    for task in tasks:
+        with opened(task, max_steps, env_kwargs, findings) as env:
+            if env is not None:
+                checked_reset(env, task, findings)
     return findings.lines
 
 

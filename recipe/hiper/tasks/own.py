@@ -52,9 +52,6 @@ def check_first_resets(env_name: str, panels: Mapping[str, TaskPanel], max_steps
     Raises:
         ConfigError: the environment does not keep to the interface that the rollout relies on; one line per problem.
     """
-    findings = dict.fromkeys(
-        finding for panel in panels.values() for finding in reset_findings(panel[0], max_steps, env_kwargs)
-    )
-    if findings:
+    if findings := reset_findings([panel[0] for panel in panels.values()], max_steps, env_kwargs):
         command = f"python -m agent_system.environments.check_env {env_name}"
         raise ConfigError("\n".join([*findings, f"The whole interface is checked by: {command}"]))
