@@ -10,6 +10,7 @@ import pytest
 from made_config import check, composed
 
 import agent_system.environments  # noqa: F401
+from agent_system.environments.check_env import environment_findings
 from agent_system.environments.webshop import prepare as webshop_prepare
 from agent_system.environments.webshop import tasks
 from agent_system.environments.webshop.goals import Goals, Split
@@ -20,7 +21,8 @@ from agent_system.environments.webshop.synthetic import CatalogueSpec
 from agent_system.errors import ConfigError
 from recipe.hiper.tasks import webshop
 from recipe.hiper.tasks.families import family_of
-from recipe.hiper.tasks.preparation import prepare, prepare_model
+from recipe.hiper.tasks.family import ColdStartSettings
+from recipe.hiper.tasks.preparation import prepare
 
 PROBLEMS = {
     "unknown split": (["env.webshop.split=random"], "env.webshop.split=random: ", ["env.webshop.split=fixed"]),
@@ -157,41 +159,32 @@ class OtherTagger(LexiconTagger):
     name = "spacy:en_core_web_sm@3.8.0"
 
 
-SMALL_MODEL = (
-    "env.webshop.generated.products=100",
-    "warm_start.episodes=32",
-    "warm_start.steps=2",
-    "warm_start.model.hidden=32",
-    "warm_start.model.layers=1",
-    "warm_start.model.heads=1",
-)
-
-
 def test_a_shop_and_a_model_for_each_tagger(tmp_path, monkeypatch):
-    """A model of the shop with the other tagger used to end the run."""
+    """Both taggers used to share the folder of the model, and the second one ended the run."""
     by_name = webshop_prepare.tagger_by_name
     monkeypatch.setattr(
         webshop_prepare, "tagger_by_name", lambda name: OtherTagger() if name.startswith("spacy") else by_name(name)
     )
-    monkeypatch.setenv("HIPER_CACHE", str(tmp_path))
     shops, models = {}, {}
     for tagger in ("lexicon", "spacy", "lexicon"):
-        config = shop_config(f"env.webshop.tagger={tagger}", *SMALL_MODEL)
+        config = shop_config(f"env.webshop.tagger={tagger}", "env.webshop.generated.products=100")
         family = family_of(config)
         shop = family.prepare(tmp_path, progress=False)
         assert open_shop(shop).manifest.tagger.startswith(tagger)
-        model = prepare_model(config, family, shop, progress=False)
+        model = family.cold_start_spec(shop, ColdStartSettings.from_config(config)).digest
         assert shops.setdefault(tagger, shop) == shop and models.setdefault(tagger, model) == model
     assert len(set(shops.values())) == 2 and len(set(models.values())) == 2
-    assert len(list((tmp_path / "models").glob("warm-start-*"))) == 2
 
 
-def test_a_prepared_shop_with_another_tagger_is_mentioned(tmp_path):
+def test_a_prepared_shop_keeps_its_tagger_and_that_is_mentioned(tmp_path):
     prepare_shop(tmp_path, ShopSpec(catalogue=CatalogueSpec(products=400), tagger="lexicon"))
     config = shop_config("env.webshop.tagger=spacy", f"env.webshop.data_dir={tmp_path}", "env.val_tasks=20")
     family = family_of(config)
     assert list(family.validate(needs_model=False)) == [], "spaCy is not needed for a shop that is prepared"
     assert family.prepare(tmp_path / "cache", progress=False) == tmp_path
-    (notice,) = family.inspect_panels(tmp_path, family.panels(tmp_path))
+    panels = family.panels(tmp_path)
+    arguments = family.environment_arguments(tmp_path)
+    assert environment_findings(panels["val"], max_steps=10, episodes=5, seed=0, env_kwargs=arguments) == []
+    (notice,) = family.inspect_panels(tmp_path, panels)
     assert "env.webshop.tagger=spacy is not read" in notice and "has nouns from lexicon@1" in notice
     assert "try: env.webshop.data_dir=null" in notice
