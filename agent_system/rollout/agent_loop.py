@@ -24,7 +24,7 @@ from agent_system.errors import EnvironmentFault, RolloutFault
 from agent_system.plan_execute.prompts import FittedPrompt, PromptStyle
 from agent_system.plan_execute.protocol import TokenSpans, token_spans
 from agent_system.plan_execute.turn import EpisodeAgent, Turn
-from agent_system.rollout.environment_registry import agent_kind
+from agent_system.rollout.environment_registry import environment_spec
 from agent_system.rollout.failures import FailureLog
 from agent_system.rollout.lockstep import FreeRunning, Lockstep
 from agent_system.rollout.records import TurnRecord
@@ -70,10 +70,10 @@ class EpisodeSettings:
     def from_config(cls, config: DictConfig) -> EpisodeSettings:
         """Read the sections `env`, `data` and `algorithm` of the trainer's configuration."""
         env = config.env
-        kind = agent_kind(env.env_name)
+        spec = environment_spec(env.env_name)
         return cls(
-            style=kind.style(env.prompt_style, env.short_keep),
-            environment=kind.environment,
+            style=spec.style(env.prompt_style, env.short_keep),
+            environment=spec.environment,
             max_steps=env.max_steps,
             history_length=env.history_length,
             prompt_budget=config.data.max_prompt_length,

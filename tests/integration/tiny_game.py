@@ -23,7 +23,7 @@ from gymnasium.error import ResetNeeded
 from agent_system.environments.base import TaskSpec
 from agent_system.environments.tasks import TaskPanel
 from agent_system.plan_execute.prompts import PromptStyle
-from agent_system.rollout.environment_registry import AgentKind
+from agent_system.rollout.environment_registry import EnvironmentSpec
 
 THINGS = ("key", "lamp")
 ROOMS = ("attic", "study", "cellar", "garden")
@@ -127,6 +127,6 @@ def tasks(split: str) -> TaskPanel:
     )
 
 
-TREASURE_HOUSE = AgentKind(
+TREASURE_HOUSE = EnvironmentSpec(
     "a house in which a treasure is hidden", PromptStyle.PLAN_EXECUTE, PromptStyle.PLAN_EXECUTE_COMPACT, tasks
 )

@@ -13,9 +13,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 import recipe.hiper.config
-from recipe.hiper.cli.train import task_problems
 from recipe.hiper.configuration.validation import check_config
 from recipe.hiper.run_dir.resume import resume_problems
+from recipe.hiper.tasks.families import section_problems, task_problems
 
 CONFIG_FOLDER = Path(recipe.hiper.config.__file__).parent
 PROFILES = sorted(path.stem for path in (CONFIG_FOLDER / "profile").glob("*.yaml"))
@@ -49,7 +49,7 @@ def check(config: DictConfig) -> None:
     """`cli.train.check` against the composed profiles of this module, which do not ask the machine for its GPUs."""
     profile = "cpu" if config.trainer.device == "cpu" else "gpu"
     environment = "webshop" if "webshop" in config.env else "alfworld"
-    check_config(config, reference(profile, environment), (task_problems, resume_problems))
+    check_config(config, reference(profile, environment), (section_problems, task_problems, resume_problems))
 
 
 @cache

@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from agent_system.errors import ConfigError
 from recipe.hiper.configuration.overrides import check_overrides
 from recipe.hiper.configuration.validation import check_model, checkpoint_bytes, suggestion
-from recipe.hiper.tasks.preparation import game_spec, prepare_games, prepare_model, prepare_panels
 
 # What was typed, what the message says, and the overrides in it that mend the matter (they replace what was typed).
 CASES = {
@@ -155,7 +154,7 @@ CASES = {
     ),
     "a folder of games that is not read": (
         ["env.alfworld.data_dir=games"],
-        "would not be read: env.alfworld.games=generated",
+        "would not be read with env.alfworld.games=generated",
         ["env.alfworld.data_dir=null"],
     ),
     "no imitation": (["warm_start.steps=0"], "a whole number from 1 on, or null", ["warm_start.steps=null"]),
@@ -242,12 +241,12 @@ CASES = {
     ),
     "a module that is not there": (
         ["env.env_name=no_such_module:GAME"],
-        "cannot be imported (No module named 'no_such_module'). PYTHONPATH must hold its folder",
+        "cannot be imported (No module named 'no_such_module'). Try: PYTHONPATH=<folder of no_such_module>",
         ["env.env_name=alfworld/AlfredTWEnvOptions"],
     ),
     "a module without that environment": (
         ["env.env_name=json:GAME"],
-        "there is no AgentKind 'GAME' in ",
+        "there is no EnvironmentSpec 'GAME' in ",
         ["env.env_name=alfworld/AlfredTWEnvOptions"],
     ),
     "flat replies under hae": (
@@ -261,7 +260,7 @@ CASES = {
         ["env.short_keep=false", "algorithm.adv_estimator=turn_gae", "env.env_name=alfworld/AlfredTWEnv"],
     ),
     "unknown prompt style": (["env.prompt_style=short"], "is not full or compact", ["env.prompt_style=full"]),
-    "unknown games": (["env.alfworld.games=mine"], "is not auto, published", ["env.alfworld.games=auto"]),
+    "unknown games": (["env.alfworld.games=mine"], "env.alfworld.games=mine: ", ["env.alfworld.games=auto"]),
     "no end": (
         ["trainer.total_training_steps=0"],
         "say how long to train",
@@ -505,77 +504,3 @@ def test_the_size_of_a_checkpoint_is_estimated_from_the_weights(tmp_path):
     assert parameters == 11 * 4 + 4 * (4 * 4) + 3 * 4 + 3 * 4 * 6 + 3 * 4, "the tied output layer is stored once"
     assert checkpoint_bytes(str(tmp_path), with_critic=True) == parameters * 4 * 3 * 2
     assert checkpoint_bytes(str(tmp_path), with_critic=False) == parameters * 4 * 3
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Games.
-
-
-@pytest.fixture(autouse=True)
-def no_published_games(monkeypatch):
-    monkeypatch.delenv("ALFWORLD_DATA", raising=False)
-
-
-def test_published_games_that_are_not_there(tmp_path):
-    with pytest.raises(ConfigError, match=r"looked in nowhere.*env.alfworld.games=generated"):
-        prepare_games(composed("env.alfworld.games=published"), progress=False)
-    config = composed("env.alfworld.games=published", f"env.alfworld.data_dir={tmp_path}")
-    with pytest.raises(ConfigError, match=rf"looked in {tmp_path}.*env.alfworld.data_dir="):
-        prepare_games(config, progress=False)
-
-
-def test_a_data_folder_without_games_is_not_silently_replaced(tmp_path):
-    config = composed("env.alfworld.games=auto", f"env.alfworld.data_dir={tmp_path}")
-    with pytest.raises(ConfigError, match="env.alfworld.data_dir=null for generated games"):
-        prepare_games(config, progress=False)
-
-
-@pytest.mark.parametrize(
-    ("games", "folder", "said"),
-    [
-        ("generated", "json_2.1.1", "is not read, because env.alfworld.games=generated"),
-        ("auto", "", "holds no json_2.1.1"),
-    ],
-)
-def test_games_that_are_named_and_not_played_are_told_of(games, folder, said, tmp_path, monkeypatch, capsys):
-    (tmp_path / folder).mkdir(exist_ok=True)
-    monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
-    monkeypatch.setattr("recipe.hiper.tasks.preparation.generate_games", lambda *arguments, **more: None)
-    prepare_games(composed(f"env.alfworld.games={games}"), progress=False)
-    assert said in capsys.readouterr().err
-
-
-def test_zero_games(tmp_path):
-    (tmp_path / "json_2.1.1" / "valid_unseen").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"0 playable ALFWorld games.*env.alfworld.data_dir="):
-        prepare_panels(composed(), tmp_path)
-
-
-def test_an_unknown_split(tmp_path):
-    with pytest.raises(ConfigError, match=r"env.alfworld.eval_dataset=test.*env.alfworld.eval_dataset=valid_unseen"):
-        prepare_panels(composed("env.alfworld.eval_dataset=test"), tmp_path)
-
-
-def test_unknown_kinds_of_tasks():
-    config = composed("env.alfworld.generated.task_types=[look_at_obj_in_light,juggle]")
-    with pytest.raises(ConfigError, match=r"juggle not among.*env.alfworld.generated.task_types=null"):
-        game_spec(config)
-
-
-def test_one_kind_of_task_needs_no_brackets():
-    spec = game_spec(composed("env.alfworld.generated.task_types=look_at_obj_in_light"))
-    assert [kind.value for kind in spec.task_types] == ["look_at_obj_in_light"]
-
-
-@pytest.mark.parametrize("typed", ["all", "4-6", "5", "[5]", "[6,4]", "[2,6]", "[4.5,6]"])
-def test_rooms_of_no_size(typed):
-    with pytest.raises(ConfigError, match=r"env.alfworld.generated.receptacles=\[4,6\]"):
-        game_spec(composed(f"env.alfworld.generated.receptacles={typed}"))
-    assert game_spec(composed("env.alfworld.generated.receptacles=null")).receptacles is None
-
-
-def test_no_model(tmp_path):
-    with pytest.raises(ConfigError, match="actor_rollout_ref.model.path=<folder or name>"):
-        prepare_model(composed("warm_start.enable=False"), tmp_path, progress=False)
-    with pytest.raises(ConfigError, match="env.alfworld.games=generated"):
-        prepare_model(composed(), tmp_path, progress=False)

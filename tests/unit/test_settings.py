@@ -20,6 +20,7 @@ from recipe.hiper.configuration.validation import OPEN_SECTIONS, flat_keys
 from recipe.hiper.estimators.hae import HAEConfig
 from recipe.hiper.estimators.registry import EstimatorConfig
 from recipe.hiper.estimators.shaping import ShapingConfig
+from recipe.hiper.tasks.families import SECTIONS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCE = [REPOSITORY / folder for folder in ("agent_system", "recipe", "verl_plugins")]
@@ -201,7 +202,8 @@ def test_defect_6_every_key_has_a_reader():
     expected = {"run_dir", "algorithm.updates_per_step", "algorithm.hae.keep_penalty", "env.alfworld.generated.seed"}
     assert keys >= expected | {"trainer.poll_interval", "trainer.episodes_every", "trainer.allow_padded_vocabulary"}
     assert keys >= {"warm_start.seed", "critic.term_value_coef", "env.pool.timeout_s", "env.webshop.source"}
-    assert unread(keys, keys_read_in(SOURCE) | keys_read_in_yaml()) == []
+    sections = {f"env.{name}.*" for name in SECTIONS}  # read as a whole; test_families.py looks into them
+    assert unread(keys, keys_read_in(SOURCE) | keys_read_in_yaml() | sections) == []
 
 
 def test_a_key_without_a_reader_would_be_found():

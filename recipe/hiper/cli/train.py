@@ -6,7 +6,6 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -30,8 +29,8 @@ from recipe.hiper.run_dir.resume import (
     separate_evaluation,
     set_aside,
 )
+from recipe.hiper.tasks.families import section_problems, task_problems
 from recipe.hiper.tasks.preparation import prepare
-from recipe.hiper.tasks.webshop import webshop_problems
 
 
 class RunStopped(HiPERError):
@@ -46,13 +45,7 @@ def check(config: DictConfig) -> None:
     """
     profile = "cpu" if config.trainer.device == "cpu" else "gpu"
     environment = next(name for name in ENVIRONMENTS if name in config.env)
-    check_config(config, reference_config(profile, environment), (task_problems, resume_problems))
-
-
-def task_problems(config: DictConfig) -> Iterator[str]:
-    """A message for every problem with the environment's own settings."""
-    if "webshop" in config.env:
-        yield from webshop_problems(config)
+    check_config(config, reference_config(profile, environment), (section_problems, task_problems, resume_problems))
 
 
 def checked_and_prepared(config: DictConfig) -> DictConfig:

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from agent_system.errors import ConfigError
-from agent_system.rollout.environment_registry import World, agent_kind
+from agent_system.rollout.environment_registry import FAMILY_NAMES, environment_spec, plan_execute_name
 from recipe.hiper.configuration.settings import (
     chosen_estimator,
     episodes_at_once,
@@ -137,24 +137,24 @@ def raise_all(problems: list[str]) -> None:
 def _environment(config: DictConfig) -> Iterator[str]:
     env = config.env
     try:
-        kind = agent_kind(env.env_name)
+        spec = environment_spec(env.env_name)
     except ConfigError as error:
         yield str(error)
     else:
-        if kind.world is not World.OWN and kind.world.value not in env:
+        if spec.family is not None and spec.family not in env:
             yield (
                 f"env.env_name={env.env_name} belongs to another environment than the one chosen with env=. "
-                f"env={kind.world.value}"
+                f"env={spec.family}"
             )
         estimator = _estimator_or_none(config)
-        if estimator and estimator.is_hierarchical and not kind.full.has_subgoal:
+        if estimator and estimator.is_hierarchical and not spec.full.has_subgoal:
             yield (
                 f"algorithm.adv_estimator={estimator.name} needs replies with sub-goals, but "
                 f"env.env_name={env.env_name} is flat. "
-                f"env.env_name={'WebshopOptions' if 'webshop' in env else 'alfworld/AlfredTWEnvOptions'}, or "
+                f"env.env_name={plan_execute_name(next(name for name in FAMILY_NAMES if name in env))}, or "
                 "algorithm.adv_estimator=turn_gae"
             )
-        if env.short_keep and not kind.full.has_subgoal:
+        if env.short_keep and not spec.full.has_subgoal:
             yield (
                 f"env.short_keep=true says how a sub-goal is kept, but env.env_name={env.env_name} is flat. "
                 "env.short_keep=false"
@@ -177,15 +177,6 @@ def _environment(config: DictConfig) -> Iterator[str]:
         yield (
             f"env.lockstep=true plays all {episodes} episodes at once, and env.pool.num_workers={workers} times "
             f"env.pool.envs_per_worker={places} may have no room for them. env.pool.envs_per_worker=null"
-        )
-    if "webshop" in env:
-        return
-    if env.alfworld.games not in ("auto", "published", "generated"):
-        yield f"env.alfworld.games={env.alfworld.games} is not auto, published or generated. env.alfworld.games=auto"
-    elif env.alfworld.games == "generated" and env.alfworld.data_dir:
-        yield (
-            f"env.alfworld.data_dir={env.alfworld.data_dir} would not be read: env.alfworld.games=generated. "
-            "env.alfworld.games=auto, or env.alfworld.data_dir=null"
         )
 
 
