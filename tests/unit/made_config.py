@@ -13,8 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 import recipe.hiper.config
-from recipe.hiper.cli.train import task_problems
-from recipe.hiper.configuration.validation import check_config
+from recipe.hiper.cli.train import SECTIONS, task_problems
+from recipe.hiper.configuration.keys import environment_of
+from recipe.hiper.configuration.schema import RunSettings
+from recipe.hiper.configuration.validation import read_settings
 from recipe.hiper.run_dir.resume import resume_problems
 
 CONFIG_FOLDER = Path(recipe.hiper.config.__file__).parent
@@ -45,11 +47,11 @@ def composed(
     return config
 
 
-def check(config: DictConfig) -> None:
+def check(config: DictConfig) -> RunSettings:
     """`cli.train.check` against the composed profiles of this module, which do not ask the machine for its GPUs."""
     profile = "cpu" if config.trainer.device == "cpu" else "gpu"
-    environment = "webshop" if "webshop" in config.env else "alfworld"
-    check_config(config, reference(profile, environment), (task_problems, resume_problems))
+    usual = reference(profile, environment_of(config))
+    return read_settings(config, SECTIONS, reference=usual, checks=(task_problems, resume_problems))
 
 
 @cache

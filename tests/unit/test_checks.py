@@ -11,8 +11,9 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from agent_system.errors import ConfigError
+from recipe.hiper.configuration.keys import suggestion
+from recipe.hiper.configuration.model import check_model, checkpoint_bytes
 from recipe.hiper.configuration.overrides import check_overrides
-from recipe.hiper.configuration.validation import check_model, checkpoint_bytes, suggestion
 from recipe.hiper.tasks.preparation import game_spec, prepare_games, prepare_model, prepare_panels
 
 # What was typed, what the message says, and the overrides in it that mend the matter (they replace what was typed).

@@ -13,10 +13,10 @@ from made_config import CONFIG_FOLDER, ENVIRONMENTS, PROFILES, check, composed, 
 from omegaconf import OmegaConf
 from verl.workers.config import CriticConfig, RolloutConfig
 
+from recipe.hiper.configuration.keys import OPEN_SECTIONS, flat_keys
+from recipe.hiper.configuration.keys import PROFILES as OFFERED_PROFILES
 from recipe.hiper.configuration.overrides import PRESETS
-from recipe.hiper.configuration.overrides import PROFILES as OFFERED_PROFILES
 from recipe.hiper.configuration.settings import OWN_KEYS, HiPERSettings, number_of_heads, shaping_config, verl_config
-from recipe.hiper.configuration.validation import OPEN_SECTIONS, flat_keys
 from recipe.hiper.estimators.hae import HAEConfig
 from recipe.hiper.estimators.registry import EstimatorConfig
 from recipe.hiper.estimators.shaping import ShapingConfig

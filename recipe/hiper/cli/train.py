@@ -11,11 +11,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from agent_system.errors import HiPERError
-from recipe.hiper.configuration.hardware import apply_hardware
-from recipe.hiper.configuration.overrides import ENVIRONMENTS, reference_config
+from agent_system.errors import ConfigError, HiPERError
+from recipe.hiper.configuration.hardware import count_gpus, set_process_environment
+from recipe.hiper.configuration.keys import environment_of
+from recipe.hiper.configuration.model import check_model, checkpoint_bytes, expand_model_paths
+from recipe.hiper.configuration.overrides import reference_config
+from recipe.hiper.configuration.schema import RunSettings
+from recipe.hiper.configuration.section import Section
 from recipe.hiper.configuration.settings import number_of_heads
-from recipe.hiper.configuration.validation import check_config, check_model, checkpoint_bytes
+from recipe.hiper.configuration.validation import read_settings
 from recipe.hiper.run_dir.progress import ProgressBar, quiet_terminal
 from recipe.hiper.run_dir.recorder import require_disk_space
 from recipe.hiper.run_dir.resume import (
@@ -30,7 +34,7 @@ from recipe.hiper.run_dir.resume import (
     separate_evaluation,
     set_aside,
 )
-from recipe.hiper.tasks.preparation import prepare
+from recipe.hiper.tasks.preparation import EVAL_SPLITS, game_spec, prepare
 from recipe.hiper.tasks.webshop import webshop_problems
 
 
@@ -38,31 +42,60 @@ class RunStopped(HiPERError):
     """The run ended before its last step."""
 
 
-def check(config: DictConfig) -> None:
-    """Check everything that can be checked before anything is made.
+SECTIONS: dict[str, type[Section]] = {}
+"""Classes of the sections of `env` that belong to a family of environments, by name."""
+
+
+def check(config: DictConfig) -> RunSettings:
+    """Read the configuration and check everything that can be checked before anything is created.
 
     Raises:
         ConfigError: one message with every problem.
     """
+    count_gpus(config)
     profile = "cpu" if config.trainer.device == "cpu" else "gpu"
-    environment = next(name for name in ENVIRONMENTS if name in config.env)
-    check_config(config, reference_config(profile, environment), (task_problems, resume_problems))
+    reference = reference_config(profile, environment_of(config))
+    return read_settings(config, SECTIONS, reference=reference, checks=(task_problems, resume_problems))
 
 
 def task_problems(config: DictConfig) -> Iterator[str]:
     """A message for every problem with the environment's own settings."""
     if "webshop" in config.env:
         yield from webshop_problems(config)
+        return
+    alfworld = config.env.alfworld
+    if alfworld.games not in ("auto", "published", "generated"):
+        yield (
+            f"env.alfworld.games={alfworld.games} is not one of auto, published, generated. "
+            "Try: env.alfworld.games=auto"
+        )
+    elif alfworld.games == "generated" and alfworld.data_dir:
+        yield (
+            f"env.alfworld.data_dir={alfworld.data_dir} would not be read with env.alfworld.games=generated. "
+            "Try: env.alfworld.games=auto, or env.alfworld.data_dir=null"
+        )
+    if alfworld.eval_dataset not in EVAL_SPLITS:
+        yield (
+            f"env.alfworld.eval_dataset={alfworld.eval_dataset} is not one of {', '.join(EVAL_SPLITS)}. "
+            "Try: env.alfworld.eval_dataset=valid_unseen"
+        )
+    try:
+        game_spec(config)
+    except ConfigError as error:
+        yield str(error)
 
 
 def checked_and_prepared(config: DictConfig) -> DictConfig:
-    """Fill in what depends on the machine, check everything that can be checked, make what is missing.
+    """Check everything that can be checked, fill in what depends on the machine, make what is missing.
 
     Raises:
-        HiPERError: something is wrong with the configuration, the tasks or the model; the message says what mends it.
+        HiPERError: something is wrong with the configuration, the tasks or the model; the message has what to type.
     """
-    apply_hardware(config)
     check(config)
+    set_process_environment(config)
+    expand_model_paths(config)
+    if config.actor_rollout_ref.model.path:
+        check_model(config)  # before minutes of preparation
     prepare(config, progress=True)
     check_model(config)
     return config
@@ -72,9 +105,10 @@ def train(config: DictConfig) -> None:
     """Check, prepare, train.
 
     Raises:
-        HiPERError: something is wrong; the message says what mends it, or where the whole story is.
+        HiPERError: something is wrong; the message has what to type, or the log file with the whole traceback.
     """
     started = time.time()
+    check(config)  # before any folder is created
     separate_evaluation(config)
     with held(Path(config.run_dir)):
         earlier = earlier_run(config)
