@@ -159,13 +159,13 @@ def unread_overrides(overrides: Sequence[Override], reference: DictConfig) -> li
         if estimator in ESTIMATOR_KEYS and not reads(estimator, key):
             readers = [name for name in ESTIMATOR_KEYS if reads(name, key)]
             problems.append(
-                f"{override.input_line}: {estimator} does not read {key}. Try: leave it out, or "
+                f"{override.input_line}: {estimator} does not read it. Try: leave it out, or "
                 f"algorithm.adv_estimator={readers[0]}"
             )
         for section, switch, needed in CONDITIONS:
             if is_in(key, section) and key != switch and value(switch) != needed:
                 problems.append(
-                    f"{override.input_line}: nothing reads {key} with {switch}={typed(value(switch))}. Try: leave it "
+                    f"{override.input_line}: nothing reads it with {switch}={typed(value(switch))}. Try: leave it "
                     f"out, or {switch}={typed(needed)}"
                 )
     return problems

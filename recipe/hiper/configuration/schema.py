@@ -59,7 +59,7 @@ class HAESettings(Section):
     lam_boundary: float = Field(ge=0, le=1)
     """lambda of executor and switch across the end of a segment; 0 (the paper): the planner's value counts there"""
     switch_advantage: SwitchAdvantage
-    """advantage of the switch decision: `segment_return` (released code) or `termination` (the paper's text)"""
+    """advantage of the switch decision; `segment_return` (released code) or `termination` (the paper's text)"""
     norm_adv: bool
     """whiten the advantages, each of the three over the turns that have it"""
     regularize_copies: bool
@@ -69,13 +69,13 @@ class HAESettings(Section):
     keep_penalty: float = Field(le=0)
     """added to the reward because of KEEP turns"""
     keep_penalty_mode: KeepPenaltyMode
-    """`fixed`: `keep_penalty` on every KEEP turn; `normalized`: `keep_penalty / T` in an episode of T turns"""
+    """how `keep_penalty` counts; `fixed`: on every KEEP turn; `normalized`: `keep_penalty / T` in an episode of T turns"""
     keep_consistency_penalty: float = Field(le=0)
     """added on a KEEP turn whose reply does not repeat the kept sub-goal"""
     keep_consistency_requires_both: bool
     """no such penalty where one of the two sub-goals is empty"""
     penalty_credit: PenaltyCredit
-    """what the two penalties are charged to: `turn` (the reward of the turn) or `switch` (that decision alone)"""
+    """what the two penalties are charged to; `turn` (the reward of the turn) or `switch` (that decision alone)"""
     switch_cost: float = Field(ge=0)
     """price of a SWITCH, charged to that decision alone"""
     bootstrap_truncated: bool

@@ -147,6 +147,8 @@ def _reason(detail: Mapping[str, Any]) -> str:
     context = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in _context(detail)}
     if detail["type"] == "literal_error":
         context["expected"] = context["expected"].replace("'", "").replace(" or ", ", ")
+        if "," not in context["expected"]:
+            return f"it can only be {context['expected']}"
     if detail["type"] in _REASONS:
         return _REASONS[detail["type"]].format(**context)
     return detail["msg"][:1].lower() + detail["msg"][1:]

@@ -56,8 +56,8 @@ def read_settings(
     problems = _without_followers(config, [p for p in problems if p.key not in added and p.key not in gone])
     wrong = [problem.key for problem in problems if not problem.is_rule] + list(gone)
     repaired, settings = config, None
-    if wrong:
-        repaired = _repaired(config, wrong, usual)
+    if wrong or added:
+        repaired = _repaired(config, wrong, added, usual)
         values = _plain(repaired)
     settings, rest = section_problems(RunSettings, values, "", usual)
     if settings is None:
@@ -105,11 +105,16 @@ def _without_followers(config: DictConfig, problems: list[Problem]) -> list[Prob
     return leaders or problems
 
 
-def _repaired(config: DictConfig, keys: Iterable[str], usual: Mapping[str, Any]) -> DictConfig:
-    """A copy of the configuration in which these keys have their usual values."""
+def _repaired(
+    config: DictConfig, wrong: Iterable[str], added: Iterable[str], usual: Mapping[str, Any]
+) -> DictConfig:
+    """A copy of the configuration in which wrong keys have their usual values and added ones are gone."""
     repaired = deepcopy(config)
     with open_dict(repaired):
-        for key in keys:
+        for key in added:
+            section, _, name = key.rpartition(".")
+            (OmegaConf.select(repaired, section) if section else repaired).pop(name)
+        for key in wrong:
             value: Any = usual
             for part in key.split("."):
                 value = value[part]

@@ -74,8 +74,8 @@ def _trainer(config: DictConfig) -> Iterator[str]:
     if trainer.resume_from_path and trainer.resume_mode != "resume_path":
         yield (
             f"trainer.resume_from_path={trainer.resume_from_path} is not read with "
-            f"trainer.resume_mode={trainer.resume_mode}. Try: trainer.resume_mode=resume_path, or "
-            "trainer.resume_from_path=null"
+            f"trainer.resume_mode={trainer.resume_mode}. Try: trainer.resume_from_path=null, or "
+            "trainer.resume_mode=resume_path"
         )
     loggers = [trainer.logger] if isinstance(trainer.logger, str) else trainer.logger
     for logger in loggers:
