@@ -12,7 +12,9 @@ ROOTS = ("config", "settings")
 
 
 def keys_read(source: str) -> set[str]:
-    """Dotted keys that `source` reads from `config` or `settings`, directly or through local names (`env = config.env; env.seed`).
+    """Dotted keys that `source` reads from `config` or `settings`, directly or through local names.
+
+    `env = config.env; env.seed` reads `env.seed`.
 
     A section that is handed on as a whole (`**config.warm_start.model`) is returned as `warm_start.model.*`.
     """

@@ -7,14 +7,9 @@ import re
 
 import pytest
 from made_config import check, composed, reference
-from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from typed_remedies import apply_remedy, remedies
 
 from agent_system.errors import ConfigError
-from recipe.hiper.configuration.keys import suggestion
-from recipe.hiper.configuration.model import check_model, checkpoint_bytes
-from recipe.hiper.configuration.overrides import check_overrides
 from recipe.hiper.tasks.preparation import game_spec, prepare_games, prepare_model, prepare_panels
 
 # What was typed, and a part of the message.
@@ -316,129 +311,6 @@ def test_sections_of_the_libraries_behind_verl_take_any_key():
         "+ray_kwargs.ray_init.include_dashboard=False",
     ]
     check(composed(*overrides))
-
-
-def test_unknown_overrides_are_found_before_hydra_stops_at_the_first():
-    with pytest.raises(ConfigError) as refused:
-        check_overrides(["profile=cpu", "env.max_step=3", "algorithm.hae.lamseg=1", "env.seed=1", "++env.new=1"])
-    message = str(refused.value)
-    assert "(2 problems)" in message
-    assert "env.max_steps" in message and "algorithm.hae.lam_seg" in message
-    with pytest.raises(ConfigError, match="profile=tpu is not one of cpu, gpu"):
-        check_overrides(["profile=tpu"])
-    check_overrides(["profile=cpu", "env=alfworld", "env.seed=1", "+actor_rollout_ref.model.override_config.x=1"])
-
-
-@pytest.mark.parametrize("contradiction", ["critic.use_two_heads_critic=False", "algorithm.hae.penalty_credit=switch"])
-def test_a_preset_is_not_contradicted(contradiction):
-    with pytest.raises(ConfigError, match=f"{contradiction} contradicts algorithm/hae=paper, which sets"):
-        check_overrides(["profile=cpu", "algorithm/hae=paper", contradiction])
-
-
-@pytest.mark.parametrize(
-    ("estimator", "unread", "read"),
-    [
-        ("turn_gae", "algorithm.hae.switch_cost=0.3", "algorithm.hae.norm_adv=false"),
-        ("gae", "algorithm.hae.bootstrap_truncated=true", "algorithm.lam=0.9"),
-        ("gigpo", "algorithm.hae.keep_penalty=-0.1", "algorithm.hae.random_signs=true"),
-    ],
-)
-def test_what_an_estimator_does_not_read_is_refused(estimator, unread, read):
-    chosen = ["profile=cpu", f"algorithm.adv_estimator={estimator}"]
-    check_overrides([*chosen, read])
-    with pytest.raises(ConfigError, match=rf"{unread}: {estimator} does not read it.*algorithm\.adv_estimator=hae"):
-        check_overrides([*chosen, unread])
-    check_overrides(["profile=cpu", unread])
-
-
-def test_the_dials_of_a_preset_can_be_turned():
-    check_overrides(["profile=cpu", "algorithm/hae=living", "algorithm.hae.switch_cost=0.05"])
-    check_overrides(["profile=cpu", "algorithm/hae=custom", "critic.use_two_heads_critic=True"])
-    check_overrides(["profile=cpu", "algorithm/hae=paper", "algorithm.hae.switch_advantage=termination"])
-
-
-def test_an_unknown_preset_is_named():
-    with pytest.raises(ConfigError, match="algorithm/hae=papers is not one of custom, released, paper, living"):
-        check_overrides(["profile=cpu", "algorithm/hae=papers"])
-
-
-@pytest.mark.parametrize(
-    ("typed", "said"),
-    [
-        ("trainer.logger=[tensorboard, wandb", "needs quotes. Try: 'run_dir="),
-        ("run_dir=outputs/a(1)", "needs quotes. Try: 'run_dir="),
-        ("algorithm.adv_estimator=gae,grpo", "several values would be several runs"),
-    ],
-)
-def test_what_hydra_cannot_read_is_no_traceback(typed, said):
-    with pytest.raises(ConfigError, match=re.escape(said)):
-        check_overrides(["profile=cpu", typed, "algorithm.hae.switch_cost=0.1"])
-    check_overrides(["profile=cpu", 'run_dir="outputs/a (1)"'])
-
-
-def test_nothing_similar_is_no_suggestion():
-    assert suggestion("zzz.qqq", ["env.max_steps"]) == ""
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The model.
-
-
-def make_model_folder(folder, vocabulary: int, tokens: int, positions: int = 1024, template: str | None = "x"):
-    words = {f"w{index}": index for index in range(tokens)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="w1", pad_token="w2", unk_token="w0", chat_template=template
-    ).save_pretrained(folder)
-    Qwen2Config(
-        vocab_size=vocabulary, hidden_size=32, num_attention_heads=1, max_position_embeddings=positions
-    ).save_pretrained(folder)
-    return [f"actor_rollout_ref.model.path={folder}"]
-
-
-def size_of_tokenizer(folder) -> int:
-    from transformers import AutoTokenizer
-
-    return len(AutoTokenizer.from_pretrained(folder))
-
-
-def test_a_model_that_fits_its_tokenizer_is_accepted(tmp_path):
-    make_model_folder(tmp_path, 100, 100)
-    overrides = make_model_folder(tmp_path, size_of_tokenizer(tmp_path), 100)
-    check_model(composed(*overrides))
-
-
-def test_a_vocabulary_longer_than_the_tokenizer_has_to_be_accepted(tmp_path):
-    overrides = make_model_folder(tmp_path, 500, 100)
-    with pytest.raises(ConfigError, match=r"vocabulary \(500\) is longer.*Try: trainer.allow_padded_vocabulary=true"):
-        check_model(composed(*overrides))
-    check_model(composed(*overrides, "trainer.allow_padded_vocabulary=True"))
-
-
-def test_a_vocabulary_shorter_than_the_tokenizer_is_never_accepted(tmp_path):
-    overrides = make_model_folder(tmp_path, 50, 100)
-    with pytest.raises(ConfigError, match="does not belong to this tokenizer"):
-        check_model(composed(*overrides, "trainer.allow_padded_vocabulary=True"))
-
-
-def test_what_else_can_be_wrong_with_a_model_is_reported_together(tmp_path):
-    overrides = make_model_folder(tmp_path, 500, 100, positions=256, template=None)
-    with pytest.raises(ConfigError) as refused:
-        check_model(composed(*overrides))
-    message = str(refused.value)
-    assert "(3 problems)" in message and "no chat template" in message
-    assert "= 304 exceeds the 256 positions of the model. Try: data.max_prompt_length=208" in message
-
-
-def test_the_size_of_a_checkpoint_is_estimated_from_the_weights(tmp_path):
-    """Policy and critic, each with float32 weights and the two moments of AdamW."""
-    sizes = dict(vocab_size=11, hidden_size=4, intermediate_size=6, num_attention_heads=1, num_key_value_heads=1)
-    config = Qwen2Config(**sizes, num_hidden_layers=1, tie_word_embeddings=True)
-    config.save_pretrained(tmp_path)
-    parameters = sum(parameter.numel() for parameter in Qwen2ForCausalLM(config).parameters())
-    assert parameters == 11 * 4 + 4 * (4 * 4) + 3 * 4 + 3 * 4 * 6 + 3 * 4, "the tied output layer is stored once"
-    assert checkpoint_bytes(str(tmp_path), with_critic=True) == parameters * 4 * 3 * 2
-    assert checkpoint_bytes(str(tmp_path), with_critic=False) == parameters * 4 * 3
 
 
 # ---------------------------------------------------------------------------------------------------------------------

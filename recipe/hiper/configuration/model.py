@@ -18,7 +18,7 @@ CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 
 
 def is_folder_name(path: str) -> bool:
-    """Whether the value names a folder. Everything else may be a name on the Hugging Face hub, as `Qwen/Qwen2.5-1.5B`."""
+    """Whether the value names a folder. Everything else may be a name on the Hugging Face hub: `Qwen/Qwen2.5-1.5B`."""
     return path.startswith(("/", ".", "~")) or path.count("/") > 1
 
 
@@ -83,7 +83,9 @@ def _too_long(response: int, longest: int, positions: int) -> str:
     )
     if response < positions:
         return f"{problem}. Try: data.max_prompt_length={positions - response}"
-    return f"{problem}. Try: data.max_prompt_length={positions - positions // 4} data.max_response_length={positions // 4}"
+    return (
+        f"{problem}. Try: data.max_prompt_length={positions - positions // 4} data.max_response_length={positions // 4}"
+    )
 
 
 def check_model(config: DictConfig) -> None:

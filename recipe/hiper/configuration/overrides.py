@@ -92,11 +92,13 @@ def check_overrides(arguments: Sequence[str]) -> None:
     try:
         overrides = OverridesParser.create().parse_overrides(list(typed_overrides))
     except HydraException as error:
-        raise_all([f"{error}. A value with a blank, a bracket or a comma needs quotes. Try: {QUOTED}"])
+        raise_all([f"{error}. A value with a blank, a bracket, a comma or a ~ needs quotes. Try: {QUOTED}"])
     if sweeps := [override.input_line for override in overrides if override.is_sweep_override()]:
         raise_all(
-            [f"{sweeps[0]}: several values would be several runs. Try: one value; a text with a comma needs quotes, "
-             f"as in {QUOTED}"]
+            [
+                f"{sweeps[0]}: several values would be several runs. Try: one value; a text with a comma needs quotes, "
+                f"as in {QUOTED}"
+            ]
         )
     deletions = [override for override in overrides if override.is_delete()]
     overrides = [override for override in overrides if not override.is_delete()]
@@ -149,19 +151,16 @@ def unread_overrides(overrides: Sequence[Override], reference: DictConfig) -> li
         return override.value() != OmegaConf.select(reference, override.key_or_group)
 
     problems = []
-    estimator = value("algorithm.adv_estimator")
-    if PRESET_GROUP in values and values[PRESET_GROUP] != PRESETS[0]:
-        estimator = "hae"
+    has_preset = values.get(PRESET_GROUP, PRESETS[0]) != PRESETS[0]
+    estimator = "hae" if has_preset else value("algorithm.adv_estimator")  # every preset is one of hae's
     for override in overrides:
         key = override.key_or_group
         if not changes(override) or not _is_plain(key):
             continue
         if estimator in ESTIMATOR_KEYS and not reads(estimator, key):
             readers = [name for name in ESTIMATOR_KEYS if reads(name, key)]
-            problems.append(
-                f"{override.input_line}: {estimator} does not read it. Try: leave it out, or "
-                f"algorithm.adv_estimator={readers[0]}"
-            )
+            other = "" if has_preset else f", or algorithm.adv_estimator={readers[0]}"
+            problems.append(f"{override.input_line}: {estimator} does not read it. Try: leave it out{other}")
         for section, switch, needed in CONDITIONS:
             if is_in(key, section) and key != switch and value(switch) != needed:
                 problems.append(
@@ -205,7 +204,7 @@ def preset_problems(overrides: Sequence[Override]) -> list[str]:
         is_fixed = isinstance(fixed.get(key), bool | str) and key != "trainer.experiment_name"
         if is_fixed and override.value() != fixed[key]:
             problems.append(
-                f"{override.input_line} contradicts {PRESET_GROUP}={preset}, which sets {key}={typed(fixed[key])}. Try: "
-                f"leave one of them out; every key of a preset can also be set with {PRESET_GROUP}={PRESETS[0]}"
+                f"{override.input_line} contradicts {PRESET_GROUP}={preset}, which sets {key}={typed(fixed[key])}. "
+                f"Try: leave one of them out; {PRESET_GROUP}={PRESETS[0]} lets every key of a preset be set by itself"
             )
     return problems

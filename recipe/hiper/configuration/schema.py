@@ -69,7 +69,8 @@ class HAESettings(Section):
     keep_penalty: float = Field(le=0)
     """added to the reward because of KEEP turns"""
     keep_penalty_mode: KeepPenaltyMode
-    """how `keep_penalty` counts; `fixed`: on every KEEP turn; `normalized`: `keep_penalty / T` in an episode of T turns"""
+    """how `keep_penalty` counts; `fixed`: on every KEEP turn; `normalized`: `keep_penalty / T` in an episode of T
+    turns"""
     keep_consistency_penalty: float = Field(le=0)
     """added on a KEEP turn whose reply does not repeat the kept sub-goal"""
     keep_consistency_requires_both: bool

@@ -56,7 +56,8 @@ class EnvironmentSettings(SharedSection):
     history_length: int = Field(ge=0)
     """earlier turns that a prompt may show"""
     prompt_style: Literal["full", "compact"]
-    """format of the prompts; `full`: instructions, for an instruction-tuned model; `compact`: labelled lines, for the small model"""
+    """format of the prompts; `full`: instructions, for an instruction-tuned model; `compact`: labelled lines, for the
+    small model"""
     short_keep: bool
     """a reply that keeps the sub-goal leaves its block out: fewer tokens, and no copy that can be wrong"""
     rollout: EpisodesPerTask

@@ -70,7 +70,9 @@ class HiPERSettings:
         """What the trainer needs of a run's settings."""
         algorithm, critic = settings.algorithm, settings.critic
         # The weights are those of hae's three losses; a critic with one head has one loss.
-        weights = (critic.high_value_coef, 1.0, critic.term_value_coef) if algorithm.adv_estimator == "hae" else ONE_LOSS
+        weights = (
+            (critic.high_value_coef, 1.0, critic.term_value_coef) if algorithm.adv_estimator == "hae" else ONE_LOSS
+        )
         return cls(
             estimator=EstimatorConfig(
                 name=algorithm.adv_estimator,

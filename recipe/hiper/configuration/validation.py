@@ -105,9 +105,7 @@ def _without_followers(config: DictConfig, problems: list[Problem]) -> list[Prob
     return leaders or problems
 
 
-def _repaired(
-    config: DictConfig, wrong: Iterable[str], added: Iterable[str], usual: Mapping[str, Any]
-) -> DictConfig:
+def _repaired(config: DictConfig, wrong: Iterable[str], added: Iterable[str], usual: Mapping[str, Any]) -> DictConfig:
     """A copy of the configuration in which wrong keys have their usual values and added ones are gone."""
     repaired = deepcopy(config)
     with open_dict(repaired):
@@ -120,5 +118,3 @@ def _repaired(
                 value = value[part]
             OmegaConf.update(repaired, key, value, merge=False, force_add=True)
     return repaired
-
-
