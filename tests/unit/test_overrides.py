@@ -97,6 +97,7 @@ UNREAD = {
         "actor_rollout_ref.actor.invalid_action_penalty_coef=3",
     ],
     "a small model that is not made": ["actor_rollout_ref.model.path=Qwen/Qwen2.5-0.5B-Instruct", "warm_start.steps=3"],
+    "a section that is no value": ["critic=null"],
     "a deletion": ["~algorithm.hae.switch_cost"],
     "a deletion with a value": ["~env.max_steps=20"],
     "a deletion of a section": ["~env.pool"],

@@ -92,7 +92,8 @@ def check_overrides(arguments: Sequence[str]) -> None:
     try:
         overrides = OverridesParser.create().parse_overrides(list(typed_overrides))
     except HydraException as error:
-        raise_all([f"{error}. A value with a blank, a bracket, a comma or a ~ needs quotes. Try: {QUOTED}"])
+        reason = str(error).splitlines()[0]
+        raise_all([f"{reason}. A value with a blank, a bracket, a comma or a ~ needs quotes. Try: {QUOTED}"])
     if sweeps := [override.input_line for override in overrides if override.is_sweep_override()]:
         raise_all(
             [
@@ -111,6 +112,8 @@ def check_overrides(arguments: Sequence[str]) -> None:
     for override in overrides:
         key = override.key_or_group
         exists = any(is_in(leaf, key) for leaf in leaves)
+        if exists and key not in leaves and "." not in key and key != "env" and not isinstance(override.value(), dict):
+            problems.append(f"{override.input_line}: {key} is a section with keys of its own. Try: leave it out")
         is_group = key in ("profile", "env") or "/" in key or "@" in key or key.startswith("hydra")
         if not override.is_add() and not override.is_force_add() and not exists and not is_group:
             meant = suggestion(key, leaves)

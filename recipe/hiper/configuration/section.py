@@ -115,6 +115,8 @@ def _problem(
     remedy = "another value" if value is _MISSING else f"{key}={typed(value)}"
     if detail["type"] == "missing":
         return Problem(key, f"{key} is missing. Try: {remedy if value is not _MISSING else f'{key}=<value>'}")
+    if detail["type"] in ("model_type", "dict_type") and isinstance(value, Mapping) and value:
+        remedy = f"leave it out, and set its keys: {', '.join(f'{key}.{name}' for name in value)}"
     reason = _reason(detail)
     if field := _field(section, path):
         reason += ", or null" if _is_optional(field) else ""
