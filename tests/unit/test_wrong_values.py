@@ -9,10 +9,10 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from made_config import check, composed, own_keys, reference
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.tracking import Tracking
 
@@ -87,6 +87,9 @@ VALUES = st.one_of(
     st.text("abc ", max_size=4),
 )
 
+DRAW_ONLY = (Phase.explicit, Phase.generate)
+"""No shrinking: an example names the keys, and one check takes half a second."""
+
 
 def all_keys() -> list[str]:
     """Every declared key, and every key that our files add to verl's tree."""
@@ -137,7 +140,7 @@ def with_values(values: dict[str, Any]):
 
 
 @given(st.data())
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), phases=DRAW_ONLY)
 def test_every_wrong_value_is_refused(data):
     """All keys are wrong at once, and each has a line."""
     values = {key: data.draw(VALUES.filter(lambda value, k=key: not may_be_legal(k, value)), key) for key in all_keys()}
@@ -160,12 +163,14 @@ def readers_accept(config) -> None:
     ModelSpec(**{name: value for name, value in config.warm_start.model.items() if value is not None})
     TrainSpec(**{} if config.warm_start.steps is None else {"steps": config.warm_start.steps})
     left = verl_config(config)
+    with open_dict(left):
+        left.critic.pop("model")  # its dataclass reads the folder of the model
     for section in (left.critic, left.actor_rollout_ref.actor, left.actor_rollout_ref.rollout):
         omega_conf_to_dataclass(section)
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), phases=DRAW_ONLY)
 def test_what_passes_can_be_read(data):
     """One key has a value that may be legal: a rule that concerns several keys refuses it, or its readers take it."""
     key = data.draw(st.sampled_from(all_keys()))

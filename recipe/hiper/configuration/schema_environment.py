@@ -72,7 +72,7 @@ class EnvironmentSettings(SharedSection):
     """resources of an environment process"""
     pool: PoolSettings
     """environment processes"""
-    pool_name: str | None
+    pool_name: str | None = Field(min_length=1)
     """name of the environment processes in Ray; filled in for every run"""
     kwargs: dict[str, Any]
     """arguments of `gymnasium.make` for every environment, for example `+env.kwargs.show_attributes=true` in the
