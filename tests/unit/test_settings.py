@@ -3,20 +3,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 from key_readers import keys_read, keys_read_in, unread
-from made_config import CONFIG_FOLDER, ENVIRONMENTS, PROFILES, check, composed, reference, verls_own
+from made_config import CONFIG_FOLDER, ENVIRONMENTS, PROFILES, check, composed, own_keys
 from omegaconf import OmegaConf
-from verl.workers.config import CriticConfig, RolloutConfig
 
+from recipe.hiper.configuration.keys import PROFILES as OFFERED_PROFILES
 from recipe.hiper.configuration.overrides import PRESETS
-from recipe.hiper.configuration.overrides import PROFILES as OFFERED_PROFILES
 from recipe.hiper.configuration.settings import OWN_KEYS, HiPERSettings, number_of_heads, shaping_config, verl_config
-from recipe.hiper.configuration.validation import OPEN_SECTIONS, flat_keys
 from recipe.hiper.estimators.hae import HAEConfig
 from recipe.hiper.estimators.registry import EstimatorConfig
 from recipe.hiper.estimators.shaping import ShapingConfig
@@ -172,23 +169,6 @@ def test_verl_sees_none_of_the_keys_it_would_refuse():
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Defect 6 of the released code: configuration keys that nobody read.
-
-
-def own_keys() -> set[str]:
-    """Every key that the files of recipe/hiper/config add to verl's tree."""
-    verls = set(flat_keys(OmegaConf.to_container(verls_own(), resolve=False)))
-    # A value that verl leaves empty ({} or null) is verl's all the same.
-    added = {
-        key
-        for profile in PROFILES
-        for environment in ENVIRONMENTS
-        for key in flat_keys(OmegaConf.to_container(reference(profile, environment), resolve=False))
-        if key not in verls and not any(key.startswith(f"{known}.") for known in verls)
-    }
-    # verl's tree leaves out some fields of its own dataclasses.
-    sections = {"actor_rollout_ref.rollout": RolloutConfig, "critic": CriticConfig}
-    verls_fields = {f"{name}.{field.name}" for name, kind in sections.items() for field in dataclasses.fields(kind)}
-    return {key for key in added - verls_fields if not any(f".{name}." in f".{key}." for name in OPEN_SECTIONS)}
 
 
 def keys_read_in_yaml() -> set[str]:

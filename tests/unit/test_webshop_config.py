@@ -54,12 +54,12 @@ PROBLEMS = {
     ),
     "an agent of another environment": (
         ["env.env_name=alfworld/AlfredTWEnvOptions"],
-        "belongs to another environment than the one chosen with env=. env=alfworld",
+        "belongs to another environment than the one chosen with env=. Try: env=alfworld",
         ["env.env_name=WebshopOptions"],
     ),
     "flat replies under hae": (
         ["env.env_name=Webshop"],
-        "needs replies with sub-goals, but env.env_name=Webshop is flat. env.env_name=WebshopOptions",
+        "needs replies with sub-goals, but env.env_name=Webshop is flat. Try: env.env_name=WebshopOptions",
         ["env.env_name=WebshopOptions"],
     ),
 }

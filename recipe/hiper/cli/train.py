@@ -11,10 +11,13 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from agent_system.errors import HiPERError
-from recipe.hiper.configuration.hardware import apply_hardware
-from recipe.hiper.configuration.overrides import ENVIRONMENTS, reference_config
+from recipe.hiper.configuration.hardware import count_gpus, set_process_environment
+from recipe.hiper.configuration.keys import environment_of
+from recipe.hiper.configuration.model import check_model, checkpoint_bytes, expand_model_paths
+from recipe.hiper.configuration.overrides import reference_config
+from recipe.hiper.configuration.schema import RunSettings
 from recipe.hiper.configuration.settings import number_of_heads
-from recipe.hiper.configuration.validation import check_config, check_model, checkpoint_bytes
+from recipe.hiper.configuration.validation import read_settings
 from recipe.hiper.run_dir.progress import ProgressBar, quiet_terminal
 from recipe.hiper.run_dir.recorder import require_disk_space
 from recipe.hiper.run_dir.resume import (
@@ -29,7 +32,7 @@ from recipe.hiper.run_dir.resume import (
     separate_evaluation,
     set_aside,
 )
-from recipe.hiper.tasks.families import section_problems, task_problems
+from recipe.hiper.tasks.families import SECTIONS, task_problems
 from recipe.hiper.tasks.preparation import prepare
 
 
@@ -37,25 +40,29 @@ class RunStopped(HiPERError):
     """The run ended before its last step."""
 
 
-def check(config: DictConfig) -> None:
-    """Check everything that can be checked before anything is made.
+def check(config: DictConfig) -> RunSettings:
+    """Read the configuration and check everything that can be checked before anything is created.
 
     Raises:
         ConfigError: one message with every problem.
     """
+    count_gpus(config)
     profile = "cpu" if config.trainer.device == "cpu" else "gpu"
-    environment = next(name for name in ENVIRONMENTS if name in config.env)
-    check_config(config, reference_config(profile, environment), (section_problems, task_problems, resume_problems))
+    reference = reference_config(profile, environment_of(config))
+    return read_settings(config, SECTIONS, reference=reference, checks=(task_problems, resume_problems))
 
 
 def checked_and_prepared(config: DictConfig) -> DictConfig:
-    """Fill in what depends on the machine, check everything that can be checked, make what is missing.
+    """Check everything that can be checked, fill in what depends on the machine, make what is missing.
 
     Raises:
-        HiPERError: something is wrong with the configuration, the tasks or the model; the message says what mends it.
+        HiPERError: something is wrong with the configuration, the tasks or the model; the message has what to type.
     """
-    apply_hardware(config)
     check(config)
+    set_process_environment(config)
+    expand_model_paths(config)
+    if config.actor_rollout_ref.model.path:
+        check_model(config)  # before minutes of preparation
     prepare(config, progress=True)
     check_model(config)
     return config
@@ -65,9 +72,10 @@ def train(config: DictConfig) -> None:
     """Check, prepare, train.
 
     Raises:
-        HiPERError: something is wrong; the message says what mends it, or where the whole story is.
+        HiPERError: something is wrong; the message has what to type, or the log file with the whole traceback.
     """
     started = time.time()
+    check(config)  # before any folder is created
     separate_evaluation(config)
     with held(Path(config.run_dir)):
         earlier = earlier_run(config)

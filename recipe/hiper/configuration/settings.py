@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agent_system.errors import ConfigError
+from recipe.hiper.configuration.schema import RunSettings
+from recipe.hiper.configuration.section import require_section
 from recipe.hiper.estimators.hae import HAEConfig
 from recipe.hiper.estimators.registry import Estimator, EstimatorConfig, UnknownEstimator, find_estimator
 from recipe.hiper.estimators.shaping import ShapingConfig
@@ -28,6 +30,9 @@ OWN_KEYS = (
 )
 """Keys inside sections that verl converts to dataclasses which do not know them."""
 
+ONE_LOSS = (1.0, 1.0, 1.0)
+"""Value coefficients of a critic with one head."""
+
 
 @dataclass(frozen=True)
 class HiPERSettings:
@@ -38,7 +43,7 @@ class HiPERSettings:
         regularize_copies: `algorithm.hae.regularize_copies`, see `credit.token_credit`.
         random_signs: `algorithm.hae.random_signs`: a control that must not learn.
         num_heads: value heads of the critic: three, two, one without hierarchy, none where there is no critic.
-        value_coefficients: weights of the high, low and term value losses.
+        value_coefficients: weights of the high, low and term value losses; 1 for a critic with one head.
         updates_per_step: number of equal mini-batches a step's rows are cut into; None for mini-batches of
             `ppo_mini_batch_size` rows, whose number grows with the length of the episodes.
         poll_interval: seconds between two looks at the finished episodes.
@@ -54,27 +59,39 @@ class HiPERSettings:
 
     @classmethod
     def from_config(cls, config: DictConfig) -> HiPERSettings:
-        """Read the keys. Values out of range raise ValueError; `validation.check_config` reports them all together."""
-        algorithm, critic = config.algorithm, config.critic
+        """Read the keys of a configuration that was checked (`validation.read_settings`).
+
+        Raises:
+            ConfigError: a value does not fit its type or range after all.
+        """
+        return cls.from_settings(require_section(RunSettings, OmegaConf.to_container(config, resolve=True), ""))
+
+    @classmethod
+    def from_settings(cls, settings: RunSettings) -> HiPERSettings:
+        """What the trainer needs of a run's settings."""
+        algorithm, critic = settings.algorithm, settings.critic
+        # The weights belong to the three losses of a critic with several heads.
+        heads = number_of_heads(settings)
+        weights = (critic.high_value_coef, 1.0, critic.term_value_coef) if heads > 1 else ONE_LOSS
         return cls(
             estimator=EstimatorConfig(
                 name=algorithm.adv_estimator,
-                hae=hae_config(config),
-                shaping=shaping_config(config),
+                hae=hae_config(settings),
+                shaping=shaping_config(settings),
                 whiten=algorithm.hae.norm_adv,
                 divide_by_std=algorithm.norm_adv_by_std_in_grpo,
                 step_weight=algorithm.gigpo.step_weight,
             ),
             regularize_copies=algorithm.hae.regularize_copies,
             random_signs=algorithm.hae.random_signs,
-            num_heads=number_of_heads(config),
-            value_coefficients=(critic.high_value_coef, 1.0, critic.term_value_coef),
+            num_heads=heads,
+            value_coefficients=weights,
             updates_per_step=algorithm.updates_per_step,
-            poll_interval=config.trainer.poll_interval,
+            poll_interval=settings.trainer.poll_interval,
         )
 
 
-def chosen_estimator(config: DictConfig) -> Estimator:
+def chosen_estimator(config: RunSettings | DictConfig) -> Estimator:
     """The entry of `algorithm.adv_estimator` in the table of estimators.
 
     Raises:
@@ -86,9 +103,9 @@ def chosen_estimator(config: DictConfig) -> Estimator:
         raise ConfigError(str(error)) from None
 
 
-def hae_config(config: DictConfig) -> HAEConfig:
+def hae_config(settings: RunSettings) -> HAEConfig:
     """The estimator's settings."""
-    algorithm = config.algorithm
+    algorithm = settings.algorithm
     return HAEConfig(
         gamma=algorithm.gamma,
         lam_turn=algorithm.lam,
@@ -99,16 +116,17 @@ def hae_config(config: DictConfig) -> HAEConfig:
     )
 
 
-def shaping_config(config: DictConfig) -> ShapingConfig:
-    """The penalties. `use_invalid_action_penalty=False` is a coefficient of 0.
+def shaping_config(settings: RunSettings) -> ShapingConfig:
+    """The penalties. `use_invalid_action_penalty=false` is a coefficient of 0.
 
-    What stands under `algorithm.hae` belongs to that estimator: the others are given the environment's rewards and the
-    penalties for replies that cannot be read or carried out, and nothing about keeping and switching.
+    The keys under `algorithm.hae` belong to that estimator: the others get the environment's rewards and the penalties
+    for replies that cannot be parsed or executed, and nothing about keeping and switching.
     """
-    actor, hae = config.actor_rollout_ref.actor, config.algorithm.hae
+    algorithm, actor = settings.algorithm, settings.actor_rollout_ref.actor
+    hae = algorithm.hae
     every = ShapingConfig(
         invalid_action_penalty_coef=actor.invalid_action_penalty_coef if actor.use_invalid_action_penalty else 0.0,
-        inadmissible_penalty=config.algorithm.inadmissible_penalty,
+        inadmissible_penalty=algorithm.inadmissible_penalty,
     )
     of_hae = replace(
         every,
@@ -119,19 +137,19 @@ def shaping_config(config: DictConfig) -> ShapingConfig:
         penalty_credit=hae.penalty_credit,
         switch_cost=hae.switch_cost,
     )
-    return of_hae if chosen_estimator(config).is_hierarchical else every
+    return of_hae if chosen_estimator(settings).is_hierarchical else every
 
 
-def episodes_at_once(config: DictConfig) -> int:
+def episodes_at_once(config: RunSettings | DictConfig) -> int:
     """Episodes that are played at the same time, in training or in validation."""
     held_out = config.env.val_tasks * config.actor_rollout_ref.rollout.val_kwargs.n
     return max(config.data.train_batch_size * config.env.rollout.n, held_out)
 
 
-def number_of_heads(config: DictConfig) -> int:
-    """Value heads the configuration asks for: the estimator's default, or what `use_{two,three}_heads_critic` choose.
+def number_of_heads(config: RunSettings | DictConfig) -> int:
+    """Value heads of the critic: the estimator's default, or the number that `use_{two,three}_heads_critic` choose.
 
-    1 where both are False although the estimator needs more: `validation` refuses that.
+    1 where both are false although the estimator needs more: `rules` refuses that.
     """
     estimator = chosen_estimator(config)
     three, two = config.critic.use_three_heads_critic, config.critic.use_two_heads_critic
@@ -151,10 +169,10 @@ def verl_config(config: DictConfig) -> DictConfig:
         for key in OWN_KEYS:
             section, name = key.rsplit(".", 1)
             OmegaConf.select(config, section).pop(name)
-        # The agent loop knows no estimators: it is told whether states after truncated episodes will be valued.
+        # The agent loop knows no estimators: this decides whether states after truncated episodes are valued.
         config.env.bootstrap_row = chosen_estimator(config).uses_bootstrap and config.algorithm.hae.bootstrap_truncated
         config.critic.enable = heads > 0
         if heads == 0:
-            config.trainer.critic_warmup = 0  # else these first steps would teach nobody
+            config.trainer.critic_warmup = 0  # else nothing would be trained in these first steps
         config.critic.model.override_config.num_value_heads = heads
     return config

@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agent_system.errors import ConfigError
 from agent_system.processes import LOCK
+from recipe.hiper.configuration.keys import flat_items
 from recipe.hiper.configuration.settings import number_of_heads
-from recipe.hiper.configuration.validation import flat_items
 from recipe.hiper.run_dir.recorder import unused_folder
 
 WHAT_ITS_WEIGHTS_ARE = (

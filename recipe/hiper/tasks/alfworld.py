@@ -113,7 +113,7 @@ class ALFWorldSettings(Section):
         if self.games == "generated" and self.data_dir:
             raise ValueError(
                 f"env.alfworld.data_dir={self.data_dir} would not be read with env.alfworld.games=generated. Try: "
-                "env.alfworld.games=auto, or env.alfworld.data_dir=null"
+                "env.alfworld.data_dir=null"
             )
         return self
 
