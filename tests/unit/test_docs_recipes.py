@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from made_config import check, composed
 
-from agent_system.rollout.environment_registry import agent_kind
+from agent_system.rollout import environment_registry
 from recipe.hiper.tasks.preparation import prepare
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
@@ -84,6 +86,12 @@ def test_the_estimator_on_a_hand_worked_example(module):
     assert torch.equal(result.has_target[..., 0], valid) and not result.has_target[..., 1:].any()
 
 
+needs_environment_spec = pytest.mark.skipif(
+    not hasattr(environment_registry, "EnvironmentSpec"), reason="needs EnvironmentSpec"
+)
+
+
+@needs_environment_spec
 def test_the_environment_keeps_the_contract(module):
     module("my_game")
     env = gymnasium.make("my_game:FindNumber-v0", max_steps=3)
@@ -99,6 +107,24 @@ def test_the_environment_keeps_the_contract(module):
     assert [env.step("guess 8")[2:4] for _ in range(3)] == [(False, False), (False, False), (False, True)]
 
 
+@needs_environment_spec
+def test_the_environment_passes_the_check_of_the_page(tmp_path):
+    (tmp_path / "my_game.py").write_text(code("my_game"), "utf-8")
+    arguments = re.search(r"python -m (agent_system\.environments\.check_env .*)", PAGE.read_text("utf-8"))[1].split()
+    path = os.pathsep.join([str(tmp_path), str(PAGE.parents[1])])
+    run = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0 and "no findings" in run.stdout, run.stdout + run.stderr
+
+
+@needs_environment_spec
 def test_the_environment_is_prepared_with_the_overrides_of_the_page(module, tmp_path, monkeypatch):
     monkeypatch.setenv("HIPER_CACHE", str(tmp_path / "cache"))
     module("my_game")
@@ -111,5 +137,6 @@ def test_the_environment_is_prepared_with_the_overrides_of_the_page(module, tmp_
     prepare(config, progress=False)
     tasks = json.loads((tmp_path / "run" / "tasks" / "val.json").read_text())["tasks"]
     assert sorted(task["task_id"] for task in tasks) == [f"val-{number}" for number in range(1, 9)]
-    assert agent_kind(config.env.env_name).environment == "a guessing game"
+    spec = environment_registry.environment_spec(config.env.env_name)
+    assert spec.environment == "a guessing game"
     assert not (tmp_path / "cache").exists()
