@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 
+from holm import holm, p_value
 from intervals import difference, interval, pooled_deviation
 from machine import describe
 from said import require_same, said
@@ -285,6 +286,27 @@ def differences(runs: list[Run], budget: float, baseline: str) -> str:
     return "\n".join(lines)
 
 
+def significance(runs: list[Run], budget: float) -> str:
+    """All comparisons with the controls, most significant first, corrected for their number (Holm); spread pooled."""
+    of, pooled = _successes(runs, budget), _pooled(_successes(runs, budget))
+    pairs = [(name, control) for control in CONTROLS for name in of if name != control and of[name] and of[control]]
+    if not pairs or pooled is None or pooled[0] == 0:
+        return ""
+    groups = [(list(of[name].values()), list(of[control].values())) for name, control in pairs]
+    p_values = [p_value(*pair, *pooled) for pair in groups]
+    lines = ["| variant | control | points | p | p, Holm |", "|---" * 5 + "|"]
+    for (name, control), (values, others), p, corrected in sorted(
+        zip(pairs, groups, p_values, holm(p_values), strict=True), key=lambda row: row[2]
+    ):
+        cells = (name, control, f"{mean(values) - mean(others):+.1f}", _p_shown(p), _p_shown(corrected))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([f"{len(pairs)} comparisons, p-values corrected together:\n", *lines])
+
+
+def _p_shown(p: float) -> str:
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
 def draw(runs: list[Run], path: Path) -> None:
     """Held-out success over environment turns: mean of the seeds, and each of them thin."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -319,6 +341,8 @@ def report(runs: list[Run], out: Path) -> str:
     tables = [table(runs, budget), *(differences(runs, budget, control) for control in CONTROLS if of[control])]
     if pooled := _pooled(of):
         tables.append(f"Spread within a variant: {pooled[0]:.1f} points, {pooled[1]} degrees of freedom.")
+    if corrected := significance(runs, budget):
+        tables.append(corrected)
     if any(run.critic for run in runs):
         tables.append(critics(runs))
     text = (
