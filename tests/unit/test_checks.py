@@ -224,6 +224,10 @@ CASES = {
     "games of no kind": (["env.alfworld.generated.task_types=[juggle]"], "juggle not among"),
     "rooms of no size": (["env.alfworld.generated.receptacles=[6,4]"], "receptacles"),
     "half a game": (["env.alfworld.generated.train=1.5"], "a whole number is needed"),
+    "more environments than Ray has CPUs": (
+        ["env.pool.num_workers=40", "env.resources_per_worker.num_cpus=1"],
+        "is more than Ray has",
+    ),
     "a folder without a name": (["run_dir=null"], "text is needed"),
 }
 

@@ -145,6 +145,13 @@ def test_only_hae_charges_for_keeping_and_switching():
     assert shaping_config(config) == ShapingConfig(0.1, inadmissible_penalty=-0.5)
 
 
+@pytest.mark.parametrize("estimator", ["turn_gae", "gae"])
+def test_a_critic_with_one_head_has_one_loss(estimator):
+    """A weight of the planner's loss must not stop it."""
+    config = composed(f"algorithm.adv_estimator={estimator}", "critic.high_value_coef=0")
+    assert HiPERSettings.from_config(config).value_coefficients == (1.0, 1.0, 1.0)
+
+
 @pytest.mark.parametrize(
     ("estimator", "heads"), [("hae", 3), ("turn_gae", 1), ("gae", 1), ("grpo", 0), ("rloo", 0), ("gigpo", 0)]
 )

@@ -140,7 +140,7 @@ def with_values(values: dict[str, Any]):
 
 
 @given(st.data())
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), phases=DRAW_ONLY)
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), phases=DRAW_ONLY)
 def test_every_wrong_value_is_refused(data):
     """All keys are wrong at once, and each has a line."""
     values = {key: data.draw(VALUES.filter(lambda value, k=key: not may_be_legal(k, value)), key) for key in all_keys()}
@@ -170,7 +170,7 @@ def readers_accept(config) -> None:
 
 
 @given(st.data())
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), phases=DRAW_ONLY)
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=DRAW_ONLY)
 def test_what_passes_can_be_read(data):
     """One key has a value that may be legal: a rule that concerns several keys refuses it, or its readers take it."""
     key = data.draw(st.sampled_from(all_keys()))

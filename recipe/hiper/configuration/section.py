@@ -61,7 +61,7 @@ class Problem:
 
 
 def section_problems(
-    section: type[Section], values: Mapping[str, Any], prefix: str, usual: Mapping[str, Any] | None = None
+    section: type[Section], values: Any, prefix: str, usual: Mapping[str, Any] | None = None
 ) -> tuple[Section | None, list[Problem]]:
     """Read a section of the configuration.
 
@@ -75,7 +75,7 @@ def section_problems(
         The section, or None with every problem.
     """
     try:
-        return section.model_validate(dict(values)), []
+        return section.model_validate(dict(values) if isinstance(values, Mapping) else values), []
     except ValidationError as error:
         return None, [_problem(section, detail, prefix, usual) for detail in error.errors()]
 

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from recipe.hiper.configuration.keys import environment_of, missing_keys, unknown_keys
+from recipe.hiper.configuration.keys import environment_of, flat_items, missing_keys, unknown_keys
 from recipe.hiper.configuration.model import model_problems
 from recipe.hiper.configuration.problems import raise_all
 from recipe.hiper.configuration.rules import rule_problems
@@ -44,21 +44,22 @@ def read_settings(
     Raises:
         ConfigError: one message with every problem, each with what to type.
     """
-    values, usual = _plain(config), _plain(reference)
+    families = {name: section for name, section in sections.items() if name in reference.env}
+    declared = _declared(families)
+    needed = declared | _changed(config, reference)
+    values, usual = _plain(config, needed), _plain(reference, needed)
     added, gone = unknown_keys(config, reference), missing_keys(config, reference)
     _, problems = section_problems(RunSettings, values, "", usual)
-    families = {name: section for name, section in sections.items() if name in usual["env"]}
     for name, section in families.items():
         key = f"env.{name}"
-        problems += section_problems(section, values["env"].get(name) or {}, key, usual["env"][name])[1]
-    declared = _declared(families)
+        problems += section_problems(section, values["env"].get(name), key, usual["env"][name])[1]
     problems += [problem for problem in wrong_types(values, usual) if problem.key not in declared]
     problems = _without_followers(config, [p for p in problems if p.key not in added and p.key not in gone])
     wrong = [problem.key for problem in problems if not problem.is_rule] + list(gone)
     repaired, settings = config, None
     if wrong or added:
         repaired = _repaired(config, wrong, added, usual)
-        values = _plain(repaired)
+        values = _plain(repaired, needed)
     settings, rest = section_problems(RunSettings, values, "", usual)
     if settings is None:
         raise_all([*added.values(), *gone.values(), *(problem.text for problem in problems or rest)])
@@ -73,18 +74,35 @@ def read_settings(
     return settings
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    """The tree as plain values.
+def _plain(config: DictConfig, needed: Iterable[str]) -> dict[str, Any]:
+    """The tree as plain values. References to other keys are resolved for the needed keys only: verl's tree has
+    hundreds, and resolving them all takes most of the time of a check.
 
     Raises:
         ConfigError: a value refers to a key that does not exist.
     """
-    try:
-        return OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "a key"
-        reason = str(error).splitlines()[0]
-        raise_all([f"{key} cannot be resolved: {reason}. Try: leave out the override that refers to it"])
+    values = OmegaConf.to_container(config, resolve=False)
+    for key in needed:
+        *sections, name = key.split(".")
+        section = values
+        for part in sections:
+            section = section.get(part) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or "${" not in str(section.get(name)):
+            continue
+        try:
+            value = OmegaConf.select(config, key)
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0]
+            raise_all([f"{key} cannot be resolved: {reason}. Try: leave out the override that refers to it"])
+        section[name] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    return values
+
+
+def _changed(config: DictConfig, reference: DictConfig) -> set[str]:
+    """The keys that differ from those without the user's overrides, before references are resolved."""
+    usual = dict(flat_items(OmegaConf.to_container(reference, resolve=False)))
+    now = flat_items(OmegaConf.to_container(config, resolve=False))
+    return {key for key, value in now if key not in usual or usual[key] != value}
 
 
 def _declared(families: Mapping[str, type[Section]]) -> set[str]:

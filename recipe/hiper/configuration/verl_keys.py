@@ -59,6 +59,7 @@ def wrong_types(values: Mapping[str, Any], usual: Mapping[str, Any]) -> list[Pro
 def verl_problems(config: DictConfig) -> Iterator[str]:
     """A message for every use of verl's keys that is known to fail late, or to do nothing."""
     yield from _trainer(config)
+    yield from _ray(config)
     yield from _rollout_correction(config)
     yield from _packed_attention(config)
     yield from _checkpoints(config)
@@ -86,6 +87,17 @@ def _trainer(config: DictConfig) -> Iterator[str]:
                 f"trainer.logger={typed(list(loggers))}: the package {package}, which {logger} needs, is not "
                 f"installed. Try: trainer.logger={typed(others)}"
             )
+
+
+def _ray(config: DictConfig) -> Iterator[str]:
+    workers, cpus = config.env.pool.num_workers or 1, config.env.resources_per_worker.num_cpus
+    has = config.ray_kwargs.ray_init.num_cpus
+    if isinstance(has, int) and workers * cpus > has:
+        yield (
+            f"env.resources_per_worker.num_cpus={cpus} for each of {workers} environment processes "
+            f"(env.pool.num_workers) is more than Ray has: ray_kwargs.ray_init.num_cpus={has}. Try: "
+            f"env.resources_per_worker.num_cpus={math.floor(100 * has / (2 * workers)) / 100}"
+        )
 
 
 def _rollout_correction(config: DictConfig) -> Iterator[str]:
