@@ -41,7 +41,7 @@ def reference(profile: str = "cpu", environment: str = "alfworld", preset: str =
 def composed(
     *overrides: str, profile: str = "cpu", environment: str = "alfworld", preset: str = "custom"
 ) -> DictConfig:
-    """A copy of a profile with overrides of values. Composing anew for every test would take minutes in all."""
+    """A copy of a profile with overrides of values. Composing it again for every test would take minutes in all."""
     config = deepcopy(reference(profile, environment, preset))
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         exists = OmegaConf.select(config, override.key_or_group, throw_on_missing=False) is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bad input: every problem is named together with the override that mends it, before anything starts."""
+"""Bad input: every problem is reported with what to type, before anything starts."""
 
 from __future__ import annotations
 

@@ -62,15 +62,15 @@ def test_an_unknown_preset_is_named():
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "part"),
     [
         ("trainer.logger=[tensorboard, wandb", "needs quotes. Try: 'run_dir="),
         ("run_dir=outputs/a(1)", "needs quotes. Try: 'run_dir="),
         ("algorithm.adv_estimator=gae,grpo", "several values would be several runs"),
     ],
 )
-def test_what_hydra_cannot_read_is_no_traceback(typed, said):
-    with pytest.raises(ConfigError, match=re.escape(said)):
+def test_what_hydra_cannot_read_is_no_traceback(typed, part):
+    with pytest.raises(ConfigError, match=re.escape(part)):
         check_overrides(["profile=cpu", typed, "algorithm.hae.switch_cost=0.1"])
     check_overrides(["profile=cpu", 'run_dir="outputs/a (1)"'])
 
