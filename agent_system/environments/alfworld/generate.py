@@ -32,7 +32,8 @@ from agent_system.environments.alfworld.games import DATA_FOLDER, GAME_NAME, TRA
 from agent_system.environments.alfworld.problem import GameFiles, compose
 from agent_system.environments.alfworld.rooms import TaskKind
 from agent_system.errors import ConfigError, TaskError
-from agent_system.processes import LOCK, end_with_parent, locked, usable_cpus
+from agent_system.locks import LOCK, locked
+from agent_system.processes import end_with_parent, usable_cpus
 
 GENERATOR_VERSION = 1
 """Raise it whenever the same spec would give other bytes."""

@@ -50,7 +50,7 @@ from agent_system.environments.webshop.sources import FULL, HUMAN_FILE, SourceFi
 from agent_system.environments.webshop.store import LineStore, complete_lines, offsets_of, open_array, write_lines
 from agent_system.environments.webshop.synthetic import GENERATOR, CatalogueSpec, write_catalogue
 from agent_system.errors import ConfigError, HiPERError
-from agent_system.processes import LOCK, locked
+from agent_system.locks import LOCK, locked
 
 PROGRESS = "preparing.json"
 """What a run that was stopped had finished."""

@@ -24,7 +24,7 @@ from agent_system.environments.alfworld.generate import generate_games
 from agent_system.environments.tasks import epoch_order
 from agent_system.environments.webshop.shop import ShopManifest
 from agent_system.errors import ConfigError, TaskError
-from agent_system.processes import locked_file
+from agent_system.locks import locked_file
 from recipe.hiper.cold_start.demonstrations import Demonstration, DemonstrationSpec, Example, collect
 from recipe.hiper.cold_start.model import ModelSpec, build_model
 from recipe.hiper.cold_start.shop_demonstrations import ShopDemonstrationSpec, collect_in_shop, shop_names
