@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 import recipe.hiper.config
 from recipe.hiper.cli.train import task_problems
 from recipe.hiper.configuration.validation import check_config
-from recipe.hiper.run_dir.resume import resume_problems
+from recipe.hiper.run_dir.checkpoints import resume_problems
 
 CONFIG_FOLDER = Path(recipe.hiper.config.__file__).parent
 PROFILES = sorted(path.stem for path in (CONFIG_FOLDER / "profile").glob("*.yaml"))

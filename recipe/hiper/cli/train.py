@@ -16,20 +16,18 @@ from recipe.hiper.configuration.hardware import apply_hardware
 from recipe.hiper.configuration.overrides import ENVIRONMENTS, reference_config
 from recipe.hiper.configuration.settings import number_of_heads
 from recipe.hiper.configuration.validation import check_config, check_model, checkpoint_bytes
+from recipe.hiper.run_dir.checkpoints import correct_pointer, how_to_resume, resume_problems
+from recipe.hiper.run_dir.earlier_runs import (
+    changed_settings,
+    earlier_run,
+    exclusive_run_folder,
+    move_earlier_results,
+    record_start,
+    refuse_other_run,
+    use_evaluation_folder,
+)
 from recipe.hiper.run_dir.progress import ProgressBar, quiet_terminal
 from recipe.hiper.run_dir.recorder import require_disk_space
-from recipe.hiper.run_dir.resume import (
-    begin,
-    changes,
-    correct_pointer,
-    earlier_run,
-    held,
-    how_to_go_on,
-    refuse_another_run,
-    resume_problems,
-    separate_evaluation,
-    set_aside,
-)
 from recipe.hiper.tasks.preparation import prepare
 from recipe.hiper.tasks.webshop import webshop_problems
 
@@ -75,20 +73,20 @@ def train(config: DictConfig) -> None:
         HiPERError: something is wrong; the message says what mends it, or where the whole story is.
     """
     started = time.time()
-    separate_evaluation(config)
-    with held(Path(config.run_dir)):
+    use_evaluation_folder(config)
+    with exclusive_run_folder(Path(config.run_dir)):
         earlier = earlier_run(config)
         if earlier is not None:
-            refuse_another_run(config, earlier)  # before anything is made
+            refuse_other_run(config, earlier)  # before anything is made
         config = checked_and_prepared(config)
         if earlier is not None:
-            refuse_another_run(config, earlier)  # and now that the model is known
-            for line in changes(config, earlier):
+            refuse_other_run(config, earlier)  # and now that the model is known
+            for line in changed_settings(config, earlier):
                 print(f"changed: {line}", file=sys.stderr)
         if line := correct_pointer(config):
             print(line, file=sys.stderr)
-        if aside := set_aside(config):
-            print(f"this folder held results of an earlier run: they are now in {aside}", file=sys.stderr)
+        if moved_to := move_earlier_results(config):
+            print(f"this folder held results of an earlier run: they are now in {moved_to}", file=sys.stderr)
         _run(config)
     print(f"finished after {(time.time() - started) / 60:.1f} min", file=sys.stderr)
 
@@ -104,7 +102,7 @@ def _run(config: DictConfig) -> None:
     if config.trainer.save_freq > 0 and not config.trainer.val_only:
         require_disk_space(config.trainer.default_local_dir, recorder_arguments["checkpoint_bytes"])
     OmegaConf.save(config, folder / "config.yaml")
-    begin(config)
+    record_start(config)
     log_file = folder / "logs" / f"train-{time.strftime('%Y%m%d-%H%M%S')}.log"
     print(f"run: {folder}\nlog: {log_file}", file=sys.stderr)
     try:
@@ -120,7 +118,7 @@ def _run(config: DictConfig) -> None:
     except HiPERError:
         raise
     except KeyboardInterrupt:
-        raise RunStopped(f"interrupted. {how_to_go_on(config)}") from None
+        raise RunStopped(f"interrupted. {how_to_resume(config)}") from None
     except Exception as error:
         last_line = str(error).strip().splitlines()[-1] if str(error).strip() else ""
         raise RunStopped(f"the run failed: {type(error).__name__}: {last_line}\nAll of it is in {log_file}") from error

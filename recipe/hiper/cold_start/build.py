@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import json
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from agent_system.environments.alfworld.game_spec import GameSpec
 from agent_system.environments.alfworld.games import alfworld_panel
@@ -217,6 +219,18 @@ def _flat(demonstrations: list[Demonstration]) -> list[Example]:
     return [example for demonstration in demonstrations for example in demonstration.examples]
 
 
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Switch off the progress bars of transformers, which draws one ("Writing model shards") for any model it saves."""
+    were_enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_enabled:
+            transformers_logging.enable_progress_bar()
+
+
 def _save(
     out_dir: Path,
     model: Qwen2ForCausalLM,
@@ -228,7 +242,8 @@ def _save(
     partial = out_dir.with_name(f"{out_dir.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model.save_pretrained(partial)
+    with _no_progress_bars():
+        model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     content = {
         "digest": spec.digest,

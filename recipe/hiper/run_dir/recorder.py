@@ -8,7 +8,8 @@ episodes/            one file per step and split, one JSON line per episode
 failures.jsonl       one line per episode that could not be played
 status.json          what the run is doing now, and whether its hierarchy is lost; the progress bar reads it
 tensorboard/  checkpoints/  logs/
-evaluations/  earlier/     other evaluations of this run's checkpoints, and what it replaced: see resume.py
+evaluations/         evaluations of this run's checkpoints by later commands (earlier_runs.py)
+earlier/             results that this run replaced (earlier_runs.py)
 """
 
 from __future__ import annotations
