@@ -24,11 +24,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -70,16 +71,22 @@ def play(cached: bool, games: Sequence[str], steps: int) -> Measured:
     from textworld.envs.pddl import PddlEnv
 
     asked = textworld.EnvInfos(won=True, admissible_commands=True)
-    if cached:
-        from agent_system.environments.alfworld.engine_cache import new_engine as make
-    else:
 
-        def make(infos):
-            return AlfredDemangler(PddlEnv(infos), shuffle=False)
+    def make_stock(infos: Any) -> Any:
+        return AlfredDemangler(PddlEnv(infos), shuffle=False)
+
+    make: Callable[[Any], Any] = make_stock
+    if cached:
+        from agent_system.environments.alfworld.engine_cache import new_engine
+
+        make = new_engine
 
     base = memory_mb()
     engine = make(asked)
-    first_resets, later_resets, step_times, log = [], [], [], []
+    first_resets: list[float] = []
+    later_resets: list[float] = []
+    step_times: list[float] = []
+    log: list[list[Any]] = []
     first_env = 0.0
     for number, game in enumerate(games):
         walkthrough = list(json.loads(Path(game).read_text())["walkthrough"])
@@ -121,6 +128,7 @@ def measure(engine: str, games: Sequence[str], steps: int) -> Measured:
     command = [sys.executable, __file__, "--engine", engine, "--steps", str(steps)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as run:
+        assert run.stdin and run.stdout and run.stderr
         run.stdin.write("\n".join(games))
         run.stdin.close()
         messages = []
@@ -183,7 +191,7 @@ def table(stock: Measured, cached: Measured) -> Iterator[str]:
     def quantile(values, share):
         return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
-    rows = [
+    rows: list[tuple[str, str, Callable[[list[float]], float], str]] = [
         ("reset, new game, mean", "s", statistics.mean, "first_resets"),
         ("reset, new game, max", "s", max, "first_resets"),
         ("reset, known game, mean", "s", statistics.mean, "later_resets"),

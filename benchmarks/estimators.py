@@ -229,15 +229,16 @@ def table(runs: list[Run], budget: float) -> str:
         of = [run for run in runs if run.variant == name]
         if not of:
             continue
-        has_subgoals = of[0].switch_rate is not None
+        switch_rates = [run.switch_rate for run in of if run.switch_rate is not None]
+        segments = [run.segment_length for run in of if run.segment_length is not None]
         cells = (
             name,
             len(of),
             _with_interval([run.successes[0] for run in of]),
             _with_interval([run.success_after(budget) for run in of]),
             _with_interval([run.area(budget) for run in of]),
-            f"{100 * mean(run.switch_rate for run in of):.0f}" if has_subgoals else "",
-            f"{mean(run.segment_length for run in of):.1f}" if has_subgoals else "",
+            f"{100 * mean(switch_rates):.0f}" if switch_rates else "",
+            f"{mean(segments):.1f}" if segments else "",
             f"{mean(run.reply_tokens for run in of):.1f}",
             f"{mean(run.turns[-1] for run in of):,.0f}",
             f"{mean(run.minutes for run in of):.1f}",

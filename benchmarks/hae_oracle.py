@@ -53,8 +53,8 @@ class Row:
 
 def measure(tasks: int, episodes: int) -> list[Row]:
     """All rows."""
-    from recipe.hiper import oracle
-    from recipe.hiper.estimators.hae import HAEConfig
+    from recipe.hiper.estimators.hae import HAEConfig, SwitchAdvantage
+    from recipe.hiper.toy import oracle
 
     found: dict[tuple[str, float, float], list[tuple[oracle.Mismatch, float]]] = {}
     for seed in tqdm(range(tasks), "tasks", unit="task"):
@@ -72,7 +72,7 @@ def measure(tasks: int, episodes: int) -> list[Row]:
                     elif kind == "token":
                         advantages = oracle.token_advantages(task, played, wrong, lam)
                     else:
-                        switch = "termination" if kind == "termination" else "segment_return"
+                        switch: SwitchAdvantage = "termination" if kind == "termination" else "segment_return"
                         config = HAEConfig(1.0, lam, lam, switch, lam_boundary=lam if kind == "past" else 0.0)
                         advantages = oracle.hae_advantages(task, policy, played, wrong, config)
                     estimates = oracle.episode_gradients(policy, played, advantages)

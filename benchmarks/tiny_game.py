@@ -22,7 +22,7 @@ import math
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -84,12 +84,12 @@ def games() -> dict[str, Any]:
     from recipe.hiper.toy.game import House
     from recipe.hiper.toy.train import Game
 
-    long = {"size": 6, "passage": 2, "horizon": 16}
+    long = House(size=6, passage=2, horizon=16)
     return {
-        "memory": Game(House(**long)),
-        "rewrite": Game(House(**long), sees_kept=True),
-        "restless": Game(House(**long), sees_kept=True, whim=0.9, repeat=0.95),
-        "markov": Game(House(clue_always_visible=True, **long)),
+        "memory": Game(long),
+        "rewrite": Game(long, sees_kept=True),
+        "restless": Game(long, sees_kept=True, whim=0.9, repeat=0.95),
+        "markov": Game(replace(long, clue_always_visible=True)),
     }
 
 

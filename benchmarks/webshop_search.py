@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -165,7 +166,10 @@ def search(folder: Path, asked: list[str]) -> Searched:
     return Searched(times, memory_mb("RssAnon"), memory_mb("RssFile"), results)
 
 
-def apart(function: Callable, *arguments: object) -> object:
+Result = TypeVar("Result")
+
+
+def apart(function: Callable[..., Result], *arguments: object) -> Result:
     """`function` in a fresh process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()

@@ -59,8 +59,10 @@ def log_probs_and_entropy(
 class PackedRepliesMixin:
     """Put before verl's FSDP policy engine. Rows with padding, and everything else that verl can do, are left to it."""
 
+    use_ulysses_sp: bool  # of the engine
+
     def prepare_model_inputs(self, micro_batch: TensorDict):
-        model_inputs, output_args = super().prepare_model_inputs(micro_batch)
+        model_inputs, output_args = super().prepare_model_inputs(micro_batch)  # type: ignore[misc]
         packed = tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True)
         if packed and wants_replies_only(micro_batch) and not self.use_ulysses_sp and not output_args["pad_size"]:
             replies = micro_batch["responses"].offsets().diff()
@@ -71,7 +73,9 @@ class PackedRepliesMixin:
     def prepare_model_outputs(self, output, output_args, micro_batch: TensorDict, logits_processor_func):
         places_N = output_args.get("reply_places")
         if places_N is None:
-            return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+            return super().prepare_model_outputs(  # type: ignore[misc]
+                output, output_args, micro_batch, logits_processor_func
+            )
         labels_N = output_args["input_ids_rmpad_rolled"][places_N]
         temperature_N = output_args["temperature_rmpad"][places_N]
         entropy = tu.get_non_tensor_data(data=micro_batch, key="calculate_entropy", default=False)

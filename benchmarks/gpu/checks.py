@@ -21,6 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from random_model import ARCHITECTURES, make
@@ -203,7 +204,7 @@ def micro_batch(tokens: int, vocabulary: int, device: str, *, packed: bool) -> T
 
 def bare(engine_class: type) -> FSDPEngineWithLMHead:
     """An engine for its two methods that prepare inputs and outputs, without processes and FSDP."""
-    engine = object.__new__(engine_class)
+    engine: Any = object.__new__(engine_class)
     engine.pad_to_length = engine.use_ulysses_sp = False
     engine.engine_config = SimpleNamespace(entropy_checkpointing=False, entropy_from_logits_with_chunking=False)
     engine.compute_entropy_from_logits = entropy_from_logits

@@ -106,7 +106,7 @@ def test_a_killed_run_leaves_no_half_game_and_is_taken_up(games, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     whole = contents(games)
-    left = {name: data for name, data in contents(tmp_path / "json_2.1.1").items()}
+    left = contents(tmp_path / "json_2.1.1")
     assert left and all(whole[f"json_2.1.1/{name}"] == data for name, data in left.items())
     assert not json.loads((tmp_path / MANIFEST).read_text())["complete"]
     generate_games(tmp_path, SPEC, workers=2, progress=False)

@@ -88,7 +88,7 @@ def test_four_episodes_by_hand(tmp_path):
         row = rows[label]
         assert math.isnan(row.sd) and math.isnan(row.variance_ratio) and math.isnan(row.bias.value)
         assert row.correlation == pytest.approx(1.0)
-    assert found.explained == pytest.approx({decision: 0.0 for decision in Decision})
+    assert found.explained == pytest.approx(dict.fromkeys(Decision, 0.0))
 
 
 def test_the_planner_by_hand(tmp_path):

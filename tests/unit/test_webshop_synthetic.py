@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from itertools import combinations as pairs
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -226,7 +226,7 @@ def test_attributes_that_a_product_lacks_are_not_in_its_text(products):
 
 def test_twins_differ_in_one_attribute_or_one_option(products):
     differences = Counter()
-    for product, twin in zip(products, products[1:], strict=False):
+    for product, twin in pairwise(products):
         if product.title != twin.title:
             continue
         assert product.description == twin.description and product.asin != twin.asin

@@ -33,7 +33,9 @@ def repack_output_layers(model: torch.nn.Module) -> None:
 class CPUWeightSyncExtension(vLLMColocateWorkerExtension):
     """Mixed into vLLM's CPU worker by `CPUvLLMHttpServer`."""
 
-    def update_weights_from_ipc(self, peft_config: dict = None, base_sync_done: bool = False, use_shm: bool = False):
+    def update_weights_from_ipc(
+        self, peft_config: dict | None = None, base_sync_done: bool = False, use_shm: bool = False
+    ):
         """Receive the policy's weights and load them. Signature and meaning are verl's.
 
         A failure to load does not stop the conversation with the sender: the remaining buckets are taken and

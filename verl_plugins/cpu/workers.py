@@ -30,7 +30,7 @@ def socket_timeout(seconds: float):
     verl's sender waits for the rollout process without one, so a vLLM worker that died would leave the trainer
     hanging for ever. The limit is set as a default of the process-wide context, which is the one verl uses.
     """
-    context = zmq.Context.instance()
+    context: zmq.Context = zmq.Context.instance()
     before = {}
     for option in (zmq.RCVTIMEO, zmq.SNDTIMEO):
         before[option] = context.sockopts.get(option, -1)
@@ -69,7 +69,7 @@ class CPUActorRolloutRefWorker(CPUProcessGroupMixin, ActorRolloutRefWorker):
     ref_worker_cls = CPUTrainingWorker
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
-    async def update_weights(self, global_steps: int = None, mode: str = "auto"):
+    async def update_weights(self, global_steps: int | None = None, mode: str = "auto"):
         """See `ActorRolloutRefWorker.update_weights`; raises TimeoutError instead of waiting for ever."""
         self.rollout.zmq_handle = own_socket(self.rollout.zmq_handle)
         with socket_timeout(sync_timeout_s()):

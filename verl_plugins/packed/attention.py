@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,7 @@ def _rows(position_ids_BT: Tensor) -> Rows:
 
 
 def packed_attention(
-    module: nn.Module,
+    module: nn.Module | None,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -117,7 +118,8 @@ def _kernel(query: Tensor, key: Tensor, value: Tensor, rows: Rows, scaling: floa
 
     before = -1 if window is None else window - 1
     bounds, longest = rows.bounds, rows.longest
-    return varlen_attn(query, key, value, bounds, bounds, longest, longest, scale=scaling, window_size=(before, 0))
+    attended = varlen_attn(query, key, value, bounds, bounds, longest, longest, scale=scaling, window_size=(before, 0))
+    return cast(Tensor, attended)  # a tuple only where the log-sum-exp is asked for
 
 
 def _row_by_row(

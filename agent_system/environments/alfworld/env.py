@@ -66,7 +66,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         self.action_space = gymnasium.spaces.Text(_MAX_ACTION, min_length=0, charset=charset)
         self._next_game = None if game_file is None else Path(game_file)
         self._loaded_game: Path | None = None
-        self._engine = None
+        self._engine: Any = None  # of textworld, which is not typed
         self._state: GameState | None = None
         self._task = ""
         self._kind: str | None = None
@@ -154,6 +154,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         self._engine = self._loaded_game = self._state = None
 
     def _info(self) -> dict[str, Any]:
+        assert self._state is not None
         won = bool(self._state.won)
         return {
             "task": self._task,

@@ -128,7 +128,7 @@ class Expert:
             receptacle = found[1] or found[2]
             self._searched.add(receptacle)
             self._seen_at = {thing: at for thing, at in self._seen_at.items() if at != receptacle}
-            self._seen_at |= {thing: receptacle for thing in _THING.findall(found[3])}
+            self._seen_at |= dict.fromkeys(_THING.findall(found[3]), receptacle)
         if found := _TAKE.search(observation):
             self._held, self._came_from = found[1], found[2]
             self._seen_at.pop(found[1], None)

@@ -260,7 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--receptacles",
         type=_receptacle_range,
-        default="-".join(map(str, default.receptacles)),
+        default="-".join(map(str, default.receptacles or ())) or "all",
         help="a range such as 4-6, or 'all' of the floor plan",
     )
     for name, text in (

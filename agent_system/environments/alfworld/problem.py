@@ -175,7 +175,7 @@ class _Tour:
     def __init__(self, room: Room):
         self.commands: list[str] = []
         self._room = room
-        self._names = display_names([x.id for x in (*room.receptacles, *room.things)])
+        self._names = display_names([*(x.id for x in room.receptacles), *(x.id for x in room.things)])
         self._location = room.start
         self._open: set[str] = set()
 

@@ -244,7 +244,7 @@ def furnish(scene: int, goal: Goal, limits: RoomLimits, rng: random.Random) -> R
         things.append(Thing(_object_id(rng, goal.target), goal.target, home.id))
     receptacles = chosen.fill_up()
     things += _distractors(_floor_plan(scene).portable, goal, receptacles, things, limits, rng)
-    ids = [x.id for x in (*receptacles, *things)]
+    ids = [*(x.id for x in receptacles), *(x.id for x in things)]
     if len(set(ids)) < len(ids):
         return None
     taken = {r.location for r in receptacles}

@@ -51,7 +51,7 @@ def _evaluate(expression: str, context: Context) -> str:
 def _query(expression: str, context: Context) -> list[Context]:
     """One context for each way in which the facts meet the condition, in the engine's order."""
     entity_infos = context["entity_infos"]
-    found = []
+    found: list[Context] = []
     for mapping in context["state"].all_assignments(parse_query(expression), context["mapping"]):
         named = {placeholder.name: entity_infos[variable.name] for placeholder, variable in mapping.items()}
         found.append(

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
+from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -60,9 +63,9 @@ def check_overrides(arguments: list[str]) -> None:
     raise_all(problems)
 
 
-def unread_overrides(overrides) -> list[str]:
+def unread_overrides(overrides: Sequence[Override]) -> list[str]:
     """A message for every override of a key of hae's that the chosen estimator does not read."""
-    read = {"turn_gae": {"norm_adv", "bootstrap_truncated", "random_signs"}, "gae": set()}
+    read: dict[Any, set[str]] = {"turn_gae": {"norm_adv", "bootstrap_truncated", "random_signs"}, "gae": set()}
     read |= {estimator: {"random_signs"} for estimator in OF_GROUPS}
     chosen = [override.value() for override in overrides if override.key_or_group == "algorithm.adv_estimator"]
     if not chosen or chosen[-1] not in read:
@@ -76,7 +79,7 @@ def unread_overrides(overrides) -> list[str]:
     ]
 
 
-def preset_problems(overrides) -> list[str]:
+def preset_problems(overrides: Sequence[Override]) -> list[str]:
     """A message for a preset that does not exist, and for every override that contradicts the chosen one.
 
     Numbers are dials and may be turned; true, false and words are what a preset consists of.

@@ -111,8 +111,9 @@ def shaping_config(config: DictConfig) -> ShapingConfig:
 
 def episodes_at_once(config: DictConfig) -> int:
     """Episodes that are played at the same time, in training or in validation."""
-    held_out = config.env.val_tasks * config.actor_rollout_ref.rollout.val_kwargs.n
-    return max(config.data.train_batch_size * config.env.rollout.n, held_out)
+    held_out: int = config.env.val_tasks * config.actor_rollout_ref.rollout.val_kwargs.n
+    training: int = config.data.train_batch_size * config.env.rollout.n
+    return max(training, held_out)
 
 
 def number_of_heads(config: DictConfig) -> int:

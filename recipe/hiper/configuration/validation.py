@@ -433,4 +433,5 @@ def checkpoint_bytes(model_path: str, with_critic: bool) -> int:
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_path))
-    return model.num_parameters() * 4 * 3 * (2 if with_critic else 1)
+    parameters: int = model.num_parameters()
+    return parameters * 4 * 3 * (2 if with_critic else 1)

@@ -200,12 +200,12 @@ def hierarchical_advantages(
         adv_switch = segment_return_ET - real(values_term)
         target_term = segment_return_ET
     else:
-        for name, grid in (("switch_prob", switch_prob), ("values_low_prev", values_low_prev)):
-            if grid is None:
-                raise ValueError(
-                    f"algorithm.hae.switch_advantage=termination needs the argument {name}; without it use "
-                    "algorithm.hae.switch_advantage=segment_return"
-                )
+        if switch_prob is None or values_low_prev is None:
+            name = "switch_prob" if switch_prob is None else "values_low_prev"
+            raise ValueError(
+                f"algorithm.hae.switch_advantage=termination needs the argument {name}; without it use "
+                "algorithm.hae.switch_advantage=segment_return"
+            )
         adv_switch = (boundary.to(dtype) - real(switch_prob)) * (v_hi_ET - real(values_low_prev))
         target_term = torch.zeros_like(r_ET)
 

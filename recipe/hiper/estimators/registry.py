@@ -186,6 +186,7 @@ def whitened(turns: TurnGrids, found: Estimate, config: EstimatorConfig) -> tupl
 
 
 def _hae(turns: TurnGrids, shaped: ShapedRewards, config: EstimatorConfig) -> Estimate:
+    assert turns.values is not None  # hae has a critic
     high, low, before_switch = turns.values.unbind(dim=-1)
     # On turn 0 there is no sub-goal to keep: with the planner's own value in its place the advantage is zero.
     low_before = torch.cat([high[:, :1], before_switch[:, 1:]], dim=1)
@@ -245,7 +246,8 @@ def switch_charge(turns: TurnGrids, shaped: ShapedRewards, config: ShapingConfig
 
 
 def _turn_gae(turns: TurnGrids, shaped: ShapedRewards, config: EstimatorConfig) -> Estimate:
-    has_bootstrap = config.hae.bootstrap_truncated and turns.bootstrap is not None
+    assert turns.values is not None  # turn_gae has a critic
+    bootstrap = turns.bootstrap if config.hae.bootstrap_truncated else None
     found = turn_gae(
         shaped.rewards,
         turns.values[..., Head.HIGH],
@@ -253,7 +255,7 @@ def _turn_gae(turns: TurnGrids, shaped: ShapedRewards, config: EstimatorConfig) 
         turns.terminated,
         gamma=config.hae.gamma,
         lam=config.hae.lam_turn,
-        bootstrap=turns.bootstrap[:, Head.HIGH] if has_bootstrap else None,
+        bootstrap=None if bootstrap is None else bootstrap[:, Head.HIGH],
     )
     targets = torch.zeros(*turns.valid.shape, len(Head), dtype=found.targets.dtype)
     targets[..., Head.HIGH] = found.targets

@@ -27,4 +27,5 @@ def rloo_advantages(returns_E: Tensor, group_E: Tensor) -> Tensor:
     centred = group_advantages(returns_E, group_E, divide_by_std=False)
     _, group, counts = torch.unique(group_E, return_inverse=True, return_counts=True)
     size = counts[group].to(centred.dtype)
-    return centred * size / (size - 1).clamp(min=1)
+    leave_one_out: Tensor = centred * size / (size - 1).clamp(min=1)
+    return leave_one_out

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from agent_system.errors import ConfigError
+
 RESUME_MODES = ("auto", "disable", "resume_path")
 """Values of `trainer.resume_mode` that verl knows."""
 
@@ -20,6 +22,18 @@ POINTER_FILE = "latest_checkpointed_iteration.txt"
 def other_run_dir(folder: Path) -> str:
     """An override that selects another run folder, for messages."""
     return f"run_dir={folder.with_name(folder.name + '-2')}"
+
+
+def load_config(path: Path) -> DictConfig:
+    """Read a configuration that a run wrote.
+
+    Raises:
+        ConfigError: the file holds something else.
+    """
+    config = OmegaConf.load(path)
+    if not isinstance(config, DictConfig):
+        raise ConfigError(f"{path} is not the configuration of a run. Try: delete it")
+    return config
 
 
 def selected_checkpoint(config: DictConfig) -> Path | None:
@@ -90,7 +104,7 @@ def _mixed_runs(config: DictConfig, selected: Path) -> Iterator[str]:
         yield f"{problem}, or trainer.resume_mode=auto to resume the run in {folder}"
     elif (folder / "metrics.jsonl").exists():
         earlier_config = folder / "config.yaml"
-        if not earlier_config.exists() or selected_checkpoint(OmegaConf.load(earlier_config)) != selected:
+        if not earlier_config.exists() or selected_checkpoint(load_config(earlier_config)) != selected:
             yield problem
 
 

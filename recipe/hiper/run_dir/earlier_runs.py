@@ -20,6 +20,7 @@ from recipe.hiper.run_dir.checkpoints import (
     POINTER_FILE,
     belongs_to_run,
     checkpoint_to_resume,
+    load_config,
     other_run_dir,
     saved_steps,
     selected_checkpoint,
@@ -93,7 +94,7 @@ def earlier_run(config: DictConfig) -> DictConfig | None:
     if checkpoint is None:
         return None
     path = checkpoint.parent / RUN_CONFIG_FILE
-    return OmegaConf.load(path) if path.exists() else None
+    return load_config(path) if path.exists() else None
 
 
 def has_results(folder: Path) -> bool:

@@ -113,7 +113,7 @@ def hierarchy_metrics(turns: BatchTurns) -> dict[str, float]:
         "copy_token_share": copies / max(int(tokens_RB.sum()), 1),
     }
     edges = (*SEGMENT_BINS, float("inf"))
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         share = _mean(start <= length < end for length in lengths)
         name = f"{start}" if end == start + 1 else f"{start}+" if end == float("inf") else f"{start}-{end - 1}"
         result[f"segment_length_share/{name}"] = share
