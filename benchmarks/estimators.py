@@ -9,7 +9,7 @@ Each run is `python -m recipe.hiper.main profile=cpu` on the generated ALFWorld 
 each of 64 games or, for every estimator alike where groups are compared, 8 of each of 8. All runs of one reply format
 start from the same weights; a seed is that of the order of the games, of the sampling and of the mini-batches.
 
-Runs lie in --out and are taken up where they stopped; a finished one is not played again, nor is one that --known holds
+Runs lie in --out and are resumed where they stopped; a finished one is not played again, nor is one that --known holds
 (docs/results/estimators.json: the published ones, where the settings are the same). estimators.json has the curves,
 results.md the table, estimators.png the plot. Success is reported after as many environment turns as the run with the
 fewest turns had, so that nobody is paid for long episodes.
@@ -29,7 +29,7 @@ from statistics import mean
 
 from intervals import difference, interval, pooled_deviation
 from machine import describe
-from said import require_same, said
+from run_overrides import read_overrides, record_overrides
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAT = "env.env_name=alfworld/AlfredTWEnv"
@@ -93,7 +93,7 @@ class Run:
         minutes: of the training steps, validation not included.
         tokens: read and written by the policy in training.
         reply_tokens: written in a turn, mean over the training steps.
-        overrides: what was said on the command line besides seeds and folder.
+        overrides: those of the command line, without seeds and folder.
         critic: of each value head, by name: the mean value target of the first step, when it answers 0 to everything,
             and mean value, mean target and explained variance of the last one.
     """
@@ -150,7 +150,7 @@ def read_run(variant: str, seed: int, folder: Path) -> Run | None:
         minutes=sum(row.get("timing_s/step", 0.0) for row in rows) / 60,
         tokens=round(sum(row.get("perf/total_num_tokens", 0) for row in rows)),
         reply_tokens=mean(row["response_length/mean"] for row in trained),
-        overrides=said(folder),
+        overrides=read_overrides(folder),
         critic={head: _critic(head, trained) for head in HEADS if f"critic/target_{head}/mean" in trained[0]},
     )
 
@@ -166,7 +166,7 @@ def _critic(head: str, trained: list[dict]) -> dict[str, float]:
 
 
 def overrides_of(variant: str) -> list[str]:
-    """What every run of a variant is told."""
+    """The overrides of every run of a variant."""
     return [*SHORT, *VARIANTS[variant].overrides]
 
 
@@ -179,25 +179,25 @@ def read_known(path: Path) -> list[Run]:
 
 
 def train(variant: str, seed: int, folder: Path, overrides: Sequence[str]) -> Run:
-    """Trains, or goes on training, in a process of its own.
+    """Train, or resume training, in a separate process.
 
     Raises:
         RuntimeError: the run failed, or ended before its last step.
         SystemExit: the folder holds a run with other settings.
     """
-    told = [*overrides_of(variant), *overrides]
-    require_same(folder, told)
+    all_overrides = [*overrides_of(variant), *overrides]
+    record_overrides(folder, all_overrides)
     if run := read_run(variant, seed, folder):
         return run
     print(f"{variant}, seed {seed}: {folder}", flush=True)
     seeds = [f"env.seed={seed}", f"actor_rollout_ref.rollout.seed={seed}"]
     seeds += [f"actor_rollout_ref.actor.data_loader_seed={seed}", f"critic.data_loader_seed={seed}"]
     command = [sys.executable, "-m", "recipe.hiper.main", "profile=cpu", f"run_dir={folder}"]
-    command += [*seeds, *told]
+    command += [*seeds, *all_overrides]
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
     run = read_run(variant, seed, folder)
     if status or run is None:
-        raise RuntimeError(f"{variant}, seed {seed} did not finish (exit status {status}); the same command goes on")
+        raise RuntimeError(f"{variant}, seed {seed} did not finish (exit status {status}); the same command resumes it")
     return run
 
 
@@ -344,24 +344,24 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", help="default: as many as VARIANTS says")
     parser.add_argument("--report", action="store_true", help="play nothing, report what is finished")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run, after --")
-    given = parser.parse_args()
+    options = parser.parse_args()
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    out = given.out.absolute()
+    out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     wanted = [
         (name, seed)
-        for seed in (given.seeds if given.seeds is not None else range(max(v.seeds for v in VARIANTS.values())))
-        for name in given.only
-        if given.seeds is not None or seed < VARIANTS[name].seeds
+        for seed in (options.seeds if options.seeds is not None else range(max(v.seeds for v in VARIANTS.values())))
+        for name in options.only
+        if options.seeds is not None or seed < VARIANTS[name].seeds
     ]
-    known = [] if given.overrides else read_known(given.known)
+    known = [] if options.overrides else read_known(options.known)
     there = {(run.variant, run.seed) for run in known}
-    for number, (name, seed) in enumerate(wanted if not given.report else [], start=1):
+    for number, (name, seed) in enumerate(wanted if not options.report else [], start=1):
         print(f"run {number} of {len(wanted)}", flush=True)
         if (name, seed) in there:
-            print(f"{name}, seed {seed}: in {given.known}", flush=True)
+            print(f"{name}, seed {seed}: in {options.known}", flush=True)
             continue
-        train(name, seed, out / f"{name}-{seed}", given.overrides)
+        train(name, seed, out / f"{name}-{seed}", options.overrides)
         report(finished(out, known), out)
     if not (runs := finished(out, known)):
         sys.exit(f"{out} holds no finished run")

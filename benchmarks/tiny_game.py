@@ -195,12 +195,12 @@ def table(results: dict[str, Result], references: list[str]) -> str:
     return "\n".join(lines)
 
 
-def summary(found: dict[str, dict[str, Result]]) -> str:
+def summary(results_by_game: dict[str, dict[str, Result]]) -> str:
     """Markdown: success of every estimator on every game, and in brackets the share of SWITCH."""
-    lines = ["| estimator | " + " | ".join(found) + " |", "|" + "---|" * (len(found) + 1)]
-    for arm in dict.fromkeys(arm for results in found.values() for arm in results):
+    lines = ["| estimator | " + " | ".join(results_by_game) + " |", "|" + "---|" * (len(results_by_game) + 1)]
+    for arm in dict.fromkeys(arm for results in results_by_game.values() for arm in results):
         cells = [arm]
-        for results in found.values():
+        for results in results_by_game.values():
             cell = _shown(results[arm].success) if arm in results else ""
             cells.append(
                 cell if not cell or arm.startswith("flat_") else f"{cell} ({mean(results[arm].switch_rate):.2f})"
@@ -209,14 +209,14 @@ def summary(found: dict[str, dict[str, Result]]) -> str:
     return "\n".join(lines)
 
 
-def raw(found: dict[str, dict[str, Result]]) -> dict[str, Any]:
+def raw(results_by_game: dict[str, dict[str, Result]]) -> dict[str, Any]:
     """What the tables are made of: game, estimator, and a list over the seeds of each figure."""
     names = ("success", "area", "switch_rate", "length", "seconds")
     return {
         game: {
             arm: {name: [round(v, 4) for v in getattr(result, name)] for name in names} for arm, result in of.items()
         }
-        for game, of in found.items()
+        for game, of in results_by_game.items()
     }
 
 
@@ -235,19 +235,19 @@ def _shown(values: list[float], sign: str = "") -> str:
     return f"{middle:{sign}.3f} ± {half:.3f}" if math.isfinite(half) else f"{middle:{sign}.3f}"
 
 
-def draw(found: dict[str, dict[str, Result]], shown: tuple[str, ...], path: Path) -> None:
+def draw(results_by_game: dict[str, dict[str, Result]], shown: tuple[str, ...], path: Path) -> None:
     """Mean success over iterations with its 95% interval, a panel for each game."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = min(2, len(found))
-    lines = -(-len(found) // columns)
+    columns = min(2, len(results_by_game))
+    lines = -(-len(results_by_game) // columns)
     figure = Figure(figsize=(4.4 * columns, 0.8 + 2.9 * lines), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False).flatten()
-    for spare in panels[len(found) :]:
+    for spare in panels[len(results_by_game) :]:
         spare.set_visible(False)
-    for panel, (game, results) in zip(panels, found.items(), strict=False):
+    for panel, (game, results) in zip(panels, results_by_game.items(), strict=False):
         for arm in (arm for arm in shown if arm in results):
             points = [interval(list(column)) for column in zip(*results[arm].curves, strict=True)]
             middle, half = zip(*points, strict=True)
@@ -281,53 +281,53 @@ def main() -> None:
     parser.add_argument("--study", choices=("main", "why", "living"), default="main", help="default: main")
     parser.add_argument("--arms", nargs="*", help="only these estimators")
     parser.add_argument("--processes", type=int, default=2, help="runs at once, one thread each (default: 2)")
-    given = parser.parse_args()
+    options = parser.parse_args()
     studies = {
         "main": arms.MAIN,
         "why": {n: arms.ARMS[n] for n in ("turn_gae_0.95", "hae_released", "hae_free", *arms.WHY)},
         "living": arms.LIVING,
     }
-    chosen = list(given.arms or studies[given.study])
+    chosen = list(options.arms or studies[options.study])
     print(describe("torch"), flush=True)
     # Seed by seed, so that what is there when it is stopped compares everything.
     runs = [
-        Run(game, arm, seed, given.iterations, given.lr, given.critic_only)
-        for seed in range(given.seeds)
-        for game in given.games
+        Run(game, arm, seed, options.iterations, options.lr, options.critic_only)
+        for seed in range(options.seeds)
+        for game in options.games
         for arm in chosen
         # Flat replies have no sub-goal to rewrite.
         if not (game in ("rewrite", "restless") and arm.startswith("flat_"))
     ]
-    missing = [run for run in runs if not is_done(run, given.out)]
+    missing = [run for run in runs if not is_done(run, options.out)]
     print(f"{len(runs)} runs, {len(runs) - len(missing)} of them there already", flush=True)
-    if given.processes == 1:
+    if options.processes == 1:
         for run in tqdm(missing, unit="run"):
-            play(run, given.out)
+            play(run, options.out)
     elif missing:
-        with ProcessPoolExecutor(given.processes) as pool:
-            waiting = [pool.submit(play, run, given.out) for run in missing]
+        with ProcessPoolExecutor(options.processes) as pool:
+            waiting = [pool.submit(play, run, options.out) for run in missing]
             for done in tqdm(as_completed(waiting), total=len(waiting), unit="run"):
                 done.result()
 
-    found = {
+    results_by_game = {
         game: {
-            arm: read(mine, given.out)
+            arm: read(mine, options.out)
             for arm in chosen
             if (mine := [run for run in runs if (run.game, run.arm) == (game, arm)])
         }
-        for game in given.games
+        for game in options.games
     }
-    print(f"\n{summary(found)}")
-    for game, results in found.items():
-        references = [name for name in AGAINST[given.study] if name in results]
-        print(f"\n{game}, {given.seeds} seeds\n\n{table(results, references)}")
-        if given.study == "why":
+    print(f"\n{summary(results_by_game)}")
+    for game, results in results_by_game.items():
+        references = [name for name in AGAINST[options.study] if name in results]
+        print(f"\n{game}, {options.seeds} seeds\n\n{table(results, references)}")
+        if options.study == "why":
             print(f"\n{values_table(results)}")
-    numbers = given.out / f"{given.study}.json"
-    numbers.write_text(json.dumps(raw(found)) + "\n", encoding="utf-8")
-    picture = given.out / f"{given.study}.png"
-    shown = SHOWN if given.study == "main" and not given.arms else tuple(chosen)[:10]
-    draw(found, shown, picture)
+    numbers = options.out / f"{options.study}.json"
+    numbers.write_text(json.dumps(raw(results_by_game)) + "\n", encoding="utf-8")
+    picture = options.out / f"{options.study}.png"
+    shown = SHOWN if options.study == "main" and not options.arms else tuple(chosen)[:10]
+    draw(results_by_game, shown, picture)
     print(f"\n{numbers}\n{picture}")
 
 

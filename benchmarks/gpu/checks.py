@@ -61,7 +61,7 @@ class Report:
         self.rows: list[dict] = []
 
     def add(self, what: str, value: float, unit: str = "", limit: float | None = None) -> None:
-        """Print and keep a value. It has to be a number at most `limit`, if one is given."""
+        """Print and keep a value. It has to be a number at most `limit`, if there is one."""
         wrong = limit is not None and not value <= limit
         self.rows.append({"what": what, "value": value, "unit": unit, "limit": limit, "wrong": wrong})
         shown = f"{value:.3g} {unit}".rstrip()
@@ -332,19 +332,19 @@ def main() -> None:
     parser.add_argument("--architecture", default="qwen2.5-1.5b", choices=tuple(ARCHITECTURES))
     parser.add_argument("--tokens", type=int, default=32_768, help="of the largest micro-batch (default: 32768)")
     parser.add_argument("--out", type=Path, help="write the figures there, as JSON")
-    given = parser.parse_args()
+    options = parser.parse_args()
     machine = describe("torch", "transformers", "verl", "tensordict")
-    if given.device == "cuda":
+    if options.device == "cuda":
         machine = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, {machine}"
     print(machine)
     report = Report()
-    check_estimators(report, given.device)
-    check_attention(report, given.device, given.architecture, given.tokens)
-    check_critic(report, given.device, given.architecture, given.tokens)
-    check_policy(report, given.device, given.architecture, given.tokens)
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps({"machine": machine, "rows": report.rows}, indent=1) + "\n", encoding="utf-8")
+    check_estimators(report, options.device)
+    check_attention(report, options.device, options.architecture, options.tokens)
+    check_critic(report, options.device, options.architecture, options.tokens)
+    check_policy(report, options.device, options.architecture, options.tokens)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps({"machine": machine, "rows": report.rows}, indent=1) + "\n", encoding="utf-8")
     if any(row["wrong"] for row in report.rows):
         raise SystemExit("something disagrees")
 

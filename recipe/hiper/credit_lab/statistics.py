@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import scipy.stats
 import torch
 from torch import Tensor
 
@@ -227,14 +228,17 @@ def bootstrap_mean(values: np.ndarray, cluster: np.ndarray) -> Interval:
     """
     _, index = np.unique(cluster, return_inverse=True)
     sums, counts = np.bincount(index, weights=values), np.bincount(index).astype(float)
-    groups = len(sums)
-    if groups < 2:
+    if len(sums) < 2:
         return Interval(float(values.mean()))
-    generator, means = np.random.default_rng(0), []
-    for _ in range(RESAMPLES // AT_ONCE):
-        drawn = generator.integers(groups, size=(AT_ONCE, groups))
-        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    low, high = scipy.stats.bootstrap(
+        (sums, counts),
+        lambda sums, counts, axis: sums.sum(axis=axis) / counts.sum(axis=axis),
+        paired=True,
+        n_resamples=RESAMPLES,
+        batch=AT_ONCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
     return Interval(float(values.mean()), float(low), float(high))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from omegaconf import DictConfig, OmegaConf, open_dict
+from platformdirs import user_cache_path
 
 from agent_system.environments.alfworld.game_spec import GameSpec
 from agent_system.environments.alfworld.games import DATA_FOLDER, alfworld_panel
@@ -47,7 +48,7 @@ def cache_folder() -> Path:
     """Where generated games and models are kept: `HIPER_CACHE`, or hiper in the user's cache folder."""
     if chosen := os.environ.get("HIPER_CACHE"):
         return Path(chosen).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser().absolute() / "hiper"
+    return user_cache_path("hiper").absolute()
 
 
 def game_spec(config: DictConfig) -> GameSpec:
