@@ -227,7 +227,7 @@ def test_training_episodes_are_written_as_often_as_asked(tmp_path, every, writte
     assert found == [f"train_{step:06d}.jsonl" for step in written]
 
 
-def test_a_checkpoint_that_does_not_fit_is_refused_with_what_mends_it(tmp_path):
+def test_a_checkpoint_that_does_not_fit_is_refused_with_what_to_try(tmp_path):
     made = recorder(tmp_path, checkpoint_bytes=10**18)
     folder = tmp_path / "checkpoints" / "not" / "yet" / "there"
     with pytest.raises(NoSpaceLeft) as refused:
@@ -256,7 +256,7 @@ def test_a_disk_that_fills_up_during_a_run_is_noticed_before_the_next_checkpoint
     made = recorder(small_disk / "run", checkpoint_bytes=500_000)
     made.require_disk_space(str(small_disk / "checkpoints"))
     (small_disk / "something else").write_bytes(bytes(700_000))
-    with pytest.raises(NoSpaceLeft, match="Make room"):
+    with pytest.raises(NoSpaceLeft, match="Try: run_dir="):
         made.require_disk_space(str(small_disk / "checkpoints"))
     made.log({"rollout/success_rate": 0.5}, step=1)
     assert lines(small_disk / "run" / "metrics.jsonl") == [{"step": 1, "rollout/success_rate": 0.5}]
