@@ -8,8 +8,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from tiny_model import make_model
-from trainer_runs import run_module
+from trainer_runs import module_command, run_command
 from transformers import AutoModelForCausalLM
 
 from agent_system.environments.tasks import TaskPanel
@@ -32,10 +31,8 @@ GAMES = 200
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shop")
-    prepare_shop(folder, ShopSpec(catalogue=CatalogueSpec(products=1000), tagger="lexicon"))
-    return folder
+def shop(generated_shop):
+    return generated_shop
 
 
 def visit(env: WebShopEnv, goal: int, **habits: float) -> tuple[bool, list[str]]:
@@ -201,8 +198,7 @@ def test_names_of_other_tasks_are_refused(name):
         goal_of(name)
 
 
-def test_a_model_is_measured_on_held_out_goals(shop, tmp_path):
-    make_model(tmp_path / "model")
-    arguments = ["--model", str(tmp_path / "model"), "--shop", str(shop), "--episodes", "6", "--max-turns", "2"]
-    printed = run_module("recipe.hiper.cold_start.evaluate", arguments, {}, tmp_path / "log.txt")
+def test_a_model_is_measured_on_held_out_goals(shop, tiny_model, tmp_path):
+    arguments = ["--model", str(tiny_model), "--shop", str(shop), "--episodes", "6", "--max-turns", "2"]
+    printed = run_command(module_command("recipe.hiper.cold_start.evaluate", *arguments), tmp_path / "log.txt")
     assert "success" in printed and "6 tasks)" in printed and "score" in printed

@@ -26,11 +26,9 @@ HOSTILE = "<script>window.hurt=1</script>\"'><img src=x onerror=alert(1)> zwieba
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(small_shop):
     """A generated shop."""
-    path = tmp_path_factory.mktemp("shop")
-    prepare_shop(path, ShopSpec(catalogue=CatalogueSpec(products=60)))
-    return path
+    return small_shop
 
 
 @pytest.fixture(scope="module")

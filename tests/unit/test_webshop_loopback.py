@@ -12,18 +12,14 @@ from shop_browser import FORM, Browser, serving
 
 from agent_system.environments.webshop.browse import ShopForPeople, serve
 from agent_system.environments.webshop.loopback import LoopbackServer
-from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.recorded import EpisodeList
-from agent_system.environments.webshop.synthetic import CatalogueSpec
 from agent_system.environments.webshop.visits import ShopSetting
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(small_shop):
     """A generated shop."""
-    path = tmp_path_factory.mktemp("shop")
-    prepare_shop(path, ShopSpec(catalogue=CatalogueSpec(products=60)))
-    return path
+    return small_shop
 
 
 @pytest.fixture(scope="module")

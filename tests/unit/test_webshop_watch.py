@@ -19,20 +19,16 @@ from agent_system.environments.base import is_admissible
 from agent_system.environments.webshop.env import WebShopEnv
 from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.pages import marked
-from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.recorded import EpisodeList, read_episode
-from agent_system.environments.webshop.synthetic import CatalogueSpec
 from agent_system.environments.webshop.visits import ShopSetting
 from agent_system.errors import ConfigError, TaskError
 from agent_system.rollout.records import TurnRecord, episode_json
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(small_shop):
     """A generated shop."""
-    path = tmp_path_factory.mktemp("shop")
-    prepare_shop(path, ShopSpec(catalogue=CatalogueSpec(products=60)))
-    return path
+    return small_shop
 
 
 def recorded(folder: Path, goal: int, *actions: str, seed: int | None = None, **options: Any) -> list[TurnRecord]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start of the training on the tiny game: a model that knows the format and has next to nothing to go by."""
+"""The start of the training in the treasure house: a model that knows the format and has next to nothing to go by."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 from collections import deque
 from pathlib import Path
 
-from tiny_game import ROOMS, THINGS, WAYS, TreasureHouse
+from treasure_house import ROOMS, THINGS, WAYS, TreasureHouse
 
 from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import PromptStyle, render_prompt
@@ -40,22 +40,22 @@ def way_to(room: str, place: str) -> str | None:
     return first[room]
 
 
-def play(chance: random.Random) -> list[Example]:
-    """One game of somebody who throws dice for the switch, the sub-goal, the action and the thing to take."""
+def play(generator: random.Random) -> list[Example]:
+    """One game with random choices of the switch, the sub-goal, the action and the thing to take."""
     game, memory = TreasureHouse(), EpisodeMemory(history_length=0)
-    thing, room = chance.choice(THINGS), chance.choice(ROOMS)
+    thing, room = generator.choice(THINGS), generator.choice(ROOMS)
     observation, info = game.reset(options={"thing": thing, "room": room})
     examples, over = [], False
     while not over:
         parts = memory.parts(observation, info["admissible_actions"], info["task"])
-        switch = KEEP if chance.random() < KEEPS else SWITCH
+        switch = KEEP if generator.random() < KEEPS else SWITCH
         subgoal = memory.subgoal
         if switch == SWITCH or not subgoal:
-            subgoal = room if room in observation and chance.random() < READS else chance.choice(ROOMS)
-        seen = thing if chance.random() < READS else chance.choice(THINGS)
+            subgoal = room if room in observation and generator.random() < READS else generator.choice(ROOMS)
+        seen = thing if generator.random() < READS else generator.choice(THINGS)
         action = way_to(subgoal, game.place) or f"take {seen}"
-        if chance.random() > FOLLOWS:
-            action = chance.choice(info["admissible_actions"])
+        if generator.random() > FOLLOWS:
+            action = generator.choice(info["admissible_actions"])
         reply = f"<switch>{switch}</switch><subgoal>{subgoal}</subgoal><action>{action}</action>"
         examples.append(Example(render_prompt(PromptStyle.PLAN_EXECUTE_COMPACT, parts), reply))
         memory.record(carry_out(parse_reply(reply), memory.turn, memory.subgoal), observation, action)
@@ -66,8 +66,8 @@ def play(chance: random.Random) -> list[Example]:
 
 def make_player(folder: Path, seed: int = 0) -> Path:
     """Write a model of 100,000 parameters and its tokenizer to `folder` and return it."""
-    chance = random.Random(seed)
-    examples = [example for _ in range(PLAYS) for example in play(chance)]
+    generator = random.Random(seed)
+    examples = [example for _ in range(PLAYS) for example in play(generator)]
     texts = [text for example in examples for text in (example.prompt, example.reply)]
     spec = ModelSpec(hidden=64, layers=2, heads=2, intermediate=128, positions=128)
     tokenizer = train_tokenizer(texts, max_vocabulary=600, model_max_length=spec.positions, max_phrases=16)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A text game of a few states that cannot be won without a sub-goal, plugged in as a user plugs in an environment.
 
-    env.env_name=tiny_game:TREASURE_HOUSE
+    env.env_name=treasure_house:TREASURE_HOUSE
 
 The task names a thing; a note on the porch names a room. The thing lies in that room, and a worthless double of it in
 every other, each beside another thing. Who takes anything but the right thing in the right room has lost. The note is

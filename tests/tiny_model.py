@@ -30,8 +30,8 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _reply(chance: random.Random, short_keep: bool) -> str:
-    switch, subgoal, action = chance.choice(WORDS[:2]), chance.choice(WORDS[2:4]), chance.choice(WORDS[4:])
+def _reply(generator: random.Random, short_keep: bool) -> str:
+    switch, subgoal, action = generator.choice(WORDS[:2]), generator.choice(WORDS[2:4]), generator.choice(WORDS[4:])
     if short_keep and switch == "KEEP":
         return f"<switch>KEEP</switch><action>{action}</action><|endoftext|>"
     return f"<switch>{switch}</switch><subgoal>{subgoal}</subgoal><action>{action}</action><|endoftext|>"
@@ -59,11 +59,11 @@ def make_model(folder: Path, *, short_keep: bool = False) -> Path:
             bos_token_id=None,
         )
     ).float()
-    chance = random.Random(0)
+    generator = random.Random(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(80):
-        prompt = "".join(chance.choices("abcdefghijklmnopqrstuvwxyz 123|:,.\n", k=chance.randint(20, 300)))
-        texts = [f"{prompt}<|reply|>{_reply(chance, short_keep)}" for _ in range(8)]
+        prompt = "".join(generator.choices("abcdefghijklmnopqrstuvwxyz 123|:,.\n", k=generator.randint(20, 300)))
+        texts = [f"{prompt}<|reply|>{_reply(generator, short_keep)}" for _ in range(8)]
         rows = tokenizer(
             texts, padding=True, return_tensors="pt"
         ).input_ids  # on the right, where it is not attended to
