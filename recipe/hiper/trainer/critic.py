@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id
+from verl.utils.import_utils import import_external_libs
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import CriticConfig, TrainingWorkerConfig
 from verl.workers.engine.base import EngineRegistry
@@ -143,6 +144,8 @@ class MultiHeadCriticWorker(TrainingWorker):
     """
 
     def __init__(self, config: TrainingWorkerConfig):
+        # verl imports it where the configuration is made, which for a critic is the trainer's process and not this one.
+        import_external_libs(config.model_config.external_lib)
         super().__init__(dataclasses.replace(config, model_type=MODEL_TYPE))
 
 
