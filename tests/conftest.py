@@ -151,7 +151,9 @@ SCRIPT_SETTINGS = {
     "env.val_tasks": 12,
     "env.max_steps": 8,
     "warm_start.episodes": 60,
-    "warm_start.steps": 60,
+    # Few layers and many steps: the model has to write both switch words in replies that are mostly well formed.
+    "warm_start.steps": 200,
+    "warm_start.model.layers": 2,
     "data.train_batch_size": 8,
     "algorithm.updates_per_step": 2,
     "trainer.critic_warmup": 0,

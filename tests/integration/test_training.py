@@ -174,6 +174,7 @@ def test_episodes_tell_what_happened(script_run):
                         assert ours[1] - ours[0] >= least[1] - least[0] > 0
     assert well_formed > len(boundaries) / 2, "the warm start teaches well-formed replies"
     assert not all(boundaries), "there are KEEP turns"
+    assert sum(boundaries) > 3 * script_run.config.data.train_batch_size, "there are SWITCH turns after the first ones"
 
 
 def test_credit_in_the_episodes_is_hae(script_run):
@@ -182,7 +183,10 @@ def test_credit_in_the_episodes_is_hae(script_run):
     gamma, lam, lam_seg = algorithm.gamma, algorithm.lam, algorithm.hae.lam_seg
     assert algorithm.hae.keep_penalty_mode == "normalized" and algorithm.hae.switch_advantage == "segment_return"
     assert 0.0 not in (algorithm.inadmissible_penalty, algorithm.hae.keep_penalty)
-    for episode in script_run.episodes("train", 3):
+    episodes = script_run.episodes("train", 3)
+    assert any(turn["boundary"] for episode in episodes for turn in episode["trajectory"][1:])
+    assert not all(turn["boundary"] for episode in episodes for turn in episode["trajectory"])
+    for episode in episodes:
         turns = episode["trajectory"]
         low = high = segment = 0.0
         after = None
