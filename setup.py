@@ -17,7 +17,7 @@ setup(
     package_data={
         "recipe.hiper": ["config/**/*.yaml", "*.html.jinja"],
         "agent_system.rollout": ["*.yaml"],
-        "agent_system.environments.webshop": ["templates/*"],
+        "agent_system.environments.webshop.browser": ["templates/*"],
     },
     entry_points={
         "verl.plugins": ["cpu = verl_plugins.cpu.plugin"],

@@ -38,7 +38,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from agent_system.environments.webshop.products import read_products
-from agent_system.environments.webshop.search import SearchIndex
+from agent_system.environments.webshop.search.engine import SearchIndex
 from benchmarks.machine import describe
 
 SEED = 0

@@ -108,8 +108,8 @@ def main() -> None:
     given = parser.parse_args()
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     sys.path.insert(0, str(ROOT))
+    from agent_system.environments.webshop.generator.catalogue import CatalogueSpec
     from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
-    from agent_system.environments.webshop.synthetic import CatalogueSpec
 
     print(describe("numpy", "ray", "gymnasium"))
     with tempfile.TemporaryDirectory() as scratch:

@@ -11,10 +11,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from agent_system.environments.tasks import HELD_OUT_SEED, TaskPanel, held_out_subset
+from agent_system.environments.webshop.generator.catalogue import GENERATOR, CatalogueSpec
 from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.shop import MANIFEST, open_shop
-from agent_system.environments.webshop.synthetic import GENERATOR, CatalogueSpec
 from agent_system.environments.webshop.tasks import HELD_OUT_LIMIT, PARTS, shop_panel
 from agent_system.errors import ConfigError
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from agent_system.environments.webshop.browser.episodes import EpisodeList, read_episode, replay
 from agent_system.environments.webshop.goals import Goals, Split
-from agent_system.environments.webshop.recorded import EpisodeList, read_episode, replay
 from agent_system.environments.webshop.tasks import goal_of
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from agent_system.environments.base import is_admissible
-from agent_system.environments.webshop.browse import ShopForPeople, serve
+from agent_system.environments.webshop.browser.app import ShopForPeople, serve
+from agent_system.environments.webshop.browser.episodes import EpisodeList
+from agent_system.environments.webshop.browser.sessions import ShopSetting
 from agent_system.environments.webshop.env import WebShopEnv
+from agent_system.environments.webshop.generator.catalogue import CatalogueSpec, write_catalogue
 from agent_system.environments.webshop.goals import Goal, Goals, Split
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
-from agent_system.environments.webshop.recorded import EpisodeList
-from agent_system.environments.webshop.synthetic import CatalogueSpec, write_catalogue
-from agent_system.environments.webshop.visits import ShopSetting
 from agent_system.rollout.records import TurnRecord, episode_json
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

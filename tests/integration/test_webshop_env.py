@@ -15,10 +15,10 @@ from gymnasium.utils.env_checker import check_env
 
 import agent_system.environments  # noqa: F401
 from agent_system.environments.webshop.env import WebShopEnv
+from agent_system.environments.webshop.generator.catalogue import CatalogueSpec
 from agent_system.environments.webshop.goals import Goals, Split, legacy_overlap
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.shop import Shop
-from agent_system.environments.webshop.synthetic import CatalogueSpec
 from agent_system.errors import ConfigError, TaskError
 
 SCORE = re.compile(r"(?<=Your score \(min 0\.0, max 1\.0\) \[SEP\] )\S+")

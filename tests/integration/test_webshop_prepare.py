@@ -20,12 +20,12 @@ from pathlib import Path
 import pytest
 
 from agent_system.environments.webshop import prepare, sources
+from agent_system.environments.webshop.generator.catalogue import CatalogueSpec, write_catalogue
 from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.nouns import LexiconTagger
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.shop import MANIFEST, Shop
 from agent_system.environments.webshop.sources import ORIGIN, find_sources
-from agent_system.environments.webshop.synthetic import CatalogueSpec, write_catalogue
 from agent_system.errors import ConfigError, TaskError
 
 CATALOGUE = CatalogueSpec(products=300, seed=5)

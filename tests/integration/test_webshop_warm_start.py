@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM
 
 from agent_system.environments.tasks import TaskPanel
 from agent_system.environments.webshop.env import WebShopEnv
+from agent_system.environments.webshop.generator.catalogue import CatalogueSpec
 from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.shop import open_shop
 from agent_system.environments.webshop.shopper import BUY, FIND, Shopper
-from agent_system.environments.webshop.synthetic import CatalogueSpec
 from agent_system.environments.webshop.tasks import goal_of, shop_panel
 from agent_system.errors import ConfigError, TaskError
 from agent_system.plan_execute.prompts import PromptStyle

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from agent_system.environments.webshop.browse import ShopForPeople, serve
-from agent_system.environments.webshop.recorded import EpisodeList
-from agent_system.environments.webshop.visits import ShopSetting
+from agent_system.environments.webshop.browser.app import ShopForPeople, serve
+from agent_system.environments.webshop.browser.episodes import EpisodeList
+from agent_system.environments.webshop.browser.sessions import ShopSetting
 
 FORM = "application/x-www-form-urlencoded"
 _VOID = {"meta", "link", "input", "br", "img", "hr"}

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_system.environments.webshop.analyzer import MAX_TOKEN_LENGTH, analyze
-from agent_system.environments.webshop.porter import stem
 from agent_system.environments.webshop.products import read_products
+from agent_system.environments.webshop.search.analyzer import MAX_TOKEN_LENGTH, analyze
+from agent_system.environments.webshop.search.stemmer import stem
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "webshop"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is absent")

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from shop_browser import Browser, Document, serving
 
+from agent_system.environments.webshop.browser.pages import LONGEST_ACTION, Pages
+from agent_system.environments.webshop.browser.sessions import MOST_ACTIONS, ShopSetting, Visit
 from agent_system.environments.webshop.env import WebShopEnv
+from agent_system.environments.webshop.generator.catalogue import CatalogueSpec, write_catalogue
 from agent_system.environments.webshop.goals import Goals, Split
-from agent_system.environments.webshop.pages import LONGEST_ACTION, Pages
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
-from agent_system.environments.webshop.synthetic import CatalogueSpec, write_catalogue
-from agent_system.environments.webshop.visits import MOST_ACTIONS, ShopSetting, Visit
 
 HOSTILE = "<script>window.hurt=1</script>\"'><img src=x onerror=alert(1)> zwieback \ud800 end"
 

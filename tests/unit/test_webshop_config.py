@@ -11,10 +11,10 @@ from made_config import composed, reference
 
 import agent_system.environments  # noqa: F401
 from agent_system.environments.webshop import tasks
+from agent_system.environments.webshop.generator.catalogue import CatalogueSpec
 from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.shop import open_shop
-from agent_system.environments.webshop.synthetic import CatalogueSpec
 from agent_system.errors import ConfigError
 from recipe.hiper.checks import check_config
 from recipe.hiper.prepare import prepare

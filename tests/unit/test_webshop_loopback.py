@@ -10,12 +10,12 @@ import threading
 import pytest
 from shop_browser import FORM, Browser, serving
 
-from agent_system.environments.webshop.browse import ShopForPeople, serve
-from agent_system.environments.webshop.loopback import LoopbackServer
+from agent_system.environments.webshop.browser.app import ShopForPeople, serve
+from agent_system.environments.webshop.browser.episodes import EpisodeList
+from agent_system.environments.webshop.browser.server import LoopbackServer
+from agent_system.environments.webshop.browser.sessions import ShopSetting
+from agent_system.environments.webshop.generator.catalogue import CatalogueSpec
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
-from agent_system.environments.webshop.recorded import EpisodeList
-from agent_system.environments.webshop.synthetic import CatalogueSpec
-from agent_system.environments.webshop.visits import ShopSetting
 
 
 @pytest.fixture(scope="module")

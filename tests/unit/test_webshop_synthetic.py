@@ -19,6 +19,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent_system.environments.webshop.generator.catalogue import (
+    ATTRIBUTES_FILE,
+    HUMAN,
+    ITEMS,
+    CatalogueSpec,
+    write_catalogue,
+)
+from agent_system.environments.webshop.generator.kinds import BRANDS, KINDS, OPTION_GROUPS
+from agent_system.environments.webshop.generator.products import MOST_PRODUCTS, Oddity, asin_of, facts_of
+from agent_system.environments.webshop.generator.words import ATTRIBUTES, FAMILIES
 from agent_system.environments.webshop.goals import NO_BOUND, Split, combinations, synthetic_goal
 from agent_system.environments.webshop.nouns import LexiconTagger
 from agent_system.environments.webshop.products import read_human_instructions, read_products
@@ -29,10 +39,6 @@ from agent_system.environments.webshop.reward import (
     score_purchase,
     token_set_ratio,
 )
-from agent_system.environments.webshop.synthetic import ATTRIBUTES_FILE, HUMAN, ITEMS, CatalogueSpec, write_catalogue
-from agent_system.environments.webshop.synthetic_kinds import BRANDS, KINDS, OPTION_GROUPS
-from agent_system.environments.webshop.synthetic_products import MOST_PRODUCTS, Oddity, asin_of, facts_of
-from agent_system.environments.webshop.synthetic_words import ATTRIBUTES, FAMILIES
 from agent_system.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +60,7 @@ FIELDS = {
 PRINT_DIGEST = """
 import hashlib, sys, tempfile
 from pathlib import Path
-from agent_system.environments.webshop.synthetic import CatalogueSpec, write_catalogue
+from agent_system.environments.webshop.generator.catalogue import CatalogueSpec, write_catalogue
 with tempfile.TemporaryDirectory() as folder:
     write_catalogue(Path(folder), CatalogueSpec(products=300, seed=4))
     print(hashlib.sha256(b"".join(file.read_bytes() for file in sorted(Path(folder).iterdir()))).hexdigest())

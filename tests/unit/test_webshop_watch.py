@@ -16,13 +16,13 @@ from made_turns import keep, turn
 from shop_browser import serving
 
 from agent_system.environments.base import is_admissible
+from agent_system.environments.webshop.browser.episodes import EpisodeList, read_episode
+from agent_system.environments.webshop.browser.pages import marked
+from agent_system.environments.webshop.browser.sessions import ShopSetting
 from agent_system.environments.webshop.env import WebShopEnv
+from agent_system.environments.webshop.generator.catalogue import CatalogueSpec
 from agent_system.environments.webshop.goals import Goals, Split
-from agent_system.environments.webshop.pages import marked
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
-from agent_system.environments.webshop.recorded import EpisodeList, read_episode
-from agent_system.environments.webshop.synthetic import CatalogueSpec
-from agent_system.environments.webshop.visits import ShopSetting
 from agent_system.errors import ConfigError, TaskError
 from agent_system.rollout.records import TurnRecord, episode_json
 

@@ -25,10 +25,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from agent_system.environments.webshop.generator.catalogue import GENERATOR, CatalogueSpec, write_catalogue
 from agent_system.environments.webshop.goals import FIXED_SEED, Goals, combinations, goal_table
 from agent_system.environments.webshop.nouns import NounTagger, best_tagger, tagger_by_name
 from agent_system.environments.webshop.products import Product, read_human_instructions, read_products
-from agent_system.environments.webshop.search import SearchIndex
+from agent_system.environments.webshop.search.engine import SearchIndex
 from agent_system.environments.webshop.shop import (
     ASIN_NUMBERS,
     ASINS,
@@ -48,7 +49,6 @@ from agent_system.environments.webshop.shop import (
 )
 from agent_system.environments.webshop.sources import FULL, HUMAN_FILE, SourceFiles, find_sources
 from agent_system.environments.webshop.store import LineStore, complete_lines, offsets_of, open_array, write_lines
-from agent_system.environments.webshop.synthetic import GENERATOR, CatalogueSpec, write_catalogue
 from agent_system.errors import ConfigError, HiPERError
 from agent_system.making import LOCK, locked
 

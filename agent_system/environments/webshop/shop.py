@@ -25,7 +25,7 @@ from agent_system.environments.webshop.goals import (
 )
 from agent_system.environments.webshop.products import HumanInstruction, Product
 from agent_system.environments.webshop.reward import Score, score_purchase
-from agent_system.environments.webshop.search import SearchIndex
+from agent_system.environments.webshop.search.engine import SearchIndex
 from agent_system.environments.webshop.site import HITS
 from agent_system.environments.webshop.store import LineStore, open_array
 from agent_system.errors import ConfigError

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from agent_system.environments.webshop.synthetic_products import (
+from agent_system.environments.webshop.generator.products import (
     BEFORE_LAST_BULLETS,
     IN_TITLE,
     CatalogueSpec,
@@ -28,7 +28,7 @@ from agent_system.environments.webshop.synthetic_products import (
     Oddity,
     facts_of,
 )
-from agent_system.environments.webshop.synthetic_words import ATTRIBUTES
+from agent_system.environments.webshop.generator.words import ATTRIBUTES
 
 ITEMS, ATTRIBUTES_FILE, HUMAN = "items_shuffle.json", "items_ins_v2.json", "items_human_ins.json"
 """Names of the published files."""

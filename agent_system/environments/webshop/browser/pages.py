@@ -11,10 +11,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from agent_system.environments.webshop.browser.episodes import Entry, Episode, Replay, site_action
+from agent_system.environments.webshop.browser.sessions import MOST_ACTIONS, ShopSetting, Visit
 from agent_system.environments.webshop.goals import NO_BOUND, Goal
-from agent_system.environments.webshop.recorded import Entry, Episode, Replay, site_action
 from agent_system.environments.webshop.site import HITS_PER_PAGE, Page, Site, parse_action
-from agent_system.environments.webshop.visits import MOST_ACTIONS, ShopSetting, Visit
 from agent_system.plan_execute.protocol import parse_flat, parse_reply
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeVar
 
-from agent_system.environments.webshop.synthetic_kinds import BRANDS, KINDS, OPTION_GROUPS, Kind
-from agent_system.environments.webshop.synthetic_words import ATTRIBUTES, FAMILIES
+from agent_system.environments.webshop.generator.kinds import BRANDS, KINDS, OPTION_GROUPS, Kind
+from agent_system.environments.webshop.generator.words import ATTRIBUTES, FAMILIES
 from agent_system.errors import ConfigError
 
 _SYLLABLES = tuple(consonant + vowel for consonant in "BCDFGHJKLMNPQRSTVWXZ" for vowel in "AEIOU")

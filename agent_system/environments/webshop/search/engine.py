@@ -28,8 +28,8 @@ from pathlib import Path
 
 import numpy as np
 
-from agent_system.environments.webshop.analyzer import analyze
-from agent_system.environments.webshop.index_build import DESCRIPTION, VERSIONS, build_index
+from agent_system.environments.webshop.search.analyzer import analyze
+from agent_system.environments.webshop.search.index_writer import DESCRIPTION, VERSIONS, build_index
 from agent_system.errors import TaskError
 
 MAX_QUERY_CHARACTERS = 1 << 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent_system.environments.webshop.synthetic_words import comma_list, table_rows
+from agent_system.environments.webshop.generator.words import comma_list, table_rows
 
 
 @dataclass(frozen=True)

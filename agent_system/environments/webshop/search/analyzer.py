@@ -15,7 +15,7 @@ from itertools import groupby
 
 import regex
 
-from agent_system.environments.webshop.porter import stem
+from agent_system.environments.webshop.search.stemmer import stem
 
 ANALYZER_VERSION = 1
 """To be raised with every change of what `analyze` returns: an index remembers which one made it."""

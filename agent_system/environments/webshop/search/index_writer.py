@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agent_system.environments.webshop.analyzer import ANALYZER_VERSION, analyze
+from agent_system.environments.webshop.search.analyzer import ANALYZER_VERSION, analyze
 
 FORMAT = 1
 """To be raised with every change of the files."""

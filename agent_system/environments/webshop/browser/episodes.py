@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from agent_system.environments.webshop.browser.sessions import MOST_ACTIONS, ShopSetting, Visit
 from agent_system.environments.webshop.compact import compact_text, own_action
 from agent_system.environments.webshop.env import OBSERVATION_MODES
 from agent_system.environments.webshop.site import Page
 from agent_system.environments.webshop.tasks import goal_of
-from agent_system.environments.webshop.visits import MOST_ACTIONS, ShopSetting, Visit
 from agent_system.errors import ConfigError, HiPERError, TaskError
 
 _SHOWN = 60
