@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from agent_system.environments.webshop.browser.episodes import EpisodeList, read_episode, replay
 from agent_system.environments.webshop.goals import Goals, Split
-from agent_system.environments.webshop.tasks import goal_of
+from agent_system.environments.webshop.tasks import parse_task_id
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "example_scripts" / "HiPER_trainer" / "run_webshop.sh"
@@ -76,7 +76,7 @@ def test_episodes_are_the_shops_and_can_be_watched(folder):
     assert len(EpisodeList(files)) == 20
     for line in (line for file in files for line in file.read_bytes().splitlines()):
         episode = read_episode(line)
-        assert goal_of(episode.task_id)[:2] == (Goals.SYNTHETIC, Split.FIXED)
+        assert parse_task_id(episode.task_id)[:2] == (Goals.SYNTHETIC, Split.FIXED)
         assert episode.turns[0].observation == "search page"
         assert "actions: search[<your query>]" in episode.turns[0].prompt
         assert replay(episode, shop, len(episode.turns)).problem == ""

@@ -19,7 +19,7 @@ from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.shop import open_shop
 from agent_system.environments.webshop.shopper import BUY, FIND, Shopper
-from agent_system.environments.webshop.tasks import goal_of, shop_panel
+from agent_system.environments.webshop.tasks import parse_task_id, shop_panel
 from agent_system.errors import ConfigError, TaskError
 from agent_system.plan_execute.prompts import PromptStyle
 from agent_system.plan_execute.protocol import parse_reply
@@ -167,7 +167,7 @@ def test_a_model_is_made_reused_and_refused_in_another_shop(shop, tmp_path):
 def wishes(shop, panel: TaskPanel, split: Split) -> set[tuple[int, int]]:
     found = set()
     for task in panel.tasks:
-        goals, named_split, seed, index = goal_of(task.task_id)
+        goals, named_split, seed, index = parse_task_id(task.task_id)
         assert (goals, named_split, index) == (Goals.SYNTHETIC, split, task.options["goal_index"])
         table = open_shop(shop).goals(goals, split, seed)
         found.add((int(table.product[index]), int(table.choice[index])))
@@ -198,7 +198,7 @@ def test_panels_of_the_legacy_split_overlap(shop):
 @pytest.mark.parametrize("name", ["pick_and_place-3", "synthetic-fixed-", "synthetic-other-1", "human-fixed-1-2-3"])
 def test_names_of_other_tasks_are_refused(name):
     with pytest.raises(TaskError, match="not the name of a WebShop task"):
-        goal_of(name)
+        parse_task_id(name)
 
 
 def test_a_model_is_measured_on_held_out_goals(shop, tmp_path):

@@ -50,7 +50,7 @@ def compact_links(site: Site) -> list[str]:
     return [names.get(text, text) for text in site.clickables]
 
 
-def own_action(site: Site, action: str) -> str:
+def to_site_action(site: Site, action: str) -> str:
     """The site's own action for one that names a product by its letter; any other is returned as it is."""
     match = _CLICK_ITEM.fullmatch(action.strip())
     number = _items(site).get(f"item {match[1].lower()}") if match else None

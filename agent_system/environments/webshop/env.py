@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium
 from gymnasium.error import ResetNeeded
 
-from agent_system.environments.webshop.compact import compact_links, compact_text, own_action
+from agent_system.environments.webshop.compact import compact_links, compact_text, to_site_action
 from agent_system.environments.webshop.goals import Goal, Goals, Split, legacy_weighted_index
 from agent_system.environments.webshop.reward import Score
 from agent_system.environments.webshop.shop import open_shop
@@ -29,8 +29,8 @@ OBSERVATION_MODES: dict[str, Callable[[Site], str]] = {
     "compact": compact_text,
 }
 """The first two are the original's."""
-_MAX_OBSERVATION = 1 << 20
-_MAX_ACTION = 4096
+_MAX_OBSERVATION_CHARACTERS = 1 << 20
+MAX_ACTION_CHARACTERS = 4096
 
 
 class AnyText(gymnasium.spaces.Text):
@@ -96,8 +96,8 @@ class WebShopEnv(gymnasium.Env[str, str]):
         self._is_compact = observation_mode == "compact"
         self._show_attributes = show_attributes
         self._penalty = early_terminate_penalty
-        self.observation_space = AnyText(_MAX_OBSERVATION, min_length=0)
-        self.action_space = AnyText(_MAX_ACTION, min_length=0)
+        self.observation_space = AnyText(_MAX_OBSERVATION_CHARACTERS, min_length=0)
+        self.action_space = AnyText(MAX_ACTION_CHARACTERS, min_length=0)
         self._goal: Goal | None = None
         self._site: Site | None = None
         self._score: Score | None = None
@@ -132,7 +132,7 @@ class WebShopEnv(gymnasium.Env[str, str]):
         if not self._running:
             raise ResetNeeded("this episode has not begun or is over: call reset() before step()")
         action = action.strip().lower()
-        self._site.act(own_action(self._site, action) if self._is_compact else action)
+        self._site.act(to_site_action(self._site, action) if self._is_compact else action)
         self._steps += 1
         terminated = self._site.state.page is Page.DONE
         truncated = not terminated and self._steps >= self.max_steps

@@ -73,11 +73,11 @@ def shop_panel(shop: Shop, goals: Goals, split: Split, part: str, seed: int, lim
 
 
 def task_id(goals: Goals, split: Split, seed: int, index: int) -> str:
-    """Name of a task, from which `goal_of` finds it again."""
+    """Name of a task, from which `parse_task_id` finds it again."""
     return f"{goals.value}-{split.value}{seed if split is Split.LEGACY else ''}-{index}"
 
 
-def goal_of(name: str) -> tuple[Goals, Split, int, int]:
+def parse_task_id(name: str) -> tuple[Goals, Split, int, int]:
     """(goals, split, seed, index) of a task's name.
 
     Raises:

@@ -1,220 +1,216 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shop for people: do an agent's task in a browser, or watch recorded episodes turn by turn.
+"""The web application: play an agent's task in a browser, or view recorded episodes turn by turn.
 
-    python -m agent_system.environments.webshop.browse --data-dir shop
-    python -m agent_system.environments.webshop.browse --data-dir shop --episodes runs/mine/episodes/*.jsonl
-
-Listens on 127.0.0.1 only and needs no JavaScript. Every click and every search is an action of the environment that
-agents play in, so a person can do what an agent can, and nothing else. Ctrl-C ends it.
+Every click and every search is an action of the environment that agents play in: a person can do what an agent can, and
+nothing else. The pages need no JavaScript.
 """
 
 from __future__ import annotations
 
-import argparse
-import errno
 import random
 import re
-import sys
 from http import HTTPStatus
-from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
 
 from agent_system.environments.webshop.browser.episodes import EpisodeList, replay
-from agent_system.environments.webshop.browser.pages import LONGEST_ACTION, TEMPLATES, Pages
-from agent_system.environments.webshop.browser.server import LoopbackServer, Refused, Request, Response
-from agent_system.environments.webshop.browser.sessions import ShopSetting, UnknownVisit, Visit, Visits
+from agent_system.environments.webshop.browser.pages import TEMPLATES, PageRenderer
+from agent_system.environments.webshop.browser.security import RequestError, parse_fields
+from agent_system.environments.webshop.browser.server import PageResponse, WebApplication
+from agent_system.environments.webshop.browser.sessions import SessionNotFound, SessionStore, ShopSession, ShopSetting
+from agent_system.environments.webshop.env import MAX_ACTION_CHARACTERS
 from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.site import Page
 from agent_system.environments.webshop.tasks import PARTS
-from agent_system.errors import ConfigError, HiPERError, TaskError
+from agent_system.errors import ConfigError, TaskError
 
-MOST_VISITS = 64
-"""Visits that are kept at a time."""
+MAX_SESSIONS = 64
 ALL = "all"
 """The goals of all parts."""
-_VISIT = re.compile(r"/visits/(\d{1,12})-[\w-]{1,64}", re.ASCII)
-_TURN = re.compile(r"/episodes/(\d{1,9})/(\d{1,9})", re.ASCII)
 _NUMBER = re.compile(r"\d{1,12}", re.ASCII)
-_FILES = {"/style.css": "text/css; charset=utf-8", "/icon.svg": "image/svg+xml"}
+_STATIC_FILES = {"/style.css": "text/css", "/icon.svg": "image/svg+xml"}
 
 
-class ShopForPeople:
-    """Answers the requests of a browser.
+def create_app(setting: ShopSetting, episodes: EpisodeList, max_sessions: int = MAX_SESSIONS) -> WebApplication:
+    """The application for one shop.
 
     Args:
-        setting: the goals to shop for.
-        episodes: recorded episodes to watch.
-        most_visits: how many visits are kept; the one not used for longest makes room.
+        setting: the shop and its goals.
+        episodes: recorded episodes to view.
+        max_sessions: how many sessions are kept; the least recently used one is dropped.
 
     Raises:
         ConfigError: the shop cannot be opened, or has no such goals.
     """
+    renderer = PageRenderer(setting, episodes=len(episodes) > 0)
+    play, view = _SessionEndpoints(setting, renderer, max_sessions), _EpisodeEndpoints(setting, renderer, episodes)
+    routes = [
+        Route("/", play.goals, methods=["GET"]),
+        Route("/sessions", play.start_session, methods=["POST"]),
+        Route("/sessions", _redirect_to_goals, methods=["GET"]),
+        Route("/sessions/{session_id}", play.session, methods=["GET"]),
+        Route("/sessions/{session_id}", play.act, methods=["POST"]),
+        Route("/episodes", view.episodes, methods=["GET"]),
+        Route("/episodes/{number}/{turn}", view.turn, methods=["GET"]),
+        *(Route(path, _static_file, methods=["GET"]) for path in _STATIC_FILES),
+    ]
+    return WebApplication(routes, renderer.message)
 
-    def __init__(self, setting: ShopSetting, episodes: EpisodeList, most_visits: int = MOST_VISITS) -> None:
-        self._setting = setting
-        self._episodes = episodes
-        self._visits = Visits(setting, most_visits)
-        self._pages = Pages(setting, episodes=len(episodes) > 0)
+
+class _SessionEndpoints:
+    """Choosing a goal, and shopping."""
+
+    def __init__(self, setting: ShopSetting, renderer: PageRenderer, max_sessions: int) -> None:
+        self._renderer = renderer
+        self._sessions = SessionStore(setting, max_sessions)
         count = len(setting.shop.goals(setting.goals, setting.split, setting.seed))
         if not count:
             other = next(goals for goals in Goals if goals is not setting.goals)
-            raise ConfigError(f"{setting.folder} has no {setting.goals.value} goals. --goals {other.value}")
-        self._no_parts = ""
+            raise ConfigError(f"{setting.folder} has no {setting.goals.value} goals. Try: --goals {other.value}")
+        self._split_problem = ""
         self._ranges = {ALL: range(count)}
         try:
             self._ranges |= setting.shop.ranges(setting.goals, setting.split)
         except ConfigError as error:
-            self._no_parts = f"These goals are not split: {error}"
+            self._split_problem = f"These goals are not split: {error}"
         if setting.split is Split.LEGACY:
             self._ranges.pop("eval", None)  # it is "test" there
         self._ranges = {part: self._ranges[part] for part in (*PARTS, ALL) if part in self._ranges}
 
-    def answer(self, request: Request) -> Response:
-        """The page, or what the form does.
+    async def goals(self, request: Request) -> Response:
+        """The start page with the goals of one part."""
+        query = parse_fields(request.scope["query_string"])
+        part = query.get("part", ALL)
+        if part not in self._ranges:
+            raise RequestError(HTTPStatus.NOT_FOUND, "No such goals", f"The parts are {', '.join(self._ranges)}.")
+        return PageResponse(self._renderer.start(self._ranges, part, _page_number(query), self._split_problem))
 
-        Raises:
-            Refused: there is no such page, or the form makes no sense.
-        """
-        path = request.path
-        if visit := _VISIT.fullmatch(path):
-            return self._visit(path.removeprefix("/visits/"), visit[1], request)
-        if path == "/visits":
-            if request.method != "POST":
-                return Response.redirect("/")
-            return self._begin(request)
-        if request.method != "GET":
-            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "Not here", "There is no form to send to this address.")
-        if path == "/":
-            part = request.query.get("part", ALL)
-            if part not in self._ranges:
-                raise Refused(HTTPStatus.NOT_FOUND, "No such goals", f"Goals are: {', '.join(self._ranges)}.")
-            return Response(self._pages.start(self._ranges, part, _page_number(request), self._no_parts))
-        if path == "/episodes":
-            return Response(self._pages.episodes(self._episodes.entries, _page_number(request)))
-        if turn := _TURN.fullmatch(path):
-            return self._turn(int(turn[1]), int(turn[2]))
-        if path in _FILES:
-            text = (TEMPLATES / path[1:]).read_text(encoding="utf-8")
-            return Response(text, content_type=_FILES[path], headers={"Cache-Control": "max-age=3600"})
-        raise Refused(HTTPStatus.NOT_FOUND, "No such page", "There is nothing at this address.")
-
-    def error_page(self, title: str, text: str) -> str:
-        """HTML that says what went wrong."""
-        return self._pages.message(title, text)
-
-    # ------------------------------------------------------------------ shopping
-
-    def _begin(self, request: Request) -> Response:
-        asked = request.form.get("goal")
-        if asked is None:
-            part = request.form.get("part", ALL)
-            if part not in self._ranges:
-                raise Refused(HTTPStatus.BAD_REQUEST, "No such goals", f"Goals are: {', '.join(self._ranges)}.")
-            index = random.choice(self._ranges[part])
-        else:
+    async def start_session(self, request: Request) -> Response:
+        """Start a session for a goal of that number, or for a random one of a part."""
+        form = parse_fields(await request.body())
+        if "goal" in form:
             count = len(self._ranges[ALL])
-            if not _NUMBER.fullmatch(asked) or int(asked) >= count:
-                raise Refused(HTTPStatus.BAD_REQUEST, "No such goal", f"Goals have the numbers 0 to {count - 1}.")
-            index = int(asked)
-        return Response.redirect(f"/visits/{self._visits.begin(index)}")
+            index = _number(form["goal"])
+            if index is None or index >= count:
+                raise RequestError(HTTPStatus.BAD_REQUEST, "No such goal", f"Goals are numbered 0 to {count - 1}.")
+        else:
+            part = form.get("part", ALL)
+            if part not in self._ranges:
+                raise RequestError(HTTPStatus.BAD_REQUEST, "No such goals", f"The parts are {', '.join(self._ranges)}.")
+            index = random.choice(self._ranges[part])
+        return _redirect(f"/sessions/{self._sessions.start(index)}")
 
-    def _visit(self, name: str, goal: str, request: Request) -> Response:
+    async def session(self, request: Request) -> Response:
+        """The current page of a session."""
+        query = parse_fields(request.scope["query_string"])
+        session_id = request.path_params["session_id"]
         try:
-            visit = self._visits.get(name)
-        except UnknownVisit as error:
-            again = goal if int(goal) < len(self._ranges[ALL]) else None
-            return Response(self._pages.message("This visit is over", str(error), again), HTTPStatus.GONE)
-        here = f"/visits/{name}"
-        if request.method == "GET":
-            return Response(self._pages.visit(visit, stale="stale" in request.query))
-        # A form of a page of before, from another tab or the browser's history, would do something else than it says.
-        if request.form.get("turn") != str(len(visit.played)) or visit.over:
-            return Response.redirect(f"{here}?stale=1")
-        was = (visit.site.state.page, visit.site.state.item)
-        visit.act(_action(request, visit))
-        state = visit.site.state
-        if state.page is Page.ITEM and was == (state.page, state.item) and "link" in request.form:
-            return Response.redirect(f"{here}#link-{int(request.form['link'])}")  # the focus stays on the option
-        return Response.redirect(here)
+            session = self._sessions.get(session_id)
+        except SessionNotFound as error:
+            return self._not_found_page(session_id, error)
+        return PageResponse(self._renderer.session(session, stale="stale" in query))
 
-    # ------------------------------------------------------------------ watching
+    async def act(self, request: Request) -> Response:
+        """Carry out the action of a form."""
+        form = parse_fields(await request.body())
+        session_id = request.path_params["session_id"]
+        try:
+            session = self._sessions.get(session_id)
+        except SessionNotFound as error:
+            return self._not_found_page(session_id, error)
+        path = f"/sessions/{session_id}"
+        # A form of an outdated page, from another tab or the browser's history, would not do what its button says.
+        if form.get("turn") != str(len(session.history)) or session.is_over:
+            return _redirect(f"{path}?stale=1")
+        before = (session.site.state.page, session.site.state.item)
+        session.act(_action(form, session))
+        state = session.site.state
+        if state.page is Page.ITEM and before == (state.page, state.item) and "link" in form:
+            return _redirect(f"{path}#link-{int(form['link'])}")  # the focus stays on the option
+        return _redirect(path)
 
-    def _turn(self, number: int, at: int) -> Response:
-        if number >= len(self._episodes):
-            raise Refused(HTTPStatus.NOT_FOUND, "No such episode", f"There are {len(self._episodes)}, counted from 0.")
+    def _not_found_page(self, session_id: str, error: SessionNotFound) -> Response:
+        index = _number(session_id.partition("-")[0])
+        if index is None:
+            raise RequestError(HTTPStatus.NOT_FOUND, "No such session", "There is nothing at this address.")
+        restart_goal = str(index) if index < len(self._ranges[ALL]) else None
+        return PageResponse(self._renderer.message("This session is over", str(error), restart_goal), HTTPStatus.GONE)
+
+
+class _EpisodeEndpoints:
+    """Viewing recorded episodes."""
+
+    def __init__(self, setting: ShopSetting, renderer: PageRenderer, episodes: EpisodeList) -> None:
+        self._setting = setting
+        self._renderer = renderer
+        self._episodes = episodes
+
+    async def episodes(self, request: Request) -> Response:
+        """The list of episodes."""
+        number = _page_number(parse_fields(request.scope["query_string"]))
+        return PageResponse(self._renderer.episodes(self._episodes.entries, number))
+
+    async def turn(self, request: Request) -> Response:
+        """One turn of an episode."""
+        number, at = _number(request.path_params["number"]), _number(request.path_params["turn"])
+        if number is None or number >= len(self._episodes):
+            count = len(self._episodes)
+            raise RequestError(HTTPStatus.NOT_FOUND, "No such episode", f"There are {count} episodes, numbered from 0.")
         try:
             episode = self._episodes.read(number)
         except TaskError as error:
-            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "This episode cannot be watched", str(error)) from error
-        if at > len(episode.turns):
-            raise Refused(HTTPStatus.NOT_FOUND, "No such turn", f"Episode {number} has {len(episode.turns)} turns.")
-        played = replay(episode, self._setting.folder, at)
-        return Response(self._pages.episode(number, self._episodes.entries[number], episode, at, played))
+            raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, "This episode cannot be shown", str(error)) from error
+        if at is None or at > len(episode.turns):
+            raise RequestError(
+                HTTPStatus.NOT_FOUND, "No such turn", f"Episode {number} has {len(episode.turns)} turns."
+            )
+        result = replay(episode, self._setting.folder, at)
+        return PageResponse(self._renderer.episode(number, self._episodes.entries[number], episode, at, result))
 
 
-def _page_number(request: Request) -> int:
-    asked = request.query.get("page", "1")
-    if not _NUMBER.fullmatch(asked):
-        raise Refused(HTTPStatus.NOT_FOUND, "No such page", "Pages of a list have numbers.")
-    return int(asked)
+async def _redirect_to_goals(request: Request) -> Response:
+    return _redirect("/")
 
 
-def _action(request: Request, visit: Visit) -> str:
-    """The action that a form of a shop's page stands for: a button, a search, or an action in the agent's words."""
-    form = request.form
+async def _static_file(request: Request) -> Response:
+    path = request.scope["path"]
+    content = (TEMPLATES / path[1:]).read_bytes()
+    return Response(content, media_type=_STATIC_FILES[path], headers={"Cache-Control": "max-age=3600"})
+
+
+def _redirect(path: str) -> Response:
+    """Send the browser to another page of this server, after a form."""
+    return RedirectResponse(path, HTTPStatus.SEE_OTHER, {"Cache-Control": "no-store"})
+
+
+def _number(text: str) -> int | None:
+    """A number of a form or an address; None for any other text, signs and very large numbers included."""
+    return int(text) if _NUMBER.fullmatch(text) else None
+
+
+def _page_number(query: dict[str, str]) -> int:
+    number = _number(query.get("page", "1"))
+    if number is None:
+        raise RequestError(HTTPStatus.NOT_FOUND, "No such page", "The pages of a list are numbered.")
+    return number
+
+
+def _action(form: dict[str, str], session: ShopSession) -> str:
+    """The action of a form of the shop's pages: a button, a search, or an action typed as an agent writes it."""
     if "link" in form:
-        # By its place and not by its text, which a browser may change on the way (line breaks).
-        links = visit.site.clickables
-        if not _NUMBER.fullmatch(form["link"]) or int(form["link"]) >= len(links):
-            raise Refused(HTTPStatus.BAD_REQUEST, "No such button", "The page has no button of that number.")
-        return f"click[{links[int(form['link'])]}]"
+        # By its index and not by its text, which a browser may change (line breaks).
+        links = session.site.clickables
+        index = _number(form["link"])
+        if index is None or index >= len(links):
+            raise RequestError(HTTPStatus.BAD_REQUEST, "No such button", "The page has no button of that number.")
+        return f"click[{links[index]}]"
     action = f"search[{form['query']}]" if "query" in form else form.get("action")
     if action is None:
-        raise Refused(HTTPStatus.BAD_REQUEST, "Nothing to do", "The form names no action.")
-    if len(action) > LONGEST_ACTION:
-        raise Refused(HTTPStatus.BAD_REQUEST, "That is too long", f"An action has at most {LONGEST_ACTION} characters.")
+        raise RequestError(HTTPStatus.BAD_REQUEST, "No action", "The form names no action.")
+    if len(action) > MAX_ACTION_CHARACTERS:
+        raise RequestError(
+            HTTPStatus.BAD_REQUEST, "Action too long", f"An action has at most {MAX_ACTION_CHARACTERS} characters."
+        )
     return action
-
-
-def serve(application: ShopForPeople, port: int) -> LoopbackServer:
-    """A server that is bound to its port and waits for `serve_forever`.
-
-    Raises:
-        ConfigError: the port cannot be had.
-    """
-    try:
-        return LoopbackServer(application, port)
-    except (OSError, OverflowError) as error:
-        why = "is in use" if getattr(error, "errno", None) == errno.EADDRINUSE else f"cannot be had ({error})"
-        raise ConfigError(
-            f"port {port} of this machine {why}. Choose another (--port 8081), or any that is free (--port 0)"
-        ) from error
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, required=True, help="folder of the prepared shop")
-    parser.add_argument("--goals", choices=[goals.value for goals in Goals], default=Goals.SYNTHETIC.value)
-    parser.add_argument("--split", choices=[split.value for split in Split], default=Split.FIXED.value)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the worker that is imitated under legacy")
-    parser.add_argument("--show-attributes", action="store_true", help="items have the page Attributes")
-    parser.add_argument("--port", type=int, default=8080, help="0 for any free one")
-    parser.add_argument("--episodes", type=Path, nargs="+", default=[], metavar="FILE.jsonl", help="episodes to watch")
-    given = parser.parse_args()
-    setting = ShopSetting(given.data_dir, Goals(given.goals), Split(given.split), given.seed, given.show_attributes)
-    try:
-        episodes = EpisodeList(given.episodes)
-        server = serve(ShopForPeople(setting, episodes), given.port)
-    except HiPERError as error:
-        sys.exit(f"error: {error}")
-    watched = f", {len(episodes)} episodes to watch" if given.episodes else ""
-    print(f"{len(setting.shop):,} products{watched}: {server.address} (Ctrl-C ends it)", flush=True)
-    with server:
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print("\nended")
-
-
-if __name__ == "__main__":
-    main()

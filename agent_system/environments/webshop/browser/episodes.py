@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recorded episodes, read from the files a run writes (`<run_dir>/episodes/*.jsonl`) and played again in the shop."""
+"""Recorded episodes, read from the files of a run (`<run_dir>/episodes/*.jsonl`) and replayed in the shop."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent_system.environments.webshop.browser.sessions import MOST_ACTIONS, ShopSetting, Visit
-from agent_system.environments.webshop.compact import compact_text, own_action
+from agent_system.environments.webshop.browser.sessions import MAX_ACTIONS, ShopSession, ShopSetting
+from agent_system.environments.webshop.compact import compact_text, to_site_action
 from agent_system.environments.webshop.env import OBSERVATION_MODES
 from agent_system.environments.webshop.site import Page
-from agent_system.environments.webshop.tasks import goal_of
+from agent_system.environments.webshop.tasks import parse_task_id
 from agent_system.errors import ConfigError, HiPERError, TaskError
 
-_SHOWN = 60
-"""Characters of a foreign value that an error repeats."""
+_MAX_VALUE_CHARACTERS = 60
+"""Characters of an invalid value that an error message repeats."""
 
 
 @dataclass(frozen=True)
 class RecordedTurn:
-    """What is shown of one turn; see `agent_system.rollout.records.TurnRecord` for the meaning of each value.
+    """One turn as the pages show it; `agent_system.rollout.records.TurnRecord` describes the fields.
 
     Attributes:
         credit: advantages, values and so on, by name, where the run recorded them.
@@ -43,7 +43,7 @@ class RecordedTurn:
 
 
 @dataclass(frozen=True)
-class Episode:
+class RecordedEpisode:
     """One recorded episode."""
 
     task_id: str
@@ -55,40 +55,40 @@ class Episode:
 
 
 @dataclass(frozen=True)
-class Entry:
+class EpisodeEntry:
     """One line of an episode file.
 
     Attributes:
-        file, line, offset: where it stands; lines count from 1.
-        episode: without its turns, to keep a list of many small; None where the line cannot be read.
-        turns: how many there are.
-        problem: why it cannot be watched; "" if it can.
+        file, line, offset: the position of the line; lines count from 1, the offset is in bytes.
+        episode: without its turns, to keep a long list small; None where the line cannot be read.
+        turns: number of turns.
+        problem: why the episode cannot be shown; "" if it can.
     """
 
     file: Path
     line: int
     offset: int
-    episode: Episode | None
+    episode: RecordedEpisode | None
     turns: int
     problem: str
 
 
 class EpisodeList:
-    """The episodes of some files, in their order. Turns are read when an episode is asked for.
+    """The episodes of some files, in their order. Turns are read when an episode is opened.
 
     Raises:
         ConfigError: a file cannot be opened.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[EpisodeEntry] = []
         for file in files:
             try:
                 with file.open("rb") as stream:
                     self._index(file, stream)
             except OSError as error:
                 raise ConfigError(
-                    f"--episodes {file} cannot be read ({error.strerror}). A run writes <run_dir>/episodes/*.jsonl"
+                    f"--episodes {file} cannot be read ({error.strerror}). Try: --episodes RUN_DIR/episodes/*.jsonl"
                 ) from error
 
     def __len__(self) -> int:
@@ -101,11 +101,11 @@ class EpisodeList:
                 self.entries.append(_entry(file, number, offset, line))
             offset += len(line)
 
-    def read(self, number: int) -> Episode:
+    def read(self, number: int) -> RecordedEpisode:
         """An episode with its turns.
 
         Raises:
-            TaskError: it cannot be watched; the message says why.
+            TaskError: it cannot be shown; the message says why.
         """
         entry = self.entries[number]
         if entry.problem:
@@ -115,37 +115,37 @@ class EpisodeList:
                 stream.seek(entry.offset)
                 return read_episode(stream.readline())
         except (OSError, TaskError) as error:
-            raise TaskError(f"{entry.file}, line {entry.line}, was changed after the start: {error}") from error
+            raise TaskError(f"{entry.file}, line {entry.line} was changed after the server started: {error}") from error
 
 
-def _entry(file: Path, line: int, offset: int, text: bytes) -> Entry:
+def _entry(file: Path, line: int, offset: int, text: bytes) -> EpisodeEntry:
     episode, turns, problem = None, 0, ""
     try:
         episode = read_episode(text)
         turns = len(episode.turns)
         episode = replace(episode, turns=())
-        goal_of(episode.task_id)
+        parse_task_id(episode.task_id)
     except TaskError as error:
         problem = str(error)
-    return Entry(file, line, offset, episode, turns, problem)
+    return EpisodeEntry(file, line, offset, episode, turns, problem)
 
 
-def read_episode(line: bytes) -> Episode:
-    """One line of an episode file.
+def read_episode(line: bytes) -> RecordedEpisode:
+    """Parse one line of an episode file.
 
     Raises:
-        TaskError: it is no episode as `agent_system.rollout.records.episode_json` writes them.
+        TaskError: it is not in the format that `agent_system.rollout.records.episode_json` writes.
     """
     try:
         raw = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise TaskError(f"this is no JSON ({error}); the file may have been cut off") from error
+        raise TaskError(f"the line is not JSON ({error}); the file may be incomplete") from error
     if not isinstance(raw, dict):
-        raise TaskError("this is no episode: not a JSON object")
+        raise TaskError("not an episode: the line is not a JSON object")
     rows = _value(raw, "trajectory", list)
     if not rows:
-        raise TaskError("this is no episode: it has no turns")
-    return Episode(
+        raise TaskError("not an episode: it has no turns")
+    return RecordedEpisode(
         task_id=_value(raw, "task_id", str),
         split=_value(raw, "split", str),
         stop=_value(raw, "stop", str),
@@ -157,7 +157,7 @@ def read_episode(line: bytes) -> Episode:
 
 def _turn(row: Any) -> RecordedTurn:
     if not isinstance(row, dict):
-        raise TaskError("this is no episode: a turn is not a JSON object")
+        raise TaskError("not an episode: a turn is not a JSON object")
     texts = ("prompt", "reply", "observation", "switch", "subgoal", "action", "subgoal_in_force")
     return RecordedTurn(
         **{name: _value(row, name, str) for name in texts},
@@ -171,10 +171,10 @@ def _turn(row: Any) -> RecordedTurn:
 
 def _value(row: Mapping[str, Any], name: str, kind: Any) -> Any:
     if name not in row:
-        raise TaskError(f'this is no episode: it has no "{name}"')
+        raise TaskError(f'not an episode: it has no "{name}"')
     value = row[name]
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise TaskError(f'this is no episode: "{name}" is {repr(value)[:_SHOWN]}')
+        raise TaskError(f'not an episode: "{name}" is {repr(value)[:_MAX_VALUE_CHARACTERS]}')
     return value
 
 
@@ -182,82 +182,82 @@ def _number(row: Mapping[str, Any], name: str) -> float:
     try:
         return float(_value(row, name, int | float))
     except OverflowError as error:
-        raise TaskError(f'this is no episode: "{name}" is no number of ordinary size') from error
+        raise TaskError(f'not an episode: "{name}" is too large for a float') from error
 
 
 def _credit(row: Mapping[str, Any]) -> dict[str, float | None]:
-    """The numbers that `recipe.hiper.recorder` adds to a turn, those in groups as "group name"."""
-    found: dict[str, float | None] = {}
+    """The numbers that a trainer adds to a turn; those of a group are named "group name"."""
+    credit: dict[str, float | None] = {}
     for name in ("shaped_reward", "switch_probability", "values", "advantages"):
         if name in row:
             inner = row[name] if isinstance(row[name], dict) else {"": row[name]}
             for key in inner:
                 label = f"{name} {key}".strip().replace("_", " ")
-                found[label] = None if inner[key] is None else _number(inner, key)
-    return found
+                credit[label] = None if inner[key] is None else _number(inner, key)
+    return credit
 
 
 @dataclass(frozen=True)
 class Replay:
-    """An episode played again up to some turn.
+    """An episode replayed up to some turn.
 
     Attributes:
-        visit: the shop as it was before that turn (after the last one: as it was left); None if it cannot be shown.
-        problem: what in the episode does not fit the shop; "" if everything up to here does.
-        shown: the shop's observation where the agent read another, else None.
+        session: the shop before that turn (after the last turn: its final state); None if it cannot be shown.
+        problem: what in the episode does not match the shop; "" if everything up to here matches.
+        observation: the shop's observation where the agent read a different one, else None.
     """
 
-    visit: Visit | None
+    session: ShopSession | None
     problem: str = ""
-    shown: str | None = None
+    observation: str | None = None
 
 
-def replay(episode: Episode, folder: Path, turns: int) -> Replay:
-    """Play the first `turns` turns of an episode in the shop of `folder`.
+def replay(episode: RecordedEpisode, folder: Path, turns: int) -> Replay:
+    """Replay the first `turns` turns of an episode in the shop of `folder`.
 
-    What the agent read has to be what the shop shows, turn by turn. Whether items had the page "Attributes" is not
-    recorded: the episode is tried without it first.
+    The observation that the agent read must be the one that the shop shows, turn by turn. The record does not say
+    whether items had the page "Attributes": the episode is replayed without it first.
     """
-    goals, split, seed, index = goal_of(episode.task_id)
+    goals, split, seed, index = parse_task_id(episode.task_id)
     without, with_attributes = (ShopSetting(folder, goals, split, seed, show) for show in (False, True))
-    played = _replay(episode, without, index, turns)
-    if played.problem and not (other := _replay(episode, with_attributes, index, turns)).problem:
+    result = _replay(episode, without, index, turns)
+    if result.problem and not (other := _replay(episode, with_attributes, index, turns)).problem:
         return other
-    return played
+    return result
 
 
-def _replay(episode: Episode, setting: ShopSetting, index: int, turns: int) -> Replay:
+def _replay(episode: RecordedEpisode, setting: ShopSetting, index: int, turns: int) -> Replay:
     try:
-        visit = Visit(setting, index)
+        session = ShopSession(setting, index)
     except HiPERError as error:
         return Replay(None, f"This shop does not have the task {episode.task_id}: {error}")
     for number, turn in enumerate(episode.turns[: turns + 1], start=1):
-        shown = visit.site.text()
-        if turn.observation not in {observed(visit.site) for observed in OBSERVATION_MODES.values()}:
+        observation = session.site.text()
+        if turn.observation not in {observe(session.site) for observe in OBSERVATION_MODES.values()}:
             return Replay(
                 None,
-                f"From turn {number} on this shop does not show what the agent read. The episode was played in another "
-                "shop (other data, or another version), or its file was changed.",
-                shown,
+                f"From turn {number} on this shop does not show what the agent read. The episode was played in a "
+                "different shop (other data, or another version), or its file was changed.",
+                observation,
             )
-        if visit.over:
-            what = "after the purchase" if visit.site.state.page is Page.DONE else f"beyond {MOST_ACTIONS} actions"
-            return Replay(None, f"Turn {number} goes on {what}, which no episode does. Its file was changed.")
+        if session.is_over:
+            limit = "after the purchase" if session.site.state.page is Page.DONE else f"beyond {MAX_ACTIONS} actions"
+            return Replay(None, f"Turn {number} continues {limit}, which no episode does. The file was changed.")
         if number <= turns:
-            visit.act(site_action(turn, visit))
-    if turns == len(episode.turns) and (problem := _other_outcome(episode, visit)):
-        return Replay(visit, problem)
-    return Replay(visit)
+            session.act(turn_action(turn, session))
+    if turns == len(episode.turns) and (problem := _score_difference(episode, session)):
+        return Replay(session, problem)
+    return Replay(session)
 
 
-def site_action(turn: RecordedTurn, visit: Visit) -> str:
-    """What a turn does in the shop: an agent that read compact pages names products by their letter."""
-    is_compact = turn.observation == compact_text(visit.site)
-    return own_action(visit.site, turn.action) if is_compact else turn.action
+def turn_action(turn: RecordedTurn, session: ShopSession) -> str:
+    """The site's action for a turn: an agent that read compact pages names products by their letter."""
+    is_compact = turn.observation == compact_text(session.site)
+    return to_site_action(session.site, turn.action) if is_compact else turn.action
 
 
-def _other_outcome(episode: Episode, visit: Visit) -> str:
-    score = visit.score.total if visit.score else 0.0
+def _score_difference(episode: RecordedEpisode, session: ShopSession) -> str:
+    score = session.score.total if session.score else 0.0
     if score == episode.score:
         return ""
     return f"The run recorded a score of {episode.score:g}; here the same actions have {score:g}."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTML of the shop for people. What a page says is in `templates`; here is what the templates are given."""
+"""The HTML pages: values for the templates in `templates/`, which hold the markup and the texts."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from agent_system.environments.webshop.browser.episodes import Entry, Episode, Replay, site_action
-from agent_system.environments.webshop.browser.sessions import MOST_ACTIONS, ShopSetting, Visit
+from agent_system.environments.webshop.browser.episodes import EpisodeEntry, RecordedEpisode, Replay, turn_action
+from agent_system.environments.webshop.browser.sessions import MAX_ACTIONS, ShopSession, ShopSetting
+from agent_system.environments.webshop.env import MAX_ACTION_CHARACTERS
 from agent_system.environments.webshop.goals import NO_BOUND, Goal
 from agent_system.environments.webshop.site import HITS_PER_PAGE, Page, Site, parse_action
 from agent_system.plan_execute.protocol import parse_flat, parse_reply
 
 TEMPLATES = Path(__file__).parent / "templates"
-PER_PAGE = 25
+ITEMS_PER_PAGE = 25
 """Goals or episodes on one page of a list."""
-LONGEST_ACTION = 4096
-"""Characters of an action that the environment takes."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A value of an option group.
+    """The button of one value of an option group.
 
     Attributes:
-        link: place of its text among the page's clickables.
-        anchor: whether it is the first element of the page with that place, which can then be its name.
+        link: index of its text in the page's clickables.
+        anchor: whether it is the first element of the page with that index, which then becomes its id.
     """
 
     value: str
@@ -45,7 +44,7 @@ class Pager:
 
     Attributes:
         number, last: this page and the last one, from 1.
-        items: what stands on it.
+        items: the items on this page.
     """
 
     number: int
@@ -53,27 +52,27 @@ class Pager:
     items: Sequence[Any]
 
     @classmethod
-    def of(cls, everything: Sequence[Any], number: int) -> Pager:
-        """Page `number`, or the nearest there is."""
-        last = max(1, -(-len(everything) // PER_PAGE))
+    def of(cls, items: Sequence[Any], number: int) -> Pager:
+        """Page `number` of all `items`, or the nearest page that exists."""
+        last = max(1, -(-len(items) // ITEMS_PER_PAGE))
         number = min(max(1, number), last)
-        return cls(number, last, everything[(number - 1) * PER_PAGE : number * PER_PAGE])
+        return cls(number, last, items[(number - 1) * ITEMS_PER_PAGE : number * ITEMS_PER_PAGE])
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A piece of a reply; `block` is the tag it is written in, or "" outside of all blocks."""
+class ReplyPart:
+    """A part of a reply; `block` is the tag that encloses it, or "" outside of all blocks."""
 
     block: str
     text: str
 
 
-class Pages:
+class PageRenderer:
     """Renders every page.
 
     Args:
-        setting: what is shopped for.
-        episodes: whether there are recorded ones to watch.
+        setting: the shop and its goals.
+        episodes: whether there are recorded episodes to show.
     """
 
     def __init__(self, setting: ShopSetting, episodes: bool) -> None:
@@ -87,19 +86,19 @@ class Pages:
         )
         environment.globals.update(
             has_episodes=episodes,
-            longest_action=LONGEST_ACTION,
-            most_actions=MOST_ACTIONS,
+            max_action_characters=MAX_ACTION_CHARACTERS,
+            max_actions=MAX_ACTIONS,
             style_version=sha256((TEMPLATES / "style.css").read_bytes()).hexdigest()[:12],
         )
         self._environment = environment
 
-    def start(self, ranges: Mapping[str, range], part: str, number: int, no_parts: str) -> str:
-        """Where a goal is chosen.
+    def start(self, ranges: Mapping[str, range], part: str, number: int, split_problem: str) -> str:
+        """The start page, where a goal is chosen.
 
         Args:
             ranges: indices of the goals of each part, and of "all".
-            part, number: which of them are listed, and which page of the list.
-            no_parts: why the goals are not split; "" if they are.
+            part, number: the part that is listed, and the page of the list.
+            split_problem: why the goals are not split; "" if they are.
         """
         setting = self._setting
         shop = setting.shop
@@ -107,74 +106,77 @@ class Pages:
         goals = [shop.goal(setting.goals, setting.split, setting.seed, index) for index in pager.items]
         return self._page(
             "start", setting=setting, products=len(shop), ranges=ranges, part=part, pager=pager, goals=goals,
-            no_parts=no_parts,
+            split_problem=split_problem,
         )  # fmt: skip
 
-    def visit(self, visit: Visit, stale: bool) -> str:
-        """The page a person is on.
+    def session(self, session: ShopSession, stale: bool) -> str:
+        """The current page of a session.
 
         Args:
-            stale: whether the person's last click came from a page of before and was not carried out.
+            stale: whether the last form came from an outdated page and was not carried out.
         """
-        return self._page("visit", stale=stale, live=not visit.over, clicked=None, typed=None, **_shown(visit))
+        return self._page(
+            "session", stale=stale, live=not session.is_over, clicked=None, typed=None, **_session_values(session)
+        )
 
-    def episodes(self, entries: Sequence[Entry], number: int) -> str:
+    def episodes(self, entries: Sequence[EpisodeEntry], number: int) -> str:
         """The list of recorded episodes."""
         return self._page("episodes", pager=Pager.of(list(enumerate(entries)), number), total=len(entries))
 
-    def episode(self, number: int, entry: Entry, episode: Episode, at: int, played: Replay) -> str:
-        """One turn of a recorded episode; `at` one beyond the last turn, how it ended."""
+    def episode(self, number: int, entry: EpisodeEntry, episode: RecordedEpisode, at: int, replay: Replay) -> str:
+        """Turn `at` of a recorded episode, from 0; one beyond the last turn, the end of the episode."""
         turn = episode.turns[at] if at < len(episode.turns) else None
-        action = site_action(turn, played.visit) if turn and played.visit else turn.action if turn else ""
+        action = turn_action(turn, replay.session) if turn and replay.session else turn.action if turn else ""
         verb, argument = parse_action(action) or (None, None)
         return self._page(
-            "episode", number=number, entry=entry, episode=episode, at=at, turn=turn, problem=played.problem,
-            shown_here=played.shown, marks=marked(turn.reply, turn.switch != "") if turn else [], live=False,
+            "episode", number=number, entry=entry, episode=episode, at=at, turn=turn, problem=replay.problem,
+            shop_observation=replay.observation, live=False,
+            reply_parts=split_reply(turn.reply, turn.switch != "") if turn else [],
             clicked=argument if verb == "click" else None, typed=argument if verb == "search" else None,
-            **(_shown(played.visit) if played.visit else {"visit": None}),
+            **(_session_values(replay.session) if replay.session else {"session": None}),
         )  # fmt: skip
 
-    def message(self, title: str, text: str, again: str | None = None) -> str:
-        """Says that something is not possible.
+    def message(self, title: str, text: str, restart_goal: str | None = None) -> str:
+        """An error page.
 
         Args:
-            again: index of a goal that can be started again.
+            restart_goal: index of a goal that can be started again.
         """
-        return self._page("message", title=title, text=text, again=again)
+        return self._page("message", title=title, text=text, restart_goal=restart_goal)
 
     def _page(self, template: str, **values: Any) -> str:
         return self._environment.get_template(f"{template}.html.jinja").render(**values)
 
 
-def _shown(visit: Visit) -> dict[str, Any]:
-    """What the templates of the shop's pages are given."""
-    site = visit.site
+def _session_values(session: ShopSession) -> dict[str, Any]:
+    """Values for the templates of the shop's pages."""
+    site = session.site
     links = site.clickables
-    catalogue = visit.setting.shop
+    catalogue = session.setting.shop
     return {
-        "visit": visit,
+        "session": session,
         "site": site,
         "state": site.state,
-        "goal": visit.goal,
+        "goal": session.goal,
         "links": links,
         "hits": [catalogue.product(n) for n in site.hits_shown()] if site.state.page is Page.RESULTS else [],
         "first_hit": (site.state.results_page - 1) * HITS_PER_PAGE + 1,
         "choices": _choices(site, links) if site.state.page is Page.ITEM else {},
-        "observed": site.text(),
-        "receipt": visit.receipt(),
-        "bound": _bound(visit.goal),
+        "observation": site.text(),
+        "receipt": session.receipt(),
+        "bound": _bound(session.goal),
     }
 
 
 def _choices(site: Site, links: list[str]) -> dict[str, list[Choice]]:
-    named: set[int] = set(range(links.index("buy now") + 1))
+    anchored: set[int] = set(range(links.index("buy now") + 1))
     groups = {}
     for name, values in site.item.options.items():
         groups[name] = []
         for value in values:
             link = links.index(value)
-            groups[name].append(Choice(value, link, site.state.options.get(name) == value, link not in named))
-            named.add(link)
+            groups[name].append(Choice(value, link, site.state.options.get(name) == value, link not in anchored))
+            anchored.add(link)
     return groups
 
 
@@ -182,17 +184,17 @@ def _bound(goal: Goal) -> float | None:
     return None if goal.price_upper == NO_BOUND else goal.price_upper
 
 
-def marked(reply: str, has_subgoal: bool) -> list[Mark]:
-    """A reply in pieces, so that each of its blocks can be told from the others.
+def split_reply(reply: str, has_subgoal: bool) -> list[ReplyPart]:
+    """Split a reply into its blocks and the text between them.
 
     Args:
         has_subgoal: whether it is a plan-execute reply; a flat one has thoughts and an action.
     """
     blocks = (parse_reply(reply) if has_subgoal else parse_flat(reply, require_think=True)).blocks
     spans = {name: getattr(blocks, name) for name in ("switch", "subgoal", "think", "action")}
-    pieces, position = [], 0
+    parts, position = [], 0
     for name, span in sorted(((n, s) for n, s in spans.items() if s is not None), key=lambda item: item[1]):
-        pieces += [Mark("", reply[position : span.start]), Mark(name, reply[span.start : span.end])]
+        parts += [ReplyPart("", reply[position : span.start]), ReplyPart(name, reply[span.start : span.end])]
         position = span.end
-    pieces.append(Mark("", reply[position:]))
-    return [piece for piece in pieces if piece.text]
+    parts.append(ReplyPart("", reply[position:]))
+    return [part for part in parts if part.text]

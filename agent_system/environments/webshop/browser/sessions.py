@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One person's, or one recorded agent's, visit to the shop: an episode of the environment and what was done in it."""
+"""Sessions: an episode of the environment, played by a person or replayed from a record, and its history of actions."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from agent_system.environments.webshop.shop import Shop, open_shop
 from agent_system.environments.webshop.site import Page, Site
 from agent_system.errors import HiPERError
 
-MOST_ACTIONS = 1000
-"""Actions of one visit. An agent has far fewer; a person should not run into a limit, and a visit not grow for ever."""
+MAX_ACTIONS = 1000
+"""Actions of one session. An agent has far fewer; a person should not reach a limit, and a session must not grow
+without bound."""
 
 
-class UnknownVisit(HiPERError):
-    """There is no visit of that name, or it had to make room."""
+class SessionNotFound(HiPERError):
+    """There is no session of that id; it may have been dropped to make room."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class ShopSetting:
 
     Attributes:
         folder: of the prepared shop.
-        seed: of the worker that is imitated; counts under `legacy` only.
+        seed: of the imitated worker; counts under `legacy` only.
         show_attributes: whether items have the page "Attributes".
     """
 
@@ -54,13 +55,13 @@ class ShopSetting:
 
 
 @dataclass(frozen=True)
-class Played:
-    """One action of a visit.
+class PlayedAction:
+    """One action of a session.
 
     Attributes:
         action: as written.
         admissible: whether it was one of the admissible actions of its page.
-        changed: whether it changed anything. A search is carried out even where it is not listed as admissible.
+        changed: whether it changed the page. A search is carried out even where it is not listed as admissible.
     """
 
     action: str
@@ -69,20 +70,20 @@ class Played:
 
 
 @dataclass(frozen=True)
-class Check:
-    """Something the goal asked for, and whether the purchase has it."""
+class Requirement:
+    """One attribute or option that the goal asks for, and whether the purchase has it."""
 
-    wanted: str
+    text: str
     met: bool
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """A purchase beside what the goal asked for.
+    """A purchase compared with the goal.
 
     Attributes:
-        bought, chosen, price: the product, the value chosen in each option group, what was paid in dollars.
-        attributes, options: the parts of the goal, each judged by the rules of the score.
+        bought, chosen, price: the product, the value chosen in each option group, the price paid in dollars.
+        attributes, options: the requirements of the goal, each judged by the rules of the score.
     """
 
     goal: Goal
@@ -90,11 +91,11 @@ class Receipt:
     chosen: Mapping[str, str]
     price: float
     score: Score
-    attributes: tuple[Check, ...]
-    options: tuple[Check, ...]
+    attributes: tuple[Requirement, ...]
+    options: tuple[Requirement, ...]
 
 
-class Visit:
+class ShopSession:
     """An episode, played one action at a time.
 
     Raises:
@@ -102,19 +103,19 @@ class Visit:
         ConfigError: the shop cannot be opened.
     """
 
-    def __init__(self, setting: ShopSetting, index: int) -> None:
+    def __init__(self, setting: ShopSetting, goal_index: int) -> None:
         self.setting = setting
         self._env = WebShopEnv(
             setting.folder,
             goals=setting.goals.value,
             split=setting.split.value,
             seed=setting.seed,
-            max_steps=MOST_ACTIONS,
+            max_steps=MAX_ACTIONS,
             show_attributes=setting.show_attributes,
         )
-        self._env.reset(options={"goal_index": index})
-        self.goal = setting.shop.goal(setting.goals, setting.split, setting.seed, index)
-        self.played: list[Played] = []
+        self._env.reset(options={"goal_index": goal_index})
+        self.goal = setting.shop.goal(setting.goals, setting.split, setting.seed, goal_index)
+        self.history: list[PlayedAction] = []
         self.score: Score | None = None
 
     @property
@@ -124,29 +125,29 @@ class Visit:
 
     @property
     def admissible(self) -> list[str]:
-        """What an agent is told it can do here."""
+        """The admissible actions that an agent sees on this page."""
         return self._env.admissible_actions()
 
     @property
-    def over(self) -> bool:
-        """Whether nothing more can be done."""
-        return self.site.state.page is Page.DONE or len(self.played) >= MOST_ACTIONS
+    def is_over(self) -> bool:
+        """Whether no further action is possible."""
+        return self.site.state.page is Page.DONE or len(self.history) >= MAX_ACTIONS
 
     def act(self, action: str) -> None:
-        """Play an action; `played[-1]` says what came of it.
+        """Play an action and add it to the history.
 
         Raises:
-            ResetNeeded: the visit is over.
+            ResetNeeded: the session is over.
         """
         admissible = is_admissible(action, self.admissible)
         before = copy.deepcopy(self.site.state)
         info = self._env.step(action)[-1]
-        self.played.append(Played(action, admissible, changed=self.site.state != before))
+        self.history.append(PlayedAction(action, admissible, changed=self.site.state != before))
         if "reward_details" in info:
             self.score = Score(**info["reward_details"])
 
     def receipt(self) -> Receipt | None:
-        """What was bought and how it is scored; None before the purchase."""
+        """The purchase and its score; None before the purchase."""
         if self.score is None:
             return None
         bought = self.site.state.item
@@ -160,11 +161,11 @@ class Visit:
             price=float(table.price[bought]),
             score=self.score,
             attributes=tuple(
-                Check(wanted, self._score_of(replace(goal, attributes=(wanted,), options={})).attributes == 1.0)
-                for wanted in goal.attributes
+                Requirement(name, self._score_of(replace(goal, attributes=(name,), options={})).attributes == 1.0)
+                for name in goal.attributes
             ),
             options=tuple(
-                Check(
+                Requirement(
                     f"{name}: {value}" if name else value,
                     self._score_of(
                         replace(goal, attributes=(), options={name: value} if name else (value,))
@@ -175,42 +176,46 @@ class Visit:
         )  # fmt: skip
 
     def _score_of(self, goal: Goal) -> Score:
-        # A goal with one part only: how the score's own rules judge that part.
+        # A goal with one requirement only: how the score's own rules judge that requirement.
         setting, state = self.setting, self.site.state
         return setting.shop.score(setting.goals, setting.split, setting.seed, goal, state.item, state.options)
 
 
-class Visits:
-    """The visits that are going on, by name. Only the `most` last used ones are kept."""
+class SessionStore:
+    """The open sessions by id.
 
-    def __init__(self, setting: ShopSetting, most: int) -> None:
+    Args:
+        max_sessions: how many are kept; the least recently used one is dropped.
+    """
+
+    def __init__(self, setting: ShopSetting, max_sessions: int) -> None:
         self._setting = setting
-        self._most = most
-        self._visits: OrderedDict[str, Visit] = OrderedDict()
+        self._max_sessions = max_sessions
+        self._sessions: OrderedDict[str, ShopSession] = OrderedDict()
 
-    def begin(self, index: int) -> str:
-        """Start a visit for a goal; returns its name, which nobody can guess.
+    def start(self, goal_index: int) -> str:
+        """Start a session for a goal; returns its id, which cannot be guessed.
 
         Raises:
             TaskError: there is no goal of that index.
         """
-        visit = Visit(self._setting, index)
-        name = f"{index}-{secrets.token_urlsafe(12)}"
-        self._visits[name] = visit
-        while len(self._visits) > self._most:
-            self._visits.popitem(last=False)
-        return name
+        session = ShopSession(self._setting, goal_index)
+        session_id = f"{goal_index}-{secrets.token_urlsafe(12)}"
+        self._sessions[session_id] = session
+        while len(self._sessions) > self._max_sessions:
+            self._sessions.popitem(last=False)
+        return session_id
 
-    def get(self, name: str) -> Visit:
-        """A visit, which thereby becomes the one used last.
+    def get(self, session_id: str) -> ShopSession:
+        """A session, which becomes the most recently used one.
 
         Raises:
-            UnknownVisit: it is not kept.
+            SessionNotFound: it is not kept.
         """
-        if name not in self._visits:
-            raise UnknownVisit(
-                f"This visit is not kept any more: the server was started again, or more than {self._most} visits were "
-                "begun after it was last used."
+        if session_id not in self._sessions:
+            raise SessionNotFound(
+                "This session is no longer kept: the server was restarted, or more than "
+                f"{self._max_sessions} sessions were started after it was last used."
             )
-        self._visits.move_to_end(name)
-        return self._visits[name]
+        self._sessions.move_to_end(session_id)
+        return self._sessions[session_id]
