@@ -8,5 +8,5 @@ source "$root/example_scripts/environment.sh"
 ensure_environment cpu
 cd "$root"
 export VERL_PLATFORM=cpu
-if [ $# -eq 0 ]; then set -- tests/unit tests/integration tests/e2e; fi
+if [ $# -eq 0 ]; then set -- tests/unit tests/golden tests/integration tests/e2e; fi
 exec "$PYTHON" -m pytest "$@"
