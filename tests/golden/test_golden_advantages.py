@@ -47,4 +47,4 @@ def test_advantages(name):
         for number, (row, before, after) in enumerate(zip(rows, recorded[field], actual.get(field, rows), strict=True))
         if before != after
     ]
-    pytest.fail(f"{name}: {len(lines)} rows differ\n" + "\n".join(lines[:SHOWN]))
+    pytest.fail(f"{name}: {len(lines)} rows differ\n" + "\n".join(lines[:SHOWN]), pytrace=False)

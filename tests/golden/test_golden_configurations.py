@@ -35,9 +35,11 @@ def test_every_script_is_recorded():
 @pytest.mark.parametrize("script", scripts())
 def test_configurations(script, profile):
     lines = values.changed_keys(recorded_leaves(script, profile), values.leaves(values.script_config(script, profile)))
-    assert not lines, f"{script} profile={profile}: {len(lines)} keys differ from what was recorded\n" + "\n".join(
-        lines
-    )
+    if lines:
+        pytest.fail(
+            f"{script} profile={profile}: {len(lines)} keys differ from what was recorded\n" + "\n".join(lines),
+            pytrace=False,
+        )
 
 
 def test_a_real_start_prints_what_is_composed_here(started_script):

@@ -32,7 +32,7 @@ def test_prompts(name):
     actual = values.prompt_text(style, environment, episode, RECORDED["cases"][name])
     if actual != recorded:
         lines = unified_diff(recorded.splitlines(), actual.splitlines(), "recorded", "now", lineterm="", n=1)
-        pytest.fail(f"the prompts {name} changed\n" + "\n".join(list(lines)[:60]))
+        pytest.fail(f"the prompts {name} changed\n" + "\n".join(list(lines)[:60]), pytrace=False)
 
 
 @pytest.mark.parametrize("name", RECORDED["cases"])

@@ -34,7 +34,9 @@ def test_single_replies(number):
         for name in recorded["read"]
         for line in differences(recorded["read"][name], actual["read"].get(name, {}))
     ]
-    assert actual == recorded, "\n".join(["".join(recorded["pieces"]), *lines])
+    if lines:
+        pytest.fail("\n".join(["".join(recorded["pieces"]), *lines]), pytrace=False)
+    assert actual == recorded
 
 
 @pytest.mark.parametrize("name", BATCHES)
