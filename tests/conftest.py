@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from trainer_runs import Run, script_command, train
+from trainer_runs import REPOSITORY, Run, script_command, train
 
 # verl chooses its platform when it is first imported.
 os.environ.setdefault("VERL_PLATFORM", "cpu")
@@ -24,6 +25,7 @@ IS_XDIST_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "engine: starts Ray or vLLM; one such test at a time")
     # Only here: the process that hands out the tests needs no torch.
     if IS_XDIST_WORKER:
         import torch
@@ -33,22 +35,55 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file stay in one process, so that its fixtures are made once. Engine tests are one group."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+@cache
+def starts_engines(file: str) -> bool:
+    """Whether a test file (relative to the repository) has tests that are marked `engine`."""
+    return "pytest.mark.engine" in (REPOSITORY / file).read_text(encoding="utf-8")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """With `--dist=loadscope`: all files that start engines go to one worker, and every other file to one worker.
+
+    Not `--dist=loadgroup`: pytest-xdist 3.8 passes the groups in a way that pytest 9.2 ignores. The process that hands
+    out the tests knows their names only, so the marks are read from the files.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class EnginesInOneGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "engines" if starts_engines(file) else file
+
+    return EnginesInOneGroup(config, log) if config.getoption("dist") == "loadscope" else None
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail when two processes ran engine tests."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if IS_XDIST_WORKER or reporter is None:
+        return
+    nodes = {report.node.gateway.id for report in _reports(reporter) if _has_engine(report) and hasattr(report, "node")}
+    if len(nodes) > 1:
+        reporter.write_line(f"engine tests ran in {len(nodes)} processes: {sorted(nodes)}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _reports(reporter) -> Iterator[pytest.TestReport]:
+    for reports in reporter.stats.values():
+        yield from (report for report in reports if isinstance(report, pytest.TestReport))
+
+
+def _has_engine(report: pytest.TestReport) -> bool:
+    return starts_engines(report.nodeid.partition("::")[0])
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
     """Where the time went: the parts that ran before (`.ci/run`), and the tests by folder."""
     seconds: Counter[str] = Counter()
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            if isinstance(report, pytest.TestReport):
-                folder = "/".join(report.nodeid.split("/")[:2])
-                seconds[f"{folder}, engines" if report.nodeid.endswith("@engine") else folder] += report.duration
+    for report in _reports(terminalreporter):
+        folder = "/".join(report.nodeid.split("/")[:2])
+        seconds[f"{folder}, engines" if _has_engine(report) else folder] += report.duration
     terminalreporter.section("minutes by part")
     terminalreporter.write(os.environ.get("HIPER_CI_MINUTES", ""))
     for part, duration in sorted(seconds.items()):

@@ -13,7 +13,7 @@ ensure_environment cpu
 cd "$root"
 export VERL_PLATFORM=cpu
 
-# First what starts engines: it takes longest. pytest-xdist hands out the groups of tests in this order.
+# First what starts engines: it takes longest. pytest-xdist hands out the files in this order.
 folders=()
 for folder in tests/e2e tests/integration tests/golden tests/unit; do
     if [ -d "$folder" ]; then folders+=("$folder"); fi
@@ -26,6 +26,6 @@ if [ "${1:-}" = nightly ]; then
     shift
     set -- -m nightly "${folders[@]}" "$@"
 elif [ "$selected" = no ]; then
-    set -- -m "not nightly" --numprocesses=2 --dist=loadgroup --no-loadscope-reorder --durations=30 "${folders[@]}" "$@"
+    set -- -m "not nightly" --numprocesses=2 --dist=loadscope --no-loadscope-reorder --durations=30 "${folders[@]}" "$@"
 fi
 exec "$PYTHON" -m pytest "$@"

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from trainer_runs import REPOSITORY, Run, assert_finite, assert_policies_agree, read_json_lines
 
-pytestmark = pytest.mark.xdist_group("engine")
+pytestmark = pytest.mark.engine
 
 
 def left_behind(folder: Path) -> dict[int, str]:

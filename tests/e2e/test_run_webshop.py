@@ -12,7 +12,7 @@ from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.recorded import EpisodeList, read_episode, replay
 from agent_system.environments.webshop.tasks import goal_of
 
-pytestmark = pytest.mark.xdist_group("engine")
+pytestmark = pytest.mark.engine
 
 SETTINGS = {
     "profile": "cpu",

@@ -20,7 +20,7 @@ from agent_system.environments.pool import EnvPool, PoolConfig, start_pool
 from agent_system.errors import ConfigError, EnvironmentFault, TaskError
 from recipe.hiper.trainer.replay_guard import EpisodesLost, Heartbeat
 
-pytestmark = pytest.mark.xdist_group("engine")  # one Ray at a time
+pytestmark = pytest.mark.engine  # one Ray at a time
 
 NAMESPACE = "pool-tests"
 

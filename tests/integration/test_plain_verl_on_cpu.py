@@ -14,7 +14,7 @@ from trainer_runs import (
     run_command,
 )
 
-pytestmark = [pytest.mark.nightly, pytest.mark.xdist_group("engine")]
+pytestmark = [pytest.mark.nightly, pytest.mark.engine]
 
 REWARD = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):

@@ -19,7 +19,7 @@ from agent_system.environments.alfworld.games import alfworld_panel
 from agent_system.environments.tasks import training_order
 from agent_system.plan_execute.protocol import carry_out, parse_reply, token_spans
 
-pytestmark = pytest.mark.xdist_group("engine")
+pytestmark = pytest.mark.engine
 
 KINDS = {
     "look_at_obj_in_light",

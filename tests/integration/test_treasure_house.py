@@ -19,7 +19,7 @@ from trainer_runs import Run, assert_finite, assert_policies_agree, module_comma
 from treasure_house import ROOMS, THINGS, TreasureHouse, tasks
 from treasure_house_player import make_player
 
-pytestmark = pytest.mark.xdist_group("engine")
+pytestmark = pytest.mark.engine
 
 MAX_STEPS = 5
 STEPS = 24
