@@ -162,3 +162,16 @@ def test_a_defect_is_reported_and_the_server_continues(capfd):
     server.stop()
     thread.join()
     assert "ZeroDivisionError: a defect" in capfd.readouterr().err
+
+
+def test_a_form_that_is_cut_off_is_no_defect(folder, capfd):
+    """A browser that closes the connection in the middle of a form, or breaks the encoding of its body."""
+    head = b"POST /sessions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    with serving(ShopSetting(folder)) as browser:
+        with socket.create_connection(("127.0.0.1", browser.port), timeout=30) as raw:
+            raw.sendall(head + b"Content-Length: 6\r\n\r\ngoa")
+        with socket.create_connection(("127.0.0.1", browser.port), timeout=30) as raw:
+            raw.sendall(head + b"Transfer-Encoding: chunked\r\n\r\nno chunk\r\n")
+            assert raw.makefile("rb").readline().startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 411 "))
+        assert browser.get("/").status == 200
+    assert capfd.readouterr().err == ""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text to search tokens, as Anserini's DefaultEnglishAnalyzer over Lucene 9 does it.
+"""Tokens of a text, as Anserini's DefaultEnglishAnalyzer over Lucene 9 computes them.
 
 Words are those of Unicode Standard Annex 29 (version 12.1), with Lucene's additions: an emoji sequence is a token, a
 Han or Hiragana character is a token by itself, a run of Thai, Lao, Khmer or Burmese is one token, and no token is
-longer than 255 characters. Then a possessive 's goes, letters become lower-case, 33 stop words go, and Porter's stemmer
-runs. Scripts and letters that Unicode gained since are words as well: to Lucene they are nothing.
+longer than 255 characters. Then a possessive 's is removed, letters become lower-case, 33 stop words are removed, and
+Porter's stemmer runs. Letters of later Unicode versions are words as well; Lucene ignores them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import regex
 from agent_system.environments.webshop.search.stemmer import stem
 
 ANALYZER_VERSION = 1
-"""To be raised with every change of what `analyze` returns: an index remembers which one made it."""
+"""Increase it with every change of what `analyze` returns: an index records the version that made it."""
 
 STOP_WORDS = frozenset(
     [
@@ -32,7 +32,7 @@ MAX_TOKEN_LENGTH = 255
 _POSSESSIVES = ("'s", "\u2019s", "\uff07s", "'S", "\u2019S", "\uff07S")
 
 _CACHED_WORDS = 1 << 16
-"""Some 13 MB; in product texts nineteen of twenty words are found there."""
+"""About 13 MB; in product texts the cache has 19 of 20 words."""
 
 _PICTOGRAPHS = (
     r"\xA9\xAE\u203C\u2049\u2122\u2139\u2194-\u2199\u21A9\u21AA\u231A\u231B\u2328\u2388\u23CF\u23E9-\u23F3\u23F8-\u23FA"
@@ -45,15 +45,15 @@ _PICTOGRAPHS = (
     r"\U0001F7D5-\U0001F7FF\U0001F80C-\U0001F80F\U0001F848-\U0001F84F\U0001F85A-\U0001F85F\U0001F888-\U0001F88F"
     r"\U0001F8AE-\U0001F8FF\U0001F90C-\U0001F93A\U0001F93C-\U0001F945\U0001F947-\U0001FFFD"
 )
-"""Extended_Pictographic of Unicode 12.1. Later versions took symbols out of it, the filled star among them."""
+"""Extended_Pictographic of Unicode 12.1. Later versions removed symbols, for example the filled star."""
 
 
 def _word_pattern(letter: str, digit: str, joiner: str, mid_letter: str, mid_digit: str, other: str = "") -> str:
     """UAX 29's rules WB5 to WB13b as one expression, from expressions for one character of each class.
 
     `joiner` is ExtendNumLet (the underscore); a run of joiners alone matches too, so that a long one is read once.
-    `other` is a further kind of run, which only a joiner ties to letters and digits. Every repetition is possessive:
-    nothing is ever given back, and the time is linear in the text.
+    `other` is a further kind of run, which only a joiner connects to letters and digits. Every repetition is
+    possessive: the expression never backtracks, and its time is linear in the text.
     """
     run = f"(?:(?:{letter})++(?:{mid_letter}(?:{letter})++)*+|(?:{digit})++(?:{mid_digit}(?:{digit})++)*+)++"
     if other:
@@ -79,10 +79,10 @@ def _unicode_words() -> regex.Pattern:
         mid_digit=rf"['\uFE10\uFE14\u2044\p{{WB=MidNum}}\p{{WB=MidNumLet}}]{marks}",
         other=rf"\p{{WB=Katakana}}{marks}",
     )
-    # Skin tones are marks to UAX 29; one that follows nothing is a picture to Lucene.
+    # In UAX 29 a skin tone is a mark; in Lucene one that follows nothing is a picture.
     picture = rf"[\U0001F3FB-\U0001F3FF{_PICTOGRAPHS}]{plain_marks}\uFE0F?+"
-    # A joiner counts as a mark of the picture before it too, so it is looked for behind. A run of joiners is entered at
-    # its start only: hostile text is read in linear time.
+    # A joiner is also a mark of the picture before it, hence the look-behind. A run of joiners matches at its start
+    # only: hostile text is read in linear time.
     emoji = rf"(?:(?<!\u200D)\u200D++)?+{picture}(?:\u200D*+(?<=\u200D){picture})*+"
     flag = rf"(?:\p{{WB=Regional_Indicator}}{marks}){{2}}"
     # A digit with a key cap is a word like any other.
@@ -98,6 +98,11 @@ _UNICODE_WORDS = _unicode_words()
 
 def analyze(text: str) -> list[str]:
     """The tokens of `text`, in order. Any string is accepted; one without words gives an empty list."""
+    return [token for token in map(_token, split_words(text)) if token]
+
+
+def split_words(text: str) -> list[str]:
+    """The words of `text` as they are written, in order, stop words included."""
     if text.isascii():
         words = _ASCII_WORDS.findall(text)
     else:
@@ -107,11 +112,11 @@ def analyze(text: str) -> list[str]:
             words += (_ASCII_WORDS if is_ascii else _UNICODE_WORDS).findall(" ".join(stretch))
     if len(text) > MAX_TOKEN_LENGTH and max(map(len, words), default=0) > MAX_TOKEN_LENGTH:
         words = [piece for word in words for piece in _pieces(word)]
-    return [token for token in map(_token, words) if token]
+    return words
 
 
 def _pieces(word: str) -> list[str]:
-    """Lucene's scanner sees 255 characters at a time: it takes the longest word in them and starts again behind it."""
+    """Lucene's scanner sees 255 characters at a time: it takes the longest word in them and continues after it."""
     if len(word) <= MAX_TOKEN_LENGTH:
         return [word]
     pattern = _ASCII_WORDS if word.isascii() else _UNICODE_WORDS
@@ -126,11 +131,15 @@ def _pieces(word: str) -> list[str]:
     return pieces
 
 
-@lru_cache(_CACHED_WORDS)
-def _token(word: str) -> str:
-    """What becomes of one word: its stem, or the empty string if it is left out."""
+def normalize(word: str) -> str:
+    """A word in lower case without a possessive 's, as the stemmer gets it; the empty string for a stop word."""
     if word.endswith(_POSSESSIVES):
         word = word[:-2]
     # One character at a time, as Java does: no final sigma, and a dotted capital I becomes a plain i.
     word = word.lower() if word.isascii() else "".join(letter.lower()[0] for letter in word)
-    return "" if word in STOP_WORDS or not word.strip("_") else stem(word)
+    return "" if word in STOP_WORDS or not word.strip("_") else word
+
+
+@lru_cache(_CACHED_WORDS)
+def _token(word: str) -> str:
+    return stem(normalize(word))
