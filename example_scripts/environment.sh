@@ -80,7 +80,9 @@ _install_cpu_packages() {
     uv="$(_uv "$venv")" || uv=""
     "$pip" install --no-deps "$(grep '^torch==' "$HIPER_ROOT/requirements/cpu.txt")" &
     torch_job=$!
-    if [ -z "$uv" ] || ! "$uv" pip install --python "$venv/bin/python" --no-deps -r "$others"; then
+    # Bytecode as pip writes it: with PYTHONDONTWRITEBYTECODE every start would compile thousands of files again.
+    if [ -z "$uv" ] ||
+        ! "$uv" pip install --python "$venv/bin/python" --compile-bytecode --no-deps -r "$others"; then
         # uv reads neither pip's configuration nor pip's variables: where these name the index, it finds nothing.
         echo "uv is not usable here; pip installs the packages."
         "$pip" install --no-deps -r "$others" || status=1
