@@ -9,8 +9,8 @@ Every word has the form `[C](VC)^m[V]`; m, its measure, is the number of vowel r
 All characters but a, e, i, o, u and y are consonants: digits, punctuation and letters of other scripts too.
 
 nltk's `PorterStemmer(mode=MARTIN_EXTENSIONS)` is the same function, and the oracle of the tests. It is not used here
-because of its cost in every process that searches (`python benchmarks/webshop_stemmer.py --source DIR`, nltk 3.10.4, two
-shared cores):
+because of its cost in every process that searches (`python benchmarks/webshop_stemmer.py --source DIR`, nltk 3.10.4,
+two shared cores):
 
     words of the published 1,000 products, of 20,000 generated ones        18,156, 8,550; none stemmed differently
     microseconds per word                                                  4.8 here, 11.4 in nltk
