@@ -9,7 +9,7 @@ class HiPERError(Exception):
 
 
 class ConfigError(HiPERError):
-    """The configuration cannot be run. The message names key, value, reason and the override that mends it."""
+    """The configuration cannot be run. The message names key, value, reason and the override that fixes it."""
 
 
 class TaskError(HiPERError):

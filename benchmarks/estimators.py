@@ -179,7 +179,7 @@ def read_known(path: Path) -> list[Run]:
 
 
 def train(variant: str, seed: int, folder: Path, overrides: Sequence[str]) -> Run:
-    """Trains, or goes on training, in a process of its own.
+    """Trains, or resumes, in a process of its own.
 
     Raises:
         RuntimeError: the run failed, or ended before its last step.

@@ -53,8 +53,8 @@ class Row:
 
 def measure(tasks: int, episodes: int) -> list[Row]:
     """All rows."""
-    from recipe.hiper import oracle
     from recipe.hiper.estimators.hae import HAEConfig
+    from recipe.hiper.toy import oracle
 
     found: dict[tuple[str, float, float], list[tuple[oracle.Mismatch, float]]] = {}
     for seed in tqdm(range(tasks), "tasks", unit="task"):

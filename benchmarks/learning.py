@@ -69,7 +69,7 @@ def read_curve(name: str, folder: Path) -> Curve | None:
 
 
 def train(name: str, folder: Path, overrides: list[str]) -> Curve:
-    """Trains, or goes on training, in a process of its own.
+    """Trains, or resumes, in a process of its own.
 
     Raises:
         RuntimeError: the run failed, or ended before its last step.

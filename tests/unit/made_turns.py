@@ -61,7 +61,10 @@ def after_cut(number: int) -> TurnRecord:
 
 
 def batch_turns(
-    rows: list[tuple[str, TurnRecord]], padding: tuple[int, ...] = (), after_end: dict[str, int] | None = None
+    rows: list[tuple[str, TurnRecord]],
+    padding: tuple[int, ...] = (),
+    after_end: dict[str, int] | None = None,
+    retries: dict[str, dict[str, int]] | None = None,
 ) -> BatchTurns:
     """A batch as the trainer reads it.
 
@@ -69,9 +72,17 @@ def batch_turns(
         rows: (name of the episode, record) of each row; the name is "{uid}_{session}" as in verl.
         padding: indices of rows that only fill up the batch.
         after_end: generations that an episode cost after its end.
+        retries: attempts that a fault ended before an episode was played.
     """
     keys = [f"{name}_{index}" for index, (name, _) in enumerate(rows)]
-    fields = [{**record.to_fields(), "generations_after_end": (after_end or {}).get(name, 0)} for name, record in rows]
+    fields = [
+        {
+            **record.to_fields(),
+            "generations_after_end": (after_end or {}).get(name, 0),
+            "retries": (retries or {}).get(name, {}),
+        }
+        for name, record in rows
+    ]
     return BatchTurns.from_fields(keys, [index in padding for index in range(len(rows))], fields)
 
 

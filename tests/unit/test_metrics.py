@@ -108,6 +108,15 @@ def test_stop_reasons_add_up(turns):
     }
 
 
+def test_retries_are_counted_once_for_each_episode():
+    """By the source of the fault, whatever the number of turns; padding rows do not count."""
+    names = list(dict.fromkeys(name for name, _ in ROWS))
+    retries = {names[0]: {"environment": 2, "engine": 1}, names[1]: {"environment": 0, "engine": 3}}
+    metrics = episode_metrics(batch_turns(ROWS, retries=retries))
+    assert (metrics["retries/environment"], metrics["retries/engine"]) == (2.0, 4.0)
+    assert episode_metrics(batch_turns(ROWS))["retries/engine"] == 0.0
+
+
 def test_generations_after_the_end_are_a_share_of_all(turns):
     """Two on episode "a" beside the eight turns; what padding rows say does not count."""
     assert episode_metrics(turns)["generations_after_end_share"] == pytest.approx(2 / 10)

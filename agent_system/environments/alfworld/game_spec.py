@@ -29,7 +29,7 @@ class GameSpec:
         seed: any integer.
 
     Raises:
-        ConfigError: a value is out of range; the message names the option, and the override, that mends it.
+        ConfigError: a value is out of range; the message names the option, and the override, that fixes it.
     """
 
     receptacles: tuple[int, int] | None = (4, 6)

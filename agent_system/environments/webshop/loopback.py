@@ -137,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
                 response = self.server.application.answer(request)
         except Refused as refused:
             response = self._error(refused.status, refused.title, refused.text)
-        except Exception:  # reported in the terminal and on the page; the server goes on
+        except Exception:  # reported in the terminal and on the page; the server continues
             traceback.print_exc()
             response = self._error(
                 HTTPStatus.INTERNAL_SERVER_ERROR, "Something broke", "What happened stands in the server's terminal."

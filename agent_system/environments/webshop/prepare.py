@@ -7,7 +7,7 @@
 
 `--source` is a folder, or an address, with WebShop's `items_shuffle.json`, `items_ins_v2.json` and
 `items_human_ins.json` (or the small `*_1000.json`), gzipped or not. What is written to --data-dir is read-only
-afterwards and mapped into memory: one copy per node, however many environments run. A run that was stopped goes on
+afterwards and mapped into memory: one copy per node, however many environments run. A run that was stopped resumes
 where it stopped; two on one folder wait for each other.
 """
 
@@ -91,7 +91,7 @@ def prepare_shop(data_dir: Path, spec: ShopSpec, *, rebuild: bool = False, progr
     """Make the shop in `data_dir`, or reuse it where it is finished and made from the same files.
 
     Args:
-        rebuild: make it anew, whatever is there.
+        rebuild: make it again, whatever is there.
         progress: whether progress bars are drawn on standard error.
 
     Raises:
@@ -127,7 +127,7 @@ def prepare_shop(data_dir: Path, spec: ShopSpec, *, rebuild: bool = False, progr
 
 class _Maker:
     """The stages. Each reads what the ones before it wrote, and is done again from its start if it was cut off (the
-    nouns, which may take hours with spaCy, go on where they stopped)."""
+    nouns, which may take hours with spaCy, continue where they stopped)."""
 
     def __init__(self, folder: Path, sources: SourceFiles, tagger: NounTagger, progress: bool) -> None:
         self.folder = folder
@@ -286,7 +286,7 @@ def _refuse_strangers(data_dir: Path) -> None:
 
 def _clear(data_dir: Path) -> None:
     """Delete what was made here, by name: downloads stay, and so does what is not ours. Killed on the way, the next
-    start goes on with it."""
+    start resumes it."""
     (data_dir / PROGRESS).write_text(CLEARING, encoding="utf-8")
     for name in (MANIFEST, *_SHOP_FILES, f"{MANIFEST}.partial", f"{PROGRESS}.partial"):
         (data_dir / name).unlink(missing_ok=True)

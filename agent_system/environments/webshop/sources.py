@@ -113,7 +113,7 @@ def _forget_others(folder: Path, origin: str) -> None:
         for name in (*FULL, *SMALL, HUMAN_FILE):
             for ending in ("", ".gz", ".partial", ".gz.partial"):
                 (folder / f"{name}{ending}").unlink(missing_ok=True)
-        marker.unlink()  # last: killed before, the next start goes on
+        marker.unlink()  # last: after a kill before this line, the next start resumes
 
 
 def _set_origin(folder: Path, origin: str) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A generated catalogue in the format of WebShop's published files, of any size and without a download.
 
-Product `i` is a function of the settings and `i` alone: a larger catalogue goes on where a smaller one ends, on every
+Product `i` is a function of the settings and `i` alone: a larger catalogue continues where a smaller one ends, on every
 version of Python. What an instruction asks for is true of its product and stands in its text, so the product can be
 found, and buying it with the right options earns the full score.
 

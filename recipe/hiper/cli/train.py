@@ -59,7 +59,7 @@ def checked_and_prepared(config: DictConfig) -> DictConfig:
     """Fill in what depends on the machine, check everything that can be checked, make what is missing.
 
     Raises:
-        HiPERError: something is wrong with the configuration, the tasks or the model; the message says what mends it.
+        HiPERError: something is wrong with the configuration, the tasks or the model; the message says what fixes it.
     """
     apply_hardware(config)
     check(config)
@@ -72,7 +72,7 @@ def train(config: DictConfig) -> None:
     """Check, prepare, train.
 
     Raises:
-        HiPERError: something is wrong; the message says what mends it, or where the whole story is.
+        HiPERError: something is wrong; the message says what fixes it, or where the whole story is.
     """
     started = time.time()
     separate_evaluation(config)

@@ -105,7 +105,7 @@ def check_config(config: DictConfig, reference: DictConfig, checks: Iterable[Che
         checks: what other packages know about their own settings.
 
     Raises:
-        ConfigError: one message with every problem, each with the override that mends it.
+        ConfigError: one message with every problem, each with the override that fixes it.
     """
     problems = unknown_keys(config, reference)
     if mistyped := wrong_types(config, reference):  # nothing can be compared with a value of the wrong type

@@ -41,7 +41,7 @@ def compare(given: argparse.Namespace) -> str:
     """Read, estimate, compare and write; what is printed.
 
     Raises:
-        ConfigError: an option, a file or the folder is not usable; the message says what mends it.
+        ConfigError: an option, a file or the folder is not usable; the message says what fixes it.
     """
     config, source = _config(given)
     _make_folder(given.out)

@@ -41,7 +41,7 @@ class TaskDataset(Dataset):
     """The tasks of a run in the order in which they are played. Named in `data.custom_cls`.
 
     Which task is played at which step depends on the panel and the seed alone, not on torch's random state, so a
-    resumed run goes on with the tasks an uninterrupted one would have played.
+    resumed run continues with the tasks an uninterrupted one would have played.
 
     Args:
         data_files: path of a file written by `write_task_file` (`data.train_files` or `data.val_files`).

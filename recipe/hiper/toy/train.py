@@ -221,7 +221,7 @@ class _Decisions:
         return cls(torch.from_numpy(prompt), torch.from_numpy(choice), torch.from_numpy(mask))
 
     def compact(self, features: Tensor) -> tuple[_Decisions, Tensor]:
-        """The same with the prompts numbered anew, and the features of those that occur."""
+        """The same with the prompts renumbered, and the features of those that occur."""
         occurs, prompt = torch.unique(self.prompt, return_inverse=True)
         return _Decisions(prompt, self.choice, self.mask), features[occurs]
 

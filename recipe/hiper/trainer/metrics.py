@@ -70,6 +70,7 @@ def episode_metrics(turns: BatchTurns) -> dict[str, float]:
         result["keep_copied_share"] = _mean(turn.copied_exactly for turn in keeps)
     stops = Counter(turn.stop for turn in last)
     result.update({f"stop/{reason.value}": stops[reason.value] / len(last) for reason in StopReason})
+    result.update({f"retries/{source}": float(turns.retries[source]) for source in ("environment", "engine")})
     problems = Counter(problem for turn in played for problem in turn.problems)
     result.update({f"problem/{name}": count / len(played) for name, count in sorted(problems.items())})
     return result

@@ -37,7 +37,7 @@ def fetch(batch: Batch, *columns: str) -> TensorDict:
 
 
 def store(batch: Batch, **columns: Any) -> Batch:
-    """Write columns, one entry per row. The caller goes on with the returned batch, which knows of them."""
+    """Write columns, one entry per row. The caller must use the returned batch, which lists them."""
     return tq.kv_batch_put(
         keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(columns, batch_size=len(batch))
     )

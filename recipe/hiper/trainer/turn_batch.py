@@ -8,6 +8,7 @@ Rows made up to fill a batch (`is_padding`) never take part in anything.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -104,6 +105,7 @@ class BatchTurns:
         spans: token ranges of the three blocks, long `[rows, 3, 2]`.
         grid: the turns ordered as episodes.
         generations_after_end: generations each episode cost after its end, one entry per episode.
+        retries: attempts that a fault ended before these episodes were played, by its source.
     """
 
     records: list[TurnRecord]
@@ -114,6 +116,7 @@ class BatchTurns:
     spans: Tensor
     grid: EpisodeGrid
     generations_after_end: list[int]
+    retries: Counter[str]
 
     @classmethod
     def from_fields(cls, keys: list[str], padding: list[bool], extra_fields: list[dict]) -> BatchTurns:
@@ -135,7 +138,10 @@ class BatchTurns:
         )
         first_rows = grid.row_ET[:, 0].tolist() if grid.valid.numel() else []
         after_end = [int(extra_fields[row].get("generations_after_end", 0)) for row in first_rows]
-        return cls(records, episode, is_padding, is_bootstrap, value_low, spans, grid, after_end)
+        retries = Counter[str]()
+        for row in first_rows:
+            retries.update(extra_fields[row].get("retries", {}))
+        return cls(records, episode, is_padding, is_bootstrap, value_low, spans, grid, after_end, retries)
 
     def column(self, name: str, dtype: torch.dtype = torch.bool) -> Tensor:
         """One attribute of the records as a tensor, `[rows]`."""
