@@ -18,7 +18,7 @@ setup(
         "recipe.hiper": ["config/**/*.yaml"],
         "recipe.hiper.credit_lab": ["*.html.jinja"],
         "agent_system.rollout": ["*.yaml"],
-        "agent_system.environments.webshop": ["templates/*"],
+        "agent_system.environments.webshop.browser": ["templates/*"],
     },
     entry_points={
         "verl.plugins": ["cpu = verl_plugins.cpu.plugin"],

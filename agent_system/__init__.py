@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent: what it sees, says and does. Knows nothing of advantages or trainers."""
+"""The agent: its observations, replies and actions. Does not depend on advantages or trainers."""

@@ -1,46 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What programs that make large folders share: one maker at a time, and workers that do not outlive their parent."""
+"""How many CPUs a program may use, and worker processes that end with their parent."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-
-LOCK = ".lock"
-"""The file in such a folder that is locked while somebody makes it; it stays there afterwards."""
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Wait until nobody else, in this process or another one of this machine, is making `folder`; then keep them out.
-
-    The kernel lets go of the lock when the process ends, however it ends.
-    """
-    with locked_file(folder / LOCK):
-        yield
-
-
-@contextlib.contextmanager
-def locked_file(path: Path) -> Iterator[None]:
-    """The same with a file of any name, made if absent: for a folder that must not exist before it is finished."""
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def usable_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """CPUs that this process may use: those it may run on, within the quota of its container.
+    """Number of CPUs that this process may use: its CPU affinity, limited by the quota of its container.
 
-    `os.cpu_count()` counts those of the machine: 64 processes in a container that was given two.
+    `os.cpu_count()` counts the CPUs of the machine, also in a container that may use two of 64.
 
     Args:
-        quota_file: of cgroup v2, "quota period" in microseconds; "max" or no file is no quota.
+        quota_file: file of cgroup v2 with "<quota> <period>" in microseconds. "max" or no file means no quota.
     """
     cpus = len(os.sched_getaffinity(0))
     with contextlib.suppress(OSError, ValueError):
@@ -50,8 +27,16 @@ def usable_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 
 def end_with_parent() -> None:
-    """Initializer of worker processes: ends them when their parent is killed, for whom they would wait on for ever."""
+    """Initializer of worker processes: end this process when its parent ends.
+
+    Without it the workers of a parent that was killed wait for work forever.
+
+    Raises:
+        RuntimeError: this process was not started by `multiprocessing`.
+    """
     parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("end_with_parent() was called in a process that multiprocessing did not start")
 
     def watch() -> None:
         parent.join()

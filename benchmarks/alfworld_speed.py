@@ -4,7 +4,7 @@
     python benchmarks/alfworld_speed.py                     # the games of ALFWORLD_DATA, else generated ones
     python benchmarks/alfworld_speed.py --data-dir ~/alfworld --split valid_unseen --games 20
 
-Each engine plays in a process of its own and takes the same actions: a walkthrough mixed with random admissible
+Each engine plays in a separate process and takes the same actions: a walkthrough mixed with random admissible
 commands and some nonsense. Times are CPU time (`time.process_time`), so other work on the machine disturbs them little.
 The transcripts (observations, admissible commands, won, done) are compared; a difference ends the run with status 1.
 Memory is the proportional set size; for `--envs` environments it is summed over the workers of a real pool.
@@ -24,17 +24,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 NONSENSE = ("", "xyzzy", "go to the moon", "help")
 MEMORY_ENVS = 16
-"""Environments, each with a game of its own, over which the memory of one environment is averaged."""
+"""Environments, each with a different game, over which the memory of one environment is averaged."""
 
 
 @dataclass
@@ -69,17 +70,23 @@ def play(cached: bool, games: Sequence[str], steps: int) -> Measured:
     from alfworld.agents.environment.alfred_tw_env import AlfredDemangler
     from textworld.envs.pddl import PddlEnv
 
-    asked = textworld.EnvInfos(won=True, admissible_commands=True)
-    if cached:
-        from agent_system.environments.alfworld.engine_cache import new_engine as make
-    else:
+    requested = textworld.EnvInfos(won=True, admissible_commands=True)
 
-        def make(infos):
-            return AlfredDemangler(PddlEnv(infos), shuffle=False)
+    def make_stock(infos: Any) -> Any:
+        return AlfredDemangler(PddlEnv(infos), shuffle=False)
+
+    make: Callable[[Any], Any] = make_stock
+    if cached:
+        from agent_system.environments.alfworld.engine_cache import new_engine
+
+        make = new_engine
 
     base = memory_mb()
-    engine = make(asked)
-    first_resets, later_resets, step_times, log = [], [], [], []
+    engine = make(requested)
+    first_resets: list[float] = []
+    later_resets: list[float] = []
+    step_times: list[float] = []
+    log: list[list[Any]] = []
     first_env = 0.0
     for number, game in enumerate(games):
         walkthrough = list(json.loads(Path(game).read_text())["walkthrough"])
@@ -104,7 +111,7 @@ def play(cached: bool, games: Sequence[str], steps: int) -> Measured:
         first_env = first_env or memory_mb() - base
         print("game", file=sys.stderr, flush=True)
     before = memory_mb()
-    others = [make(asked) for _ in range(MEMORY_ENVS)]
+    others = [make(requested) for _ in range(MEMORY_ENVS)]
     for number, other in enumerate(others):
         other.load(games[number % len(games)])
         other.reset()
@@ -121,6 +128,7 @@ def measure(engine: str, games: Sequence[str], steps: int) -> Measured:
     command = [sys.executable, __file__, "--engine", engine, "--steps", str(steps)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as run:
+        assert run.stdin and run.stdout and run.stderr
         run.stdin.write("\n".join(games))
         run.stdin.close()
         messages = []
@@ -165,10 +173,10 @@ def measure_pool(panel, envs: int) -> tuple[str, float]:
 
 
 @contextlib.contextmanager
-def data_folder(given: Path | None) -> Iterator[tuple[Path, str]]:
+def data_folder(games_folder: Path | None) -> Iterator[tuple[Path, str]]:
     """The folder to play from, and what it holds."""
-    if given is not None:
-        yield given, f"games of {given}"
+    if games_folder is not None:
+        yield games_folder, f"games of {games_folder}"
         return
     with tempfile.TemporaryDirectory() as folder:
         from agent_system.environments.alfworld.game_spec import GameSpec
@@ -183,7 +191,7 @@ def table(stock: Measured, cached: Measured) -> Iterator[str]:
     def quantile(values, share):
         return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
-    rows = [
+    rows: list[tuple[str, str, Callable[[list[float]], float], str]] = [
         ("reset, new game, mean", "s", statistics.mean, "first_resets"),
         ("reset, new game, max", "s", max, "first_resets"),
         ("reset, known game, mean", "s", statistics.mean, "later_resets"),

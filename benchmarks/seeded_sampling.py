@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a random seed of its own costs every request to vLLM (`env.seeded_sampling`).
+"""Cost of a separate random seed for every request to vLLM (`env.seeded_sampling`).
 
     python benchmarks/seeded_sampling.py --model ~/.cache/hiper/models/warm-start-...
 

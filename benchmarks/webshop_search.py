@@ -7,7 +7,7 @@
 
 Documents are drawn to match the published 1,000 products: lengths (log-normal, 107 tokens on average), frequencies of
 words (Zipf-Mandelbrot over a vocabulary of syllables) and repetition inside a document. Half of the queries are words
-of one document, as those of an agent that was told what to buy; the other half are words drawn without regard to one.
+of one document, as those of an agent with an instruction; the other half are words drawn without regard to one.
 Building and searching run in processes of their own. Times of queries are CPU time of the second round over the same
 queries: the first brings the index into the page cache. "own" memory is one searching process's, "shared" is the
 page cache's and the same for all processes of a node.
@@ -32,13 +32,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from agent_system.environments.webshop.products import read_products
-from agent_system.environments.webshop.search import SearchIndex
+from agent_system.environments.webshop.search.engine import SearchIndex
 from benchmarks.machine import describe
 
 SEED = 0
@@ -153,19 +154,22 @@ def build(count: int, folder: Path) -> Built:
     return Built(minutes, disk, memory_mb("VmHWM"))
 
 
-def search(folder: Path, asked: list[str]) -> Searched:
+def search(folder: Path, queries: list[str]) -> Searched:
     index = SearchIndex.open(folder)
-    for query in asked:
+    for query in queries:
         index.search(query, TOP)
     times, results = [], []
-    for query in asked:
+    for query in queries:
         start = time.process_time()
         results.append(index.search(query, TOP))
         times.append(1e3 * (time.process_time() - start))
     return Searched(times, memory_mb("RssAnon"), memory_mb("RssFile"), results)
 
 
-def apart(function: Callable, *arguments: object) -> object:
+Result = TypeVar("Result")
+
+
+def apart(function: Callable[..., Result], *arguments: object) -> Result:
     """`function` in a fresh process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
@@ -187,11 +191,11 @@ def agreement(data: Path, scratch: Path) -> str:
     items, attributes, oracle = (unpacked(data, name, scratch) for name in names)
     products = list(read_products(items, attributes))
     SearchIndex.build(((product.asin, product.searched_text) for product in products), scratch / "published")
-    asked = json.loads(oracle.read_text(encoding="utf-8"))
-    found = apart(search, scratch / "published", [one["query"] for one in asked])
+    reference = json.loads(oracle.read_text(encoding="utf-8"))
+    searched = apart(search, scratch / "published", [one["query"] for one in reference])
     pairs = [
         ([products[number].asin for number in numbers], one["top50"])
-        for numbers, one in zip(found.results, asked, strict=True)
+        for numbers, one in zip(searched.results, reference, strict=True)
     ]
     same_10 = sum(ours[:10] == lucene[:10] for ours, lucene in pairs) / len(pairs)
     same_50 = sum(ours == lucene for ours, lucene in pairs) / len(pairs)

@@ -105,16 +105,16 @@ def main() -> None:
     parser.add_argument("--products", type=int, default=1000, help="size of a generated catalogue")
     parser.add_argument("--episodes", type=int, default=300, help="episodes that are timed (default: 300)")
     parser.add_argument("--envs", type=int, nargs="*", default=[1, 64, 256], help="environments whose memory is taken")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     sys.path.insert(0, str(ROOT))
+    from agent_system.environments.webshop.generator.catalogue import CatalogueSpec
     from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
-    from agent_system.environments.webshop.synthetic import CatalogueSpec
 
     print(describe("numpy", "ray", "gymnasium"))
     with tempfile.TemporaryDirectory() as scratch:
         shop = Path(scratch) / "shop"
-        spec = ShopSpec(given.source, CatalogueSpec(products=given.products), given.small)
+        spec = ShopSpec(arguments.source, CatalogueSpec(products=arguments.products), arguments.small)
         start = time.perf_counter()
         manifest = prepare_shop(shop, spec, progress=True)
         print(
@@ -122,7 +122,7 @@ def main() -> None:
             f"{time.perf_counter() - start:.1f} s, {sum(manifest.files.values()) / 2**20:.1f} MiB"
         )
         play(shop, 20)  # opens files and fills caches
-        seconds = play(shop, given.episodes)
+        seconds = play(shop, arguments.episodes)
         print("\n| | ms (mean) | p95 | a second | original, ms | times |\n|---|---|---|---|---|---|")
         for name in ("reset", "search", "click", "buy"):
             times = sorted(seconds[name])
@@ -133,7 +133,7 @@ def main() -> None:
         steps = [t for name in ("search", "click", "buy") for t in seconds[name]]
         rate = len(steps) / sum(steps)
         print(f"\n{len(steps):,} steps: {rate:,.0f} a second ({rate / ORIGINAL_STEPS:,.0f} times the original's 44.3)")
-        for envs in given.envs:
+        for envs in arguments.envs:
             print(f"{envs:4d} environments: {asyncio.run(pool_memory(shop, envs)):8,.0f} MB", flush=True)
 
 

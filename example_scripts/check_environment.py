@@ -3,7 +3,7 @@
 
     python check_environment.py cpu|gpu
 
-Exit code 0: yes. 1: no, and standard output says what differs.
+Exit code 0: yes. 1: no, and standard output lists the differences.
 """
 
 from __future__ import annotations

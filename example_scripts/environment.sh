@@ -6,7 +6,7 @@ HIPER_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
 _say() { printf '%s\n' "$*" >&2; }
 
-# Prints cpu or gpu: what profile=... among the arguments says, else what this machine has.
+# Prints cpu or gpu: the value of profile=... among the arguments, else what this machine has.
 hiper_profile() {
     local argument chosen=""
     for argument in "$@"; do
@@ -53,13 +53,14 @@ _install() {
 }
 
 _install_packages() {
-    local profile="$1" pip="$2/bin/pip"
+    local profile="$1" venv="$2"
+    local pip="$venv/bin/pip"
     export PIP_DISABLE_PIP_VERSION_CHECK=1
     "$pip" install --upgrade 'setuptools==77.0.3' wheel || return 1
     if [ "$profile" = gpu ]; then
         "$pip" install -r "$HIPER_ROOT/requirements/gpu.txt" || return 1
     else
-        "$pip" install --no-deps -r "$HIPER_ROOT/requirements/cpu.txt" || return 1
+        _install_cpu_packages "$venv" || return 1
         # Built from a copy: setuptools leaves its build folders beside the sources.
         local copy
         copy="$(mktemp -d)"
@@ -68,6 +69,35 @@ _install_packages() {
         rm -r "$copy"
     fi
     "$pip" install --no-deps --no-build-isolation -e "$HIPER_ROOT" || return 1
+}
+
+# Two packages have no wheels, and compiling them takes most of the time. uv does so while it downloads the others, and
+# while pip installs torch: that one needs an index or a folder that is often set in pip's configuration only.
+_install_cpu_packages() {
+    local venv="$1" pip="$1/bin/pip" others status=0 torch_job uv
+    others="$(mktemp)"
+    grep -v '^torch==' "$HIPER_ROOT/requirements/cpu.txt" >"$others"
+    uv="$(_uv "$venv")" || uv=""
+    "$pip" install --no-deps "$(grep '^torch==' "$HIPER_ROOT/requirements/cpu.txt")" &
+    torch_job=$!
+    # Bytecode as pip writes it: with PYTHONDONTWRITEBYTECODE every start would compile thousands of files again.
+    if [ -z "$uv" ] ||
+        ! "$uv" pip install --python "$venv/bin/python" --compile-bytecode --no-deps -r "$others"; then
+        # uv reads neither pip's configuration nor pip's variables: where these name the index, it finds nothing.
+        echo "uv is not usable here; pip installs the packages."
+        "$pip" install --no-deps -r "$others" || status=1
+    fi
+    wait "$torch_job" || status=1
+    rm "$others"
+    return "$status"
+}
+
+# Prints the path of uv: the user's, or one that is installed into the environment.
+_uv() {
+    local venv="$1"
+    if command -v uv; then return; fi
+    "$venv/bin/pip" install 'uv==0.13.9' >&2 || return 1
+    printf '%s' "$venv/bin/uv"
 }
 
 ensure_environment() {

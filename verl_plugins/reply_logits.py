@@ -19,7 +19,7 @@ CHUNK = 2048
 
 
 def wants_replies_only(micro_batch: TensorDict) -> bool:
-    """Whether all that is asked for are log-probabilities and entropies of replies."""
+    """Whether only log-probabilities and entropies of replies are requested."""
     others = ("use_fused_kernels", "calculate_sum_pi_squared", "distillation_use_topk")
     return (
         not any(tu.get_non_tensor_data(data=micro_batch, key=name, default=False) for name in others)
@@ -44,7 +44,7 @@ def reply_places(row_bounds: Tensor, replies: Tensor) -> Tensor:
 def log_probs_and_entropy(
     logits_NV: Tensor, labels_N: Tensor, temperature_N: Tensor, *, entropy: bool
 ) -> tuple[Tensor, ...]:
-    """Of the labels and, if asked for, of the distributions; in float32, chunk by chunk in the backward pass too."""
+    """Of the labels and, if requested, of the distributions; in float32, chunk by chunk in the backward pass too."""
 
     def of_chunk(logits, labels, temperature):
         log_probs = torch.log_softmax(logits.float() / temperature.unsqueeze(-1), dim=-1)
@@ -59,8 +59,10 @@ def log_probs_and_entropy(
 class PackedRepliesMixin:
     """Put before verl's FSDP policy engine. Rows with padding, and everything else that verl can do, are left to it."""
 
+    use_ulysses_sp: bool  # of the engine
+
     def prepare_model_inputs(self, micro_batch: TensorDict):
-        model_inputs, output_args = super().prepare_model_inputs(micro_batch)
+        model_inputs, output_args = super().prepare_model_inputs(micro_batch)  # type: ignore[misc]
         packed = tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True)
         if packed and wants_replies_only(micro_batch) and not self.use_ulysses_sp and not output_args["pad_size"]:
             replies = micro_batch["responses"].offsets().diff()
@@ -71,7 +73,9 @@ class PackedRepliesMixin:
     def prepare_model_outputs(self, output, output_args, micro_batch: TensorDict, logits_processor_func):
         places_N = output_args.get("reply_places")
         if places_N is None:
-            return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+            return super().prepare_model_outputs(  # type: ignore[misc]
+                output, output_args, micro_batch, logits_processor_func
+            )
         labels_N = output_args["input_ids_rmpad_rolled"][places_N]
         temperature_N = output_args["temperature_rmpad"][places_N]
         entropy = tu.get_non_tensor_data(data=micro_batch, key="calculate_entropy", default=False)

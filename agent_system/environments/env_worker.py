@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat
 
 import gymnasium
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PoolSizes:
-    """How a pool is laid out: `num_workers` processes with `envs_per_worker` slots each."""
+    """Size of a pool: `num_workers` processes with `envs_per_worker` slots each."""
 
     num_workers: int
     envs_per_worker: int
@@ -27,10 +27,10 @@ class PoolSizes:
 
 @dataclass(frozen=True)
 class StepResult:
-    """Gymnasium's five-tuple, by name."""
+    """Gymnasium's five-tuple as named fields."""
 
     observation: str
-    reward: float
+    reward: SupportsFloat
     terminated: bool
     truncated: bool
     info: Mapping[str, Any]
@@ -39,9 +39,9 @@ class StepResult:
 class EnvWorker:
     """Hosts environments in one process. Runs as a Ray actor; its methods run one after the other, in one thread.
 
-    Errors of this project are returned, not raised: Ray would wrap them into types of its own. Anything else that an
-    environment raises is an `EnvironmentFault`: the episode is over, its environment is not used again, and the task
-    can be.
+    Errors of this project are returned instead of raised, because Ray would wrap them in its own types. Every other
+    error of an environment becomes an `EnvironmentFault`: the episode is lost and its environment is not used again,
+    but the task can be played again.
     """
 
     def __init__(self, sizes: PoolSizes, timeout_s: float, env_kwargs: Mapping[str, Any]) -> None:
@@ -52,7 +52,7 @@ class EnvWorker:
         self._idle: list[tuple[tuple[str, int], gymnasium.Env]] = []
 
     def layout(self) -> tuple[PoolSizes, float]:
-        """What a client has to know of the pool."""
+        """Size of the pool and the time limit of a call in seconds."""
         return self._sizes, self._timeout_s
 
     def open(self, key: str, task: TaskSpec, max_steps: int) -> tuple[str, dict[str, Any]] | HiPERError | None:
@@ -76,7 +76,7 @@ class EnvWorker:
     def step(self, key: str, action: str) -> StepResult | HiPERError:
         """One step of an open episode."""
         if key not in self._playing:
-            return EnvironmentFault("the environment worker was restarted: the episode is lost and can be played again")
+            return EnvironmentFault("the environment worker was restarted, so the episode is lost; play the task again")
         env = self._playing[key][1]
         try:
             return StepResult(*env.step(action))
@@ -87,7 +87,7 @@ class EnvWorker:
             return self._broken(env, "step", error)
 
     def close(self, key: str) -> None:
-        """Frees the slot of an episode; keeps its environment for the next one."""
+        """Free the slot of an episode; keep its environment for the next one."""
         played = self._playing.pop(key, None)
         if played is not None:
             self._idle.append(played)
@@ -99,7 +99,7 @@ class EnvWorker:
             try:
                 env.close()
             except Exception:
-                logger.exception("and in close")
+                logger.exception("the environment also raised in close")
         return EnvironmentFault(f"the environment raised in {method}: {type(error).__name__}: {error}")
 
     def _take(self, kind: tuple[str, int]) -> gymnasium.Env:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Environment workers: a few Ray actors that each host many environments, for episodes that run concurrently.
+"""Pool of environment workers: a few Ray actors that each host many environments, for concurrent episodes.
 
     pool = start_pool(PoolConfig(episodes_in_flight=128), "envs")       # once; other processes: EnvPool.attach("envs")
     session = await pool.open(task, max_steps=50)
     result = await session.step("go to desk 1")
     await session.close()
 
-Worker processes import neither torch nor verl, so an environment costs megabytes instead of a process of its own. An
-environment is kept when its episode ends and plays the next one. Which worker plays a task changes nothing about it.
+Worker processes import neither torch nor verl, and an environment costs megabytes instead of a process. An environment
+is kept when its episode ends and is used for the next one. The result of an episode does not depend on the worker.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from agent_system.errors import ConfigError, EnvironmentFault, HiPERError
 from agent_system.processes import usable_cpus
 
 ENVS_PER_WORKER = 16
-"""How many environments a worker hosts before another worker is worth its memory."""
+"""A worker with at least this many environments justifies the memory of another worker."""
 _MOST_WORKERS = 10_000
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 1.0
 _WARN_EVERY_S = 60.0
@@ -41,17 +41,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """What a pool is asked for.
+    """How a pool is started.
 
     Args:
-        episodes_in_flight: sessions that are open at the same time, at most. Further ones wait for a slot.
-        num_workers: processes; None lets `plan_pool` choose.
-        envs_per_worker: slots of each; None shares `episodes_in_flight` out evenly.
-        num_cpus_per_worker: CPUs that Ray sets aside for each worker; fractions are fine
+        episodes_in_flight: maximum number of open sessions. Further ones wait for a slot.
+        num_workers: number of processes (`env.pool.num_workers`); None: `plan_pool` chooses.
+        envs_per_worker: slots of each (`env.pool.envs_per_worker`); None: `episodes_in_flight` is divided evenly.
+        num_cpus_per_worker: CPUs that Ray reserves for each worker, also a fraction
             (`env.resources_per_worker.num_cpus`).
-        env_kwargs: passed to ``gymnasium.make`` besides ``max_steps``, for every environment.
-        timeout_s: seconds after which a worker that does not answer counts as broken and is restarted.
-        reserved_cpus: CPUs that are free now but that others, who come later, will ask Ray for.
+        env_kwargs: arguments of ``gymnasium.make`` besides ``max_steps``, for every environment (`env.kwargs`).
+        timeout_s: seconds without an answer after which a worker is restarted (`env.pool.timeout_s`).
+        reserved_cpus: CPUs that are free now and will be needed by actors that are started after the pool.
     """
 
     episodes_in_flight: int
@@ -71,27 +71,29 @@ def plan_pool(
     envs_per_worker: int | None = None,
     cores: float = math.inf,
 ) -> PoolSizes:
-    """Lays out a pool so that it fits the machine.
+    """Choose the number of workers and of environments so that the pool fits the machine.
 
-    By default as many workers as `ENVS_PER_WORKER` calls for, but no more than there are CPUs to run them (an
-    environment step is pure computation) or than Ray can place.
+    By default there is one worker for `ENVS_PER_WORKER` episodes, but not more workers than CPUs (an environment step
+    is pure computation) and not more than Ray can place.
 
     Args:
         available_cpus: CPUs that Ray has free for the pool.
-        cores: CPUs that exist, for a Ray that was told a larger number.
+        cores: CPUs of the machines; Ray may be configured with a larger number.
 
     Raises:
         ConfigError: a value is out of range, or Ray has fewer free CPUs than the workers need.
     """
     if episodes_in_flight < 1:
-        raise ConfigError(f"{episodes_in_flight} episodes in flight: at least 1 is needed (data.train_batch_size=...)")
+        raise ConfigError(
+            f"{episodes_in_flight} episodes in flight: at least 1 is needed. Try: data.train_batch_size=64"
+        )
     for name, value in (("num_workers", num_workers), ("envs_per_worker", envs_per_worker)):
         if value is not None and value < 1:
-            raise ConfigError(f"env.pool.{name}={value}: at least 1 is needed; env.pool.{name}=null has it chosen")
+            raise ConfigError(f"env.pool.{name}={value}: at least 1 is needed. Try: env.pool.{name}=null")
     if not 0 <= num_cpus_per_worker < math.inf:
         raise ConfigError(
-            f"env.resources_per_worker.num_cpus={num_cpus_per_worker}: a number of CPUs is needed, for example "
-            "env.resources_per_worker.num_cpus=0.1"
+            f"env.resources_per_worker.num_cpus={num_cpus_per_worker}: a finite number of CPUs, at least 0, is needed. "
+            "Try: env.resources_per_worker.num_cpus=0.1"
         )
     free_places = available_cpus / num_cpus_per_worker if num_cpus_per_worker else math.inf
     placeable = int(min(free_places + 1e-9, _MOST_WORKERS))
@@ -99,7 +101,7 @@ def plan_pool(
     if wanted > placeable:
         raise ConfigError(
             f"{wanted} environment worker(s) with env.resources_per_worker.num_cpus={num_cpus_per_worker} need "
-            f"{wanted * num_cpus_per_worker:g} CPUs, and Ray has {available_cpus:g} free for them. Set for example "
+            f"{wanted * num_cpus_per_worker:g} CPUs, and Ray has {available_cpus:g} free for them. Try: "
             f"env.resources_per_worker.num_cpus={_fitting(available_cpus / wanted)}"
         )
     if num_workers is None:
@@ -110,19 +112,19 @@ def plan_pool(
 
 
 def start_pool(config: PoolConfig, name_prefix: str) -> EnvPool:
-    """Starts the workers on the Ray cluster this process is connected to, and waits until they answer.
+    """Start the workers on the Ray cluster that this process is connected to, and wait until they answer.
 
     The workers end with the process that started them, or with `EnvPool.close`.
 
     Raises:
-        ConfigError: Ray cannot place the workers, or what is to be started after them.
+        ConfigError: Ray has too few free CPUs for the workers, or for the training processes that start after them.
     """
     free = ray.available_resources().get("CPU", 0.0)
     if free < config.reserved_cpus:
         raise ConfigError(
-            f"The training processes need {config.reserved_cpus:g} CPUs and Ray has {free:g} free; it would wait for "
-            "ever. Start fewer of them (trainer.n_gpus_per_node=...), or tell Ray of more CPUs than there are "
-            f"(ray_kwargs.ray_init.num_cpus={math.ceil(config.reserved_cpus) + 4})"
+            f"The training processes need {config.reserved_cpus:g} CPUs and Ray has {free:g} free and would wait for "
+            f"them without end. Try: ray_kwargs.ray_init.num_cpus={math.ceil(config.reserved_cpus) + 4} (a number for "
+            "Ray's accounting, which may exceed the CPUs of the machine), or a smaller trainer.n_gpus_per_node"
         )
     sizes = plan_pool(
         config.episodes_in_flight,
@@ -145,34 +147,39 @@ def start_pool(config: PoolConfig, name_prefix: str) -> EnvPool:
     except GetTimeoutError as error:
         pool.close()
         raise ConfigError(
-            f"Ray did not start {sizes.num_workers} environment workers with {config.num_cpus_per_worker:g} CPUs each "
-            f"within {config.timeout_s:g} s. Lower env.resources_per_worker.num_cpus=... or env.pool.num_workers=..."
+            f"Ray did not start {sizes.num_workers} environment workers with "
+            f"env.resources_per_worker.num_cpus={config.num_cpus_per_worker:g} each within "
+            f"env.pool.timeout_s={config.timeout_s:g} seconds. Try: "
+            f"env.pool.num_workers={max(1, sizes.num_workers // 2)}, or env.pool.timeout_s={2 * config.timeout_s:g}"
         ) from error
     return pool
 
 
 class EnvPool:
-    """A client of the workers. Any number of processes may hold one; make it with `start_pool` or `attach`."""
+    """A client of the workers, created by `start_pool` or `attach`. Every process may have one."""
 
     def __init__(self, workers: list[Any], sizes: PoolSizes, timeout_s: float) -> None:
         self._workers = workers
         self._sizes = sizes
         self._timeout_s = timeout_s
         self._open_here: Counter[int] = Counter()
-        # Clients do not know of each other's sessions: each starts counting at another worker.
+        # Clients do not know each other's sessions, so each of them prefers another worker at first.
         self._first = os.getpid() % len(workers)
 
     @classmethod
     def attach(cls, name_prefix: str, namespace: str | None = None) -> EnvPool:
-        """Connects to a pool that another process started.
+        """Connect to a pool that another process started.
 
         Raises:
-            ConfigError: there is no pool of that name.
+            ConfigError: there is no pool with that name.
         """
         try:
             first = ray.get_actor(_worker_name(name_prefix, 0), namespace)
         except ValueError as error:
-            raise ConfigError(f"no environment pool {name_prefix!r} is running in namespace {namespace!r}") from error
+            raise ConfigError(
+                f"env.pool_name={name_prefix}: no such environment pool is running in namespace {namespace!r}. The "
+                "trainer starts it and fills in its name. Try: env.pool_name=null"
+            ) from error
         sizes, timeout_s = ray.get(first.layout.remote())
         rest = [ray.get_actor(_worker_name(name_prefix, index), namespace) for index in range(1, sizes.num_workers)]
         return cls([first, *rest], sizes, timeout_s)
@@ -182,23 +189,23 @@ class EnvPool:
         return self._sizes
 
     async def open(self, task: TaskSpec, max_steps: int) -> Session:
-        """Starts an episode on the least loaded worker that has a free slot; waits while there is none.
+        """Start an episode on the least loaded worker with a free slot; wait while there is none.
 
         Raises:
             TaskError, ConfigError: from the environment's `reset`.
-            EnvironmentFault: the worker died while it started the episode (opening the task again is safe), no worker
+            EnvironmentFault: the worker died while it started the episode (the task can be opened again), no worker
                 answers, or the pool was closed.
         """
         wait, waited, silent = _FIRST_WAIT_S, 0.0, 0.0
         while True:
             answered = False
             for index in self._by_load():
-                # Counted before anything is awaited: episodes that start together must see each other's choices.
+                # Counted before the first await, so that episodes that start together choose different workers.
                 self._open_here[index] += 1
                 session = None
                 try:
-                    # A worker that is being restarted fails every call at once: asking first keeps that from looking
-                    # like a failure of the task.
+                    # A worker that is being restarted fails every call at once. Without this first call that would
+                    # look like a failure of the task.
                     if await self._answers(index):
                         answered = True
                         session = await self._try_open(index, task, max_steps)
@@ -211,14 +218,16 @@ class EnvPool:
             waited, silent = waited + wait, 0.0 if answered else silent + wait
             wait = min(2 * wait, _LONGEST_WAIT_S)
             if silent >= self._timeout_s:
-                raise EnvironmentFault(f"none of {len(self._workers)} environment workers answers")
+                raise EnvironmentFault(
+                    f"none of the {len(self._workers)} environment workers answered within {self._timeout_s:g} s"
+                )
             if waited >= _WARN_EVERY_S:
                 waited = 0.0
                 slots = self._sizes.num_workers * self._sizes.envs_per_worker
-                logger.warning("an episode waits for one of %d environment slots; are sessions left open?", slots)
+                logger.warning("an episode has waited %g s for one of %d environment slots", _WARN_EVERY_S, slots)
 
     def close(self) -> None:
-        """Ends the workers, for every client."""
+        """End the workers, for every client."""
         for worker in self._workers:
             ray.kill(worker)
 
@@ -226,18 +235,18 @@ class EnvPool:
         try:
             await self._call(index, "layout")
         except EnvironmentFault as fault:
-            if isinstance(fault.__cause__, ActorDiedError):  # for good: the pool was closed
+            if isinstance(fault.__cause__, ActorDiedError):  # it will not be restarted: the pool was closed
                 raise
             return False
         return True
 
     async def _try_open(self, index: int, task: TaskSpec, max_steps: int) -> Session | None:
-        """A session on this worker; None if it has no free slot."""
+        """Open a session on this worker; None if it has no free slot."""
         key = uuid.uuid4().hex
         try:
             started = await self._call(index, "open", key, task, max_steps)
         except BaseException:
-            # A call that was cancelled may still be carried out; the calls of one client arrive in order.
+            # A cancelled call may still be executed by the worker, which then receives this one: calls stay in order.
             self._workers[index].close.remote(key)
             raise
         if started is None:
@@ -249,7 +258,7 @@ class EnvPool:
         return sorted(range(count), key=lambda index: (self._open_here[index], (index - self._first) % count))
 
     async def _call(self, index: int, method: str, *arguments: Any) -> Any:
-        """Calls a worker; turns what it reports, its death and its silence into our exceptions."""
+        """Call a worker and raise what it reports; its death or silence is an EnvironmentFault."""
         worker = self._workers[index]
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -267,7 +276,7 @@ class EnvPool:
 
 
 class Session:
-    """One episode. `observation` and `info` are those of the reset, then those of the latest step."""
+    """One episode. `observation` and `info` come from the reset, then from the latest step."""
 
     def __init__(self, pool: EnvPool, worker: int, key: str, observation: str, info: Mapping[str, Any]) -> None:
         self._pool = pool
@@ -278,17 +287,17 @@ class Session:
         self.info = info
 
     async def step(self, action: str) -> StepResult:
-        """Plays one action.
+        """Play one action.
 
         Raises:
-            EnvironmentFault: the engine or its worker broke; the episode is lost.
+            EnvironmentFault: the environment or its worker failed; the episode is lost.
         """
         result: StepResult = await self._pool._call(self._worker, "step", self._key, action)
         self.observation, self.info = result.observation, result.info
         return result
 
     async def close(self) -> None:
-        """Frees the slot. Closing twice, or after the worker died, is harmless."""
+        """Free the slot. May be called twice, and after the worker died."""
         if self._closed:
             return
         self._closed = True
@@ -296,7 +305,7 @@ class Session:
         try:
             await self._pool._call(self._worker, "close", self._key)
         except EnvironmentFault as fault:
-            logger.warning("the slot went with its worker: %s", fault)
+            logger.warning("the slot ended with its worker: %s", fault)
 
 
 def _worker_name(prefix: str, index: int) -> str:
@@ -304,5 +313,5 @@ def _worker_name(prefix: str, index: int) -> str:
 
 
 def _fitting(cpus: float) -> float:
-    """`cpus` rounded down to two digits, so that it can be typed as an override."""
+    """`cpus` rounded down to two decimals, for an override."""
     return math.floor(cpus * 100) / 100

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registers the environments of this project with Gymnasium.
 
-This module imports nothing of its own at the top, so that Gymnasium can call it as a plugin while it is being imported.
+This module imports Gymnasium inside the function, because Gymnasium calls it as a plugin while it is itself imported.
 """
 
 from __future__ import annotations
 
 
 def register_environments() -> None:
-    """Makes ``gymnasium.make("hiper/...")`` work. Calling it again changes nothing."""
+    """Register ``hiper/ALFWorld-v0`` and ``hiper/WebShop-v0``. May be called again."""
     from gymnasium.envs.registration import register, registry
 
     entry_points = {

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Panels of tasks: fixed lists in which task i is the same task on every machine.
 
-Orders and draws hash the task ids with the seed instead of using a random generator: they do not depend on the order in
-which a file system lists files, on Python's version, or on the other tasks in the panel.
+Orders and draws sort the tasks by a hash of seed and task id. Without a random generator they depend neither on the
+order in which a file system lists files, nor on Python's version, nor on the other tasks in the panel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agent_system.environments.base import TaskSpec
 from agent_system.errors import ConfigError
 
 HELD_OUT_SEED = 20260216
-"""Which tasks are held out for evaluation. Never changed: figures of different runs could not be compared."""
+"""Seed of the draw of held-out tasks. It is fixed, so that results of different runs can be compared."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class TaskPanel:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over everything that decides what is played, in order, and over nothing that depends on the machine.
+        """SHA-256 over everything that determines what is played, in order, and nothing that depends on the machine.
 
-        Two runs with the same digest use the same tasks in the same places. ``options`` are left out: they hold paths;
-        what lies behind them is in the content hashes.
+        Two panels with the same digest have the same tasks in the same places. ``options`` are left out because they
+        hold paths; the content hashes represent the files themselves.
         """
         lines = (
             f"{task.env_id}\t{task.task_id}\t{task.kind}\t{task.seed}\t{content}\n"
@@ -77,8 +77,8 @@ def held_out_subset(panel: TaskPanel, size: int, seed: int) -> TaskPanel:
     """
     if not 1 <= size <= len(panel):
         raise ConfigError(
-            f"{size} tasks are asked for and the panel has {len(panel)}: choose from 1 to {len(panel)}, or "
-            "provide more games"
+            f"{size} held-out tasks cannot be drawn: the panel has {len(panel)}. Try: env.val_tasks={len(panel)}, or "
+            "more tasks"
         )
     by_kind: dict[str, list[int]] = defaultdict(list)
     for index, task in enumerate(panel.tasks):
@@ -101,10 +101,10 @@ def epoch_order(panel: TaskPanel, seed: int, epoch: int) -> tuple[TaskSpec, ...]
 
 
 def training_order(panel: TaskPanel, seed: int, start: int = 0) -> Iterator[TaskSpec]:
-    """Endless stream of tasks: epoch after epoch, each in an order of its own.
+    """Endless stream of tasks: every epoch plays every task once, in a different order.
 
     Args:
-        start: how many tasks to pass over, for a run that is resumed.
+        start: number of tasks to skip, for a run that is resumed.
     """
     epoch, skipped = divmod(start, len(panel))
     while True:

@@ -19,7 +19,7 @@ class Advice:
 
     @classmethod
     def towards(cls, subgoal: str, action: str, current: str) -> Advice:
-        """Go on with `current` where it is the sub-goal already, else switch."""
+        """Keep `current` where it is the sub-goal already, else switch."""
         return cls(KEEP if subgoal == current else SWITCH, subgoal, action)
 
     @property
@@ -28,7 +28,7 @@ class Advice:
         return f"<switch>{self.switch}</switch><subgoal>{self.subgoal}</subgoal><action>{self.action}</action>"
 
     def reply_in(self, style: PromptStyle) -> str:
-        """The reply that a prompt of this style asks for: three blocks, two, or the action block alone."""
+        """The reply that a prompt of this style requires: three blocks, two, or the action block alone."""
         action = f"<action>{self.action}</action>"
         if not style.has_subgoal:
             return action

@@ -21,7 +21,9 @@ class EpisodeMemory:
 
     def __init__(self, history_length: int) -> None:
         if history_length < 0:
-            raise ValueError(f"env.history_length={history_length} is negative; for no history: env.history_length=0")
+            raise ValueError(
+                f"env.history_length={history_length} is negative. Try: env.history_length=0 for no history"
+            )
         self._history_length = history_length
         self._history: tuple[tuple[str, str], ...] = ()
         self._subgoal = ""

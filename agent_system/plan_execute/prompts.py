@@ -22,7 +22,7 @@ BLANK = re.compile(r"<your [^<>]+>")
 
 
 class PromptStyle(str, Enum):
-    """How a prompt is worded, and so which reply format it asks for."""
+    """How a prompt is worded, and so which reply format it requires."""
 
     PLAN_EXECUTE = "plan_execute"
     """Full instructions for an instruction-tuned model; replies in the three blocks of `protocol.parse_reply`."""
@@ -41,7 +41,7 @@ class PromptStyle(str, Enum):
 
     @property
     def has_subgoal(self) -> bool:
-        """Whether the prompt shows the current sub-goal and asks for the three blocks."""
+        """Whether the prompt shows the current sub-goal and requires the three blocks."""
         return self in (PromptStyle.PLAN_EXECUTE, PromptStyle.PLAN_EXECUTE_COMPACT) or self.has_short_keep
 
     @property
@@ -131,7 +131,7 @@ class PromptOverBudget(ValueError):
         super().__init__(
             f"a prompt needs {needed} tokens without any history and observation ({full} with them), but "
             f"data.max_prompt_length allows {budget}; the task, the sub-goal, the format rules and the admissible "
-            f"actions are never cut. Allow more: data.max_prompt_length={full}"
+            f"actions are never cut. Try: data.max_prompt_length={full}"
         )
 
     def __reduce__(self) -> tuple[type[PromptOverBudget], tuple[int, int, int]]:
@@ -164,14 +164,14 @@ def fit_prompt(
 ) -> FittedPrompt:
     """Write the prompt within a budget of tokens.
 
-    Whole history turns are left out first, the oldest first and no more than needed; then the observation loses words
+    Whole history turns are left out first, the oldest first, only as many as needed; then the observation loses words
     from its end, marked with " ...". The task, the sub-goal, the format rules and the admissible actions always stay
     whole. The number of calls of `count_tokens` grows with the logarithm of the history's and the observation's length.
 
     Args:
         style: a `PromptStyle` or its name.
         parts: what to show.
-        count_tokens: length of a prompt in tokens, with whatever a chat template adds.
+        count_tokens: length of a prompt in tokens, including the chat template.
         budget: largest length allowed, in tokens (`data.max_prompt_length`).
         environment: completes "You act in ..." in the full styles.
 
@@ -193,7 +193,7 @@ def fit_prompt(
     if fewer_turns is not None:
         return fewer_turns
 
-    # Cutting inside a word could turn "drawer 12" into "drawer 1", so only whole words go.
+    # Cutting inside a word could change "drawer 12" to "drawer 1", so only whole words are removed.
     word_ends = [0, *(match.end() for match in re.finditer(r"\S+", parts.observation))][:-1]
     cut = [(parts.observation[:end] + CUT_MARK).lstrip() for end in reversed(word_ends)]
     shorter = _first_fitting(lambda step: attempt(turns, cut[step]), len(cut), budget)

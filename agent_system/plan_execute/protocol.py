@@ -55,11 +55,11 @@ class Problem(str, Enum):
     DUPLICATE_BLOCK = "duplicate_block"
     """A block occurs more than once; the first one counts."""
     WRONG_ORDER = "wrong_order"
-    """The blocks do not stand in the order of the format."""
+    """The blocks are not in the order of the format."""
     NESTED_TAG = "nested_tag"
-    """A tag stands inside a block; it is left out of the block's value."""
+    """A tag is inside a block; it is left out of the block's value."""
     TEXT_OUTSIDE = "text_outside"
-    """Something else than whitespace stands outside the blocks of the format."""
+    """Text other than whitespace is outside the blocks of the format."""
     CJK_CHARACTER = "cjk_character"
     """A character from U+4E00 to U+9FFF occurs anywhere in the reply (a rule of the published format)."""
 
@@ -73,7 +73,7 @@ class CharSpan(NamedTuple):
 
 @dataclass(frozen=True)
 class Blocks:
-    """Where the first block of each kind stands, tags included; `None` when there is none."""
+    """Position of the first block of each kind, tags included; `None` when there is none."""
 
     switch: CharSpan | None = None
     subgoal: CharSpan | None = None
@@ -90,7 +90,7 @@ class Reply:
         subgoal: the written sub-goal, stripped, inner whitespace collapsed; "" when missing, and for a flat reply.
         action: the written action, stripped, inner whitespace collapsed, letter case kept; "" when missing.
         problems: what is wrong with the format, each at most once, in the order of `Problem`.
-        blocks: where the blocks stand in the parsed text.
+        blocks: positions of the blocks in the parsed text.
         length: number of characters of the parsed text.
     """
 
@@ -113,7 +113,7 @@ class Reply:
 
 
 def parse_reply(text: str, *, short_keep: bool = False) -> Reply:
-    """Parse a plan-execute reply. Never raises, whatever the text; see `Problem` for how each defect is read.
+    """Parse a plan-execute reply. Never raises; see `Problem` for how each defect is read.
 
     Args:
         text: the reply.
@@ -265,9 +265,9 @@ class Decision:
 def decide(reply: Reply, turn: int, kept_subgoal: str) -> Decision:
     """The effect of a plan-execute reply on the sub-goal in force before it.
 
-    - Turn 0 opens a segment with the written sub-goal, whatever the switch block says.
+    - Turn 0 opens a segment with the written sub-goal, regardless of the switch block.
     - SWITCH opens a segment with the written sub-goal. A SWITCH without one has nothing to switch to: it is a KEEP.
-    - KEEP carries `kept_subgoal` forward whatever was written.
+    - KEEP carries `kept_subgoal` forward regardless of the written one.
 
     Args:
         reply: from `parse_reply`.
@@ -294,7 +294,7 @@ class TokenSpans:
     """Half-open ranges of response tokens that write each block, disjoint; (0, 0) when a block has no token.
 
     Attributes:
-        switch, subgoal, action: the ranges, tags included; see `token_spans` for what stands for a missing block.
+        switch, subgoal, action: the ranges, tags included; see `token_spans` for the substitute of a missing block.
         value_low: index of the first token after the sub-goal block; the executor's value is read before it is written.
     """
 
@@ -311,9 +311,9 @@ def token_spans(reply: Reply, pieces: Sequence[str]) -> TokenSpans:
     the block's beginning belongs to that block. Empty pieces that end the reply directly after the action block (the
     end-of-sequence token) belong to it: stopping is the executor's decision.
 
-    The penalty for a malformed reply reaches only tokens with a gradient, so something stands for a missing block. For
+    The penalty for a malformed reply reaches only tokens with a gradient, so a missing block has a substitute. For
     the action: all tokens after the other blocks. For the switch block: the tokens before the first block, and at least
-    the first token of the reply, with which the model began something else; its block loses that token.
+    the first token of the reply, with which the model started something else; its block loses that token.
 
     Without a sub-goal block, `value_low` is the first token of the action range. It is always an index into `pieces` (0
     when there are none).

@@ -3,7 +3,7 @@
 
     prompt -> reply -> parse -> decision -> action as listed -> admissible? -> memory
 
-Whoever plays an episode holds an `EpisodeAgent` and an environment:
+The player of an episode holds an `EpisodeAgent` and an environment:
 
     agent.observe(observation, admissible_actions, task)
     prompt = agent.prompt(count_tokens, budget)
@@ -44,7 +44,7 @@ class Turn:
 
     @property
     def opens_segment(self) -> bool:
-        """Whether the turn opens a segment. Every turn of a flat style is a segment of its own."""
+        """Whether the turn opens a segment. Every turn of a flat style is a separate segment."""
         return self.decision is None or self.decision.boundary
 
 
@@ -100,10 +100,10 @@ class EpisodeAgent:
         return render_prompt(self._style, self._observed(), environment=self._environment)
 
     def take(self, text: str, *, action: str | None = None) -> Turn:
-        """Read a reply and play it: the sub-goal in force and the history change, and the next turn begins.
+        """Read a reply and play it: the sub-goal in force and the history change, and the next turn starts.
 
         Args:
-            text: the reply, whatever it holds.
+            text: the reply, which may be malformed.
             action: what is done instead of the reply's action, word for word (a demonstrator's slip).
         """
         view = self._observed()

@@ -24,7 +24,7 @@ from agent_system.errors import EnvironmentFault, RolloutFault
 from agent_system.plan_execute.prompts import FittedPrompt, PromptStyle
 from agent_system.plan_execute.protocol import TokenSpans, token_spans
 from agent_system.plan_execute.turn import EpisodeAgent, Turn
-from agent_system.rollout.environment_registry import agent_kind
+from agent_system.rollout.environment_registry import environment_spec
 from agent_system.rollout.failures import FailureLog
 from agent_system.rollout.lockstep import FreeRunning, Lockstep
 from agent_system.rollout.records import TurnRecord
@@ -47,7 +47,7 @@ class EpisodeSettings:
         fault_retries: how often an episode is played again on the same task after its environment broke.
         pool: name of the pool of environment workers.
         failure_log: file that takes the episodes that could not be played.
-        seed: the run's seed (`env.seed`), from which every request to the rollout engine derives a seed of its own.
+        seed: the run's seed (`env.seed`), from which every request to the rollout engine derives its seed.
             None (`env.seeded_sampling=false`): requests draw from the engine's generator in the order of their arrival.
         bootstrap_row: add a row for the state after a truncated episode, for the critic to value.
         lockstep: play all episodes turn by turn together, as the peers do. For comparison only: finished episodes go
@@ -70,10 +70,10 @@ class EpisodeSettings:
     def from_config(cls, config: DictConfig) -> EpisodeSettings:
         """Read the sections `env`, `data` and `algorithm` of the trainer's configuration."""
         env = config.env
-        kind = agent_kind(env.env_name)
+        spec = environment_spec(env.env_name)
         return cls(
-            style=kind.style(env.prompt_style, env.short_keep),
-            environment=kind.environment,
+            style=spec.style(env.prompt_style, env.short_keep),
+            environment=spec.environment,
             max_steps=env.max_steps,
             history_length=env.history_length,
             prompt_budget=config.data.max_prompt_length,
@@ -81,8 +81,7 @@ class EpisodeSettings:
             pool=env.pool_name,
             failure_log=env.failure_log,
             seed=env.seed if env.seeded_sampling else None,
-            bootstrap_row=config.algorithm.adv_estimator in ("hae", "turn_gae")
-            and config.algorithm.hae.bootstrap_truncated,
+            bootstrap_row=env.bootstrap_row,
             lockstep=env.lockstep,
         )
 
@@ -112,7 +111,7 @@ class EpisodeAgentLoop(AgentLoopBase):
         Retrying never changes which task is trained on: a fault does not depend on the reward, so the episodes that
         remain are drawn as the ones that were lost.
 
-        Whatever the episode fails with is written to `env.failure_log`, where the trainer finds it.
+        The error of a failed episode is written to `env.failure_log`, where the trainer finds it.
 
         Raises:
             EnvironmentFault, RolloutFault: the environment, or the rollout engine, failed on every attempt.
@@ -193,7 +192,7 @@ class EpisodeAgentLoop(AgentLoopBase):
     async def _generate(self, prompt_ids: list[int], sampling_params: dict[str, Any]):
         timing: dict[str, float] = {}
         with simple_timer("generate_sequences", timing):
-            # A request id of its own per turn: turns share no growing prefix, so there is no replica to stick to.
+            # A separate request id per turn: turns share no growing prefix, so there is no replica to stick to.
             generated = await self.server_manager.generate(
                 request_id=uuid4().hex, prompt_ids=prompt_ids, sampling_params=dict(sampling_params)
             )
@@ -288,7 +287,7 @@ def _stop_reason(step: StepResult) -> StopReason:
 
 
 def _with_return(rows: list[AgentLoopOutput], turns: list[TurnRecord], after_end: int) -> list[AgentLoopOutput]:
-    """Give every row the episode's return and length, the only form in which verl itself asks for them."""
+    """Give every row the episode's return and length, the only form in which verl itself reads them."""
     total = sum(turn.reward for turn in turns)
     for row in rows:
         row.reward_score = total

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The values of `env.env_name`: which environment is played, and in which reply format.
 
-Besides the names in `AGENTS` there is `module:NAME`, an `AgentKind` in a module of the user's. No torch in here: the
-environment workers import such a module too.
+Besides the names in `ENVIRONMENTS` there is `module:NAME`, an `EnvironmentSpec` in a module of the user's. This module
+does not import torch, because environment workers import a user's module, and that module imports this one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from importlib import import_module
 
 from agent_system.environments.tasks import TaskPanel
@@ -17,33 +16,23 @@ from agent_system.errors import ConfigError
 from agent_system.plan_execute.prompts import ALFRED, WEBSHOP, PromptStyle
 
 
-class World(str, Enum):
-    """Where tasks come from, for `recipe.hiper.tasks.preparation`."""
-
-    ALFWORLD = "alfworld"
-    """Games of `env.alfworld`."""
-    WEBSHOP = "webshop"
-    """Goals of a shop, `env.webshop`."""
-    OWN = "own"
-    """`AgentKind.tasks`."""
-
-
 @dataclass(frozen=True)
-class AgentKind:
-    """An environment and a way of talking to it.
+class EnvironmentSpec:
+    """An environment, its tasks, and how the model is prompted in it.
 
     Attributes:
         environment: completes "You act in ..." in the prompts.
         full, compact: prompt style for an instruction-tuned model and for a small demonstrated one.
-        tasks: the panel of the split "train" or "val", for an environment that brings its own.
-        world: where the tasks come from.
+        tasks: the panel of the split "train" or "val", for an environment that brings its own tasks.
+        family: whose tasks are played otherwise, a key of `recipe.hiper.tasks.families.FAMILIES` and of the section of
+            `env` with that family's settings. None for an environment that brings its own tasks.
     """
 
     environment: str
     full: PromptStyle
     compact: PromptStyle
     tasks: Callable[[str], TaskPanel] | None = None
-    world: World = World.OWN
+    family: str | None = None
 
     def style(self, prompt_style: str, short_keep: bool = False) -> PromptStyle:
         """The prompt style for `env.prompt_style` ("full" or "compact") and `env.short_keep`."""
@@ -51,56 +40,66 @@ class AgentKind:
         return style.with_short_keep if short_keep else style
 
 
-def _kind(world: World, environment: str, full: PromptStyle) -> AgentKind:
+def _spec(family: str, environment: str, full: PromptStyle) -> EnvironmentSpec:
     compact = PromptStyle.PLAN_EXECUTE_COMPACT if full.has_subgoal else PromptStyle.FLAT_COMPACT
-    return AgentKind(environment, full, compact, world=world)
+    return EnvironmentSpec(environment, full, compact, family=family)
 
 
-AGENTS = {
-    "alfworld/AlfredTWEnvOptions": _kind(World.ALFWORLD, ALFRED, PromptStyle.PLAN_EXECUTE),
-    "alfworld/AlfredTWEnv": _kind(World.ALFWORLD, ALFRED, PromptStyle.FLAT),
-    "alfworld/AlfredTWEnvNothink": _kind(World.ALFWORLD, ALFRED, PromptStyle.FLAT_NOTHINK),
-    "WebshopOptions": _kind(World.WEBSHOP, WEBSHOP, PromptStyle.PLAN_EXECUTE),
-    "Webshop": _kind(World.WEBSHOP, WEBSHOP, PromptStyle.FLAT),
+ENVIRONMENTS = {
+    "alfworld/AlfredTWEnvOptions": _spec("alfworld", ALFRED, PromptStyle.PLAN_EXECUTE),
+    "alfworld/AlfredTWEnv": _spec("alfworld", ALFRED, PromptStyle.FLAT),
+    "alfworld/AlfredTWEnvNothink": _spec("alfworld", ALFRED, PromptStyle.FLAT_NOTHINK),
+    "WebshopOptions": _spec("webshop", WEBSHOP, PromptStyle.PLAN_EXECUTE),
+    "Webshop": _spec("webshop", WEBSHOP, PromptStyle.FLAT),
 }
 
 
-def agent_kind(env_name: str) -> AgentKind:
-    """Look up `env.env_name`: a key of `AGENTS`, or `module:NAME`.
+FAMILY_NAMES = tuple(dict.fromkeys(spec.family for spec in ENVIRONMENTS.values() if spec.family))
+"""The families that come with this project: also the values of `env=` and the names of their sections in `env`."""
+_FIRST = next(iter(ENVIRONMENTS))
+
+
+def plan_execute_name(family: str) -> str:
+    """The value of `env.env_name` with which a family is played with sub-goals."""
+    return next(name for name, spec in ENVIRONMENTS.items() if spec.family == family and spec.full.has_subgoal)
+
+
+def environment_spec(env_name: str) -> EnvironmentSpec:
+    """Look up `env.env_name`: a key of `ENVIRONMENTS`, or `module:NAME`.
 
     Raises:
-        ConfigError: no such name, or no such module, or no `AgentKind` of that name in it.
+        ConfigError: no such name, or no such module, or no usable `EnvironmentSpec` of that name in it.
     """
     module_name, colon, name = env_name.partition(":")
     if module_name and colon:
-        return _foreign_kind(env_name, module_name, name)
+        return _users_spec(env_name, module_name, name)
     try:
-        return AGENTS[env_name]
+        return ENVIRONMENTS[env_name]
     except KeyError:
-        known = ", ".join(AGENTS)
         raise ConfigError(
-            f"env.env_name={env_name} is not known. Known: {known}, and module:NAME for an AgentKind of your own. "
-            f"For example env.env_name={next(iter(AGENTS))}"
+            f"env.env_name={env_name} is not known. Known: {', '.join(ENVIRONMENTS)}, and module:NAME for an "
+            f"EnvironmentSpec of your own. Try: env.env_name={_FIRST}"
         ) from None
 
 
-def _foreign_kind(env_name: str, module_name: str, name: str) -> AgentKind:
+def _users_spec(env_name: str, module_name: str, name: str) -> EnvironmentSpec:
     try:
         module = import_module(module_name)
     except ImportError as error:
         raise ConfigError(
-            f"env.env_name={env_name}: the module {module_name} cannot be imported ({error}). PYTHONPATH must hold its "
-            f"folder; or env.env_name={next(iter(AGENTS))}"
+            f"env.env_name={env_name}: the module {module_name} cannot be imported ({error}). Try: "
+            f"PYTHONPATH=<folder of {module_name}>, or env.env_name={_FIRST}"
         ) from error
-    kind = getattr(module, name, None)
-    if not isinstance(kind, AgentKind):
+    spec = getattr(module, name, None)
+    if not isinstance(spec, EnvironmentSpec):
         raise ConfigError(
-            f"env.env_name={env_name}: there is no AgentKind {name!r} in {module.__file__}. "
-            f"env.env_name={module_name}:<NAME>, or env.env_name={next(iter(AGENTS))}"
+            f"env.env_name={env_name}: there is no EnvironmentSpec {name!r} in {module.__file__}. Try: "
+            f"env.env_name={module_name}:<NAME>, or env.env_name={_FIRST}"
         )
-    if kind.world is World.OWN and kind.tasks is None:
+    if (spec.tasks is None) is (spec.family is None) or spec.family not in (None, *FAMILY_NAMES):
         raise ConfigError(
-            f"env.env_name={env_name}: the AgentKind has no tasks. Give it tasks=<function of the split> "
-            f"(docs/extending.md), or env.env_name={next(iter(AGENTS))}"
+            f"env.env_name={env_name}: the EnvironmentSpec needs either tasks=<function of the split> "
+            f"(docs/extending.md) or family=<one of {', '.join(FAMILY_NAMES)}>; it has tasks={spec.tasks} and "
+            f"family={spec.family}. Try: add tasks=, or env.env_name={_FIRST}"
         )
-    return kind
+    return spec

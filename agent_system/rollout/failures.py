@@ -39,9 +39,9 @@ class FailureLog:
             os.close(descriptor)
 
     def first(self) -> str:
-        """The first failure in words, and where the others stand."""
+        """A sentence with the first failure and the file that holds all of them."""
         if not self.path.exists():
-            return "No reason was recorded; the log of the run has the rollout workers' errors."
+            return "No reason was recorded. Try: search the log of the run for errors of the rollout workers"
         with open(self.path, encoding="utf-8") as file:
             entry = json.loads(file.readline())
         return f"The first: task {entry['task_id']}: {entry['error']}: {entry['message']} (all of them: {self.path})"

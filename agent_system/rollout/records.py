@@ -14,11 +14,11 @@ class TurnRecord:
     Attributes:
         task_id, kind, split: the task (`agent_system.environments.base.TaskSpec`) and the panel it belongs to.
         turn: index in the episode, from 0.
-        prompt, reply: what the model read and wrote. `dropped_turns` and `observation_cut` say what the prompt budget
+        prompt, reply: what the model read and wrote. `dropped_turns` and `observation_cut` hold what the prompt budget
             took away.
         observation: what the environment showed before this turn.
         admissible: whether the action was one of the admissible ones.
-        switch, subgoal, action: what the reply says (a flat agent has neither switch nor sub-goal: ""); `problems`
+        switch, subgoal, action: decisions of the reply (a flat agent has neither switch nor sub-goal: ""); `problems`
             (empty when well formed) what is wrong with it.
         boundary, subgoal_in_force, copied_exactly, comparable: effect of the reply (`protocol.Decision`).
         reward, terminated, truncated: result of the environment step; `stop` the reason on the last turn, else "".

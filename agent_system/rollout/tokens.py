@@ -39,7 +39,7 @@ class PromptEncoder:
         self._latest: tuple[str, list[int]] = ("", [])
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a conversation that holds this message and asks for the reply."""
+        """Token ids of a conversation that holds this message and ends where the reply starts."""
         if text != self._latest[0] or not text:  # a prompt that fits is counted and then encoded
             self._latest = text, self._encode(text)
         return list(self._latest[1])

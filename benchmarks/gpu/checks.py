@@ -21,6 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from random_model import ARCHITECTURES, make
@@ -39,7 +40,14 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.utils.padding import no_padding_2_padding
 
 from recipe.hiper.estimators.hae import HAEConfig
-from recipe.hiper.estimators.registry import ESTIMATORS, EstimatorConfig, TurnGrids, estimate, whitened
+from recipe.hiper.estimators.registry import (
+    ESTIMATORS,
+    EstimatorConfig,
+    TurnGrids,
+    estimate_advantages,
+    find_estimator,
+    whiten_advantages,
+)
 from recipe.hiper.estimators.shaping import ShapingConfig
 from recipe.hiper.trainer.critic import Float32Heads
 from verl_plugins.packed.attention import NAME, packed_attention
@@ -60,7 +68,7 @@ class Report:
         self.rows: list[dict] = []
 
     def add(self, what: str, value: float, unit: str = "", limit: float | None = None) -> None:
-        """Print and keep a value. It has to be a number at most `limit`, if one is given."""
+        """Print and keep a value. It has to be a number at most `limit`, if there is one."""
         wrong = limit is not None and not value <= limit
         self.rows.append({"what": what, "value": value, "unit": unit, "limit": limit, "wrong": wrong})
         shown = f"{value:.3g} {unit}".rstrip()
@@ -116,13 +124,13 @@ def check_estimators(report: Report, device: str) -> None:
     shaping = ShapingConfig(invalid_action_penalty_coef=0.1, keep_penalty=-0.3, keep_consistency_penalty=-0.3)
     hae = HAEConfig(gamma=0.99, lam_turn=0.95, lam_seg=0.9, lam_boundary=0.5, bootstrap_truncated=True)
     for name in ESTIMATORS:
-        if name == "gae":
-            continue  # verl's own
+        if find_estimator(name).is_verls_own:
+            continue
         config = EstimatorConfig(name=name, hae=hae, shaping=shaping)
         results = []
         for turns_of in (grids, there):
-            found = estimate(TurnGrids(**turns_of), config)
-            advantages = whitened(TurnGrids(**turns_of), found, config)
+            found = estimate_advantages(TurnGrids(**turns_of), config)
+            advantages = whiten_advantages(TurnGrids(**turns_of), found, config)
             results.append([*advantages, found.targets])
         worst = max(float((a - b.cpu()).abs().max()) for a, b in zip(*results, strict=True))
         report.add(f"{name} on the {device} against the CPU, largest difference", worst, limit=1e-4)
@@ -184,7 +192,7 @@ def row_lengths(tokens: int) -> list[int]:
 
 
 def micro_batch(tokens: int, vocabulary: int, device: str, *, packed: bool) -> TensorDict:
-    """Turns as verl hands them to an engine."""
+    """Turns as verl passes them to an engine."""
     generator = torch.Generator().manual_seed(3)
     rows = [torch.randint(vocabulary, (length,), generator=generator) for length in row_lengths(tokens)]
     nested = lambda parts: torch.nested.as_nested_tensor(list(parts), layout=torch.jagged)  # noqa: E731
@@ -203,7 +211,7 @@ def micro_batch(tokens: int, vocabulary: int, device: str, *, packed: bool) -> T
 
 def bare(engine_class: type) -> FSDPEngineWithLMHead:
     """An engine for its two methods that prepare inputs and outputs, without processes and FSDP."""
-    engine = object.__new__(engine_class)
+    engine: Any = object.__new__(engine_class)
     engine.pad_to_length = engine.use_ulysses_sp = False
     engine.engine_config = SimpleNamespace(entropy_checkpointing=False, entropy_from_logits_with_chunking=False)
     engine.compute_entropy_from_logits = entropy_from_logits
@@ -331,21 +339,21 @@ def main() -> None:
     parser.add_argument("--architecture", default="qwen2.5-1.5b", choices=tuple(ARCHITECTURES))
     parser.add_argument("--tokens", type=int, default=32_768, help="of the largest micro-batch (default: 32768)")
     parser.add_argument("--out", type=Path, help="write the figures there, as JSON")
-    given = parser.parse_args()
+    options = parser.parse_args()
     machine = describe("torch", "transformers", "verl", "tensordict")
-    if given.device == "cuda":
+    if options.device == "cuda":
         machine = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, {machine}"
     print(machine)
     report = Report()
-    check_estimators(report, given.device)
-    check_attention(report, given.device, given.architecture, given.tokens)
-    check_critic(report, given.device, given.architecture, given.tokens)
-    check_policy(report, given.device, given.architecture, given.tokens)
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps({"machine": machine, "rows": report.rows}, indent=1) + "\n", encoding="utf-8")
+    check_estimators(report, options.device)
+    check_attention(report, options.device, options.architecture, options.tokens)
+    check_critic(report, options.device, options.architecture, options.tokens)
+    check_policy(report, options.device, options.architecture, options.tokens)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps({"machine": machine, "rows": report.rows}, indent=1) + "\n", encoding="utf-8")
     if any(row["wrong"] for row in report.rows):
-        raise SystemExit("something disagrees")
+        raise SystemExit("at least one value is above its limit: see the lines marked WRONG")
 
 
 if __name__ == "__main__":

@@ -44,28 +44,28 @@ SMALL_ROOMS = (
 SHORT = ("trainer.save_freq=-1", "trainer.test_freq=-1", "trainer.val_before_train=False", "trainer.critic_warmup=0")
 
 
-def overrides(given: argparse.Namespace, model: str) -> list[str]:
+def overrides(options: argparse.Namespace, model: str) -> list[str]:
     """The command line of the run, without its folder."""
-    found = [f"profile={given.profile}", *SMALL_ROOMS, *SHORT, f"trainer.total_training_steps={given.steps}"]
-    found += [f"actor_rollout_ref.model.path={model}", f"env.max_steps={given.turns}"]
-    found += ["algorithm.updates_per_step=4"]
-    if given.what == "small":
-        found += ["env.prompt_style=compact", "data.train_batch_size=64", "actor_rollout_ref.rollout.temperature=0.6"]
-        found += ["env.history_length=1", "data.max_prompt_length=256", "data.max_response_length=48"]
-        if given.profile == "gpu":  # seconds to compile and to capture graphs of a model that needs neither
-            found += ["actor_rollout_ref.rollout.enforce_eager=true"]
+    result = [f"profile={options.profile}", *SMALL_ROOMS, *SHORT, f"trainer.total_training_steps={options.steps}"]
+    result += [f"actor_rollout_ref.model.path={model}", f"env.max_steps={options.turns}"]
+    result += ["algorithm.updates_per_step=4"]
+    if options.what == "small":
+        result += ["env.prompt_style=compact", "data.train_batch_size=64", "actor_rollout_ref.rollout.temperature=0.6"]
+        result += ["env.history_length=1", "data.max_prompt_length=256", "data.max_response_length=48"]
+        if options.profile == "gpu":  # seconds to compile and to capture graphs of a model that needs neither
+            result += ["actor_rollout_ref.rollout.enforce_eager=true"]
     else:
-        found += ["env.prompt_style=full", "data.train_batch_size=128", "trainer.allow_padded_vocabulary=true"]
-        found += ["data.max_prompt_length=1536", f"data.max_response_length={given.reply}"]
-        found += ["env.alfworld.generated.receptacles=[14,18]"]  # prompts of some 800 tokens, as the published games'
-    if given.lora:
-        found += ["actor_rollout_ref.model.lora_rank=32", "actor_rollout_ref.model.lora_alpha=64"]
-        found += ["critic.model.lora_rank=32", "critic.model.lora_alpha=64"]
-    return found + given.set
+        result += ["env.prompt_style=full", "data.train_batch_size=128", "trainer.allow_padded_vocabulary=true"]
+        result += ["data.max_prompt_length=1536", f"data.max_response_length={options.reply}"]
+        result += ["env.alfworld.generated.receptacles=[14,18]"]  # prompts of some 800 tokens, as the published games'
+    if options.lora:
+        result += ["actor_rollout_ref.model.lora_rank=32", "actor_rollout_ref.model.lora_alpha=64"]
+        result += ["critic.model.lora_rank=32", "critic.model.lora_alpha=64"]
+    return result + options.set
 
 
 def run(arguments: list[str], folder: Path) -> list[dict]:
-    """Train in a process of its own and return the metrics of its steps.
+    """Train in a separate process and return the metrics of its steps.
 
     Raises:
         SystemExit: the run failed.
@@ -77,7 +77,7 @@ def run(arguments: list[str], folder: Path) -> list[dict]:
     if code:
         logs = sorted((folder / "logs").glob("*.log"))
         last = logs[-1].read_text(encoding="utf-8", errors="replace")[-8000:] if logs else ""
-        raise SystemExit(f"{last}\nthe run failed with status {code}; --keep FOLDER keeps all of it")
+        raise SystemExit(f"{last}\nthe run failed with status {code}. Try: --keep FOLDER, which keeps its whole output")
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [row for row in rows if row["step"] >= 1]
 
@@ -137,23 +137,23 @@ def main() -> None:
     )
     parser.add_argument("--keep", type=Path, help="folder for the run (default: a temporary one)")
     parser.add_argument("--set", nargs="*", default=[], metavar="OVERRIDE", help="Hydra overrides for the run")
-    given = parser.parse_args()
-    if not (given.model or given.warm_start):
-        parser.error("name a model: --warm-start FOLDER, or --model NAME")
+    options = parser.parse_args()
+    if not (options.model or options.warm_start):
+        parser.error("no model is selected. Try: --warm-start FOLDER, or --model NAME")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = (given.keep or Path(scratch)).absolute()  # the run has another working directory
-        model = given.model or str(_model(given, folder / "model"))
-        print(_machine(given.profile), flush=True)
-        for name, more in [("run", [])] + ([("lockstep", ["env.lockstep=true"])] if given.lockstep else []):
-            print(f"\n{name}\n{table(run([*overrides(given, model), *more], folder / name))}", flush=True)
+        folder = (options.keep or Path(scratch)).absolute()  # the run has another working directory
+        model = options.model or str(_model(options, folder / "model"))
+        print(_machine(options.profile), flush=True)
+        for name, more in [("run", [])] + ([("lockstep", ["env.lockstep=true"])] if options.lockstep else []):
+            print(f"\n{name}\n{table(run([*overrides(options, model), *more], folder / name))}", flush=True)
 
 
-def _model(given: argparse.Namespace, folder: Path) -> Path:
-    if given.what == "small":
-        return given.warm_start.absolute()
+def _model(options: argparse.Namespace, folder: Path) -> Path:
+    if options.what == "small":
+        return options.warm_start.absolute()
     from random_model import save
 
-    return save(given.architecture, given.warm_start, folder, "cuda" if given.profile == "gpu" else "cpu")
+    return save(options.architecture, options.warm_start, folder, "cuda" if options.profile == "gpu" else "cpu")
 
 
 def _machine(profile: str) -> str:

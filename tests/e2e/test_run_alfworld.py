@@ -1,73 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dress rehearsal: the script a newcomer types, with tiny sizes. Games, warm start, training, resume, evaluation."""
+"""The script that a newcomer types, with tiny sizes. Games, warm start, training, resume, interrupt, evaluation.
+
+tests/conftest.py starts the runs; tests/integration/test_training.py examines the same ones more closely.
+"""
 
 from __future__ import annotations
 
-import json
-import math
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+from trainer_runs import REPOSITORY, Run, assert_finite, assert_policies_agree, read_json_lines
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "example_scripts" / "HiPER_trainer" / "run_alfworld.sh"
-TINY = [
-    "profile=cpu",
-    "env.alfworld.generated.train=24",
-    "env.alfworld.generated.valid_seen=6",
-    "env.alfworld.generated.valid_unseen=12",
-    "env.val_tasks=12",
-    "env.max_steps=8",
-    "warm_start.episodes=60",
-    "warm_start.steps=60",
-    "data.train_batch_size=8",
-    "algorithm.updates_per_step=2",
-    "trainer.critic_warmup=0",
-    "actor_rollout_ref.actor.optim.lr_warmup_steps=0",
-    "trainer.test_freq=1",
-    "trainer.save_freq=2",
-]
-
-
-def start(folder: Path, *overrides: str) -> subprocess.Popen:
-    """The script in a shell whose environment is activated: it is suitable, so none is made."""
-    environment = {
-        **os.environ,
-        "HIPER_CACHE": str(folder.parent / "cache"),
-        "HIPER_VENV": str(folder.parent / "venv"),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    command = ["bash", str(SCRIPT), *TINY, f"run_dir={folder}", *overrides]
-    return subprocess.Popen(
-        command,
-        env=environment,
-        cwd=folder.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # What a shell starts in the background ignores Ctrl-C, and so would everything below it; a terminal's does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def finish(process: subprocess.Popen) -> str:
-    try:
-        output, _ = process.communicate(timeout=600)
-    finally:
-        process.kill()  # nothing, where it has ended
-    assert process.returncode == 0, output[-4000:]
-    return output
-
-
-def metrics(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+pytestmark = pytest.mark.engine
 
 
 def left_behind(folder: Path) -> dict[int, str]:
@@ -80,7 +27,7 @@ def left_behind(folder: Path) -> dict[int, str]:
     return found
 
 
-OTHERS = left_behind(ROOT / "no run yet")
+OTHERS = left_behind(REPOSITORY / "no run yet")
 """Ray's processes that were there before: another run's on the same machine."""
 
 
@@ -96,51 +43,51 @@ def assert_nothing_is_left(folder: Path) -> None:
     assert left() == []
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("rehearsal") / "run"
+# Every fixture is requested where its run ends, so that these three tests look right after it. They come first.
 
 
-@pytest.fixture(scope="module")
-def first_run(folder) -> str:
-    return finish(start(folder, "trainer.total_training_steps=2"))
+def test_nothing_is_left_running(script_run):
+    assert_nothing_is_left(script_run.folder)
 
 
-@pytest.fixture(scope="module")
-def resumed_run(folder, first_run) -> str:
-    return finish(start(folder, "trainer.total_training_steps=3", "trainer.val_before_train=False"))
+def test_interrupt_ends_everything(interrupted_run):
+    """Ctrl-C while the engines run."""
+    assert_nothing_is_left(interrupted_run.folder)
 
 
-def test_first_run_trains_evaluates_and_saves(folder, first_run):
-    rows = metrics(folder)
-    assert [row["step"] for row in rows] == [0, 1, 2]
-    for row in rows:
-        assert 0.0 <= row["val/success_rate"] <= 1.0
-        assert row["val/episodes"] == 12
-    for row in rows[1:]:
-        for name in (
-            "critic/vf_loss_high",
-            "critic/vf_loss_low",
-            "critic/vf_loss_term",
-            "actor/loss",
-            "actor/grad_norm",
-        ):
-            assert row[name] is not None and math.isfinite(row[name]), name
-        assert row["training/rollout_probs_diff_max"] < 1e-5
-        assert row["rollout/generations_after_end_share"] == 0.0
-    assert (folder / "checkpoints" / "global_step_2" / "actor").is_dir()
-    assert (folder / "checkpoints" / "latest_checkpointed_iteration.txt").read_text() == "2"
-    assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
-    assert (folder / "config.yaml").stat().st_size > 1000
-    assert list((folder / "tensorboard").iterdir())
-    assert "[2/2]" in first_run
+def test_nothing_is_left_running_after_an_evaluation(script_evaluation):
+    assert_nothing_is_left(script_evaluation.folder)
 
 
-def test_episode_files_hold_whole_episodes(folder, first_run):
-    lines = (folder / "episodes" / "train_000001.jsonl").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 8
-    for line in lines:
-        episode = json.loads(line)
+def test_first_run_trains_evaluates_and_saves(script_run):
+    assert sorted(script_run.metrics) == [0, 1, 2, 3]
+    for step in (0, 3):
+        assert 0.0 <= script_run.metrics[step]["val/success_rate"] <= 1.0
+        assert script_run.metrics[step]["val/episodes"] == 12
+    for step in (1, 2, 3):
+        metrics = script_run.metrics[step]
+        losses = [f"critic/vf_loss_{head}" for head in ("high", "low", "term")]
+        assert_finite(metrics, *losses, "actor/loss", "actor/grad_norm")
+        assert_policies_agree(metrics)
+        assert metrics["rollout/generations_after_end_fraction"] == 0.0
+    assert "actor" in script_run.checkpoints[2]
+    assert script_run.pointer == 3
+    assert (script_run.folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (script_run.folder / "config.yaml").stat().st_size > 1000
+    assert list((script_run.folder / "tensorboard").iterdir())
+    assert "[3/3]" in script_run.printed
+
+
+def test_the_script_makes_games_and_model(script_folder, script_run):
+    made = [path for path in (script_folder / "cache").glob("*/*") if path.is_dir()]
+    games, model = script_run.config.env.alfworld.data_dir, script_run.config.actor_rollout_ref.model.path
+    assert {str(path) for path in made} == {games, model}
+
+
+def test_episode_files_hold_whole_episodes(script_run):
+    episodes = script_run.episodes("train", 1)
+    assert len(episodes) == 8
+    for episode in episodes:
         assert episode["turns"] == len(episode["trajectory"]) <= 8
         assert episode["stop"] in ("won", "step_limit")
         assert [turn["turn"] for turn in episode["trajectory"]] == list(range(episode["turns"]))
@@ -148,58 +95,35 @@ def test_episode_files_hold_whole_episodes(folder, first_run):
             assert set(turn["advantages"]) == {"switch", "subgoal", "action"}
             assert set(turn["values"]) == {"high", "low", "term"}
             assert turn["prompt"].startswith("task: ")
-    assert len((folder / "episodes" / "val_000000.jsonl").read_text(encoding="utf-8").splitlines()) == 12
+    assert len(script_run.episodes("val", 0)) == 12
 
 
-def test_resume_goes_on_and_says_from_where(folder, resumed_run):
-    assert "resuming from the checkpoint of step 2" in resumed_run
-    assert [row["step"] for row in metrics(folder)] == [0, 1, 2, 3]
-    assert "[3/3]" in resumed_run
+def test_resume_says_from_where(interrupted_run):
+    assert "resuming from the checkpoint of step 3" in interrupted_run.printed
+    assert sorted(interrupted_run.metrics) == [0, 1, 2, 3, 4]
+    assert "[4/6]" in interrupted_run.printed
 
 
-@pytest.fixture(scope="module")
-def evaluation(folder, resumed_run) -> str:
-    before = (folder / "metrics.jsonl").read_bytes(), (folder / "config.yaml").read_bytes()
-    output = finish(start(folder, "trainer.total_training_steps=3", "trainer.val_only=True"))
-    assert ((folder / "metrics.jsonl").read_bytes(), (folder / "config.yaml").read_bytes()) == before
-    return output
-
-
-def test_a_checkpoint_can_be_evaluated(folder, evaluation):
-    """On the same tasks as in training, with nothing trained and nothing lost."""
-    assert "resuming from the checkpoint of step 3" in evaluation
-    (made,) = (folder / "evaluations").iterdir()
-    (row,) = metrics(made)
-    assert row["step"] == 3 and row["val/episodes"] == 12
-    assert f"held-out {row['val/success_rate']:.1%}" in evaluation and str(made) in evaluation
+def test_a_checkpoint_can_be_evaluated(interrupted_run, script_evaluation):
+    """On the same tasks as in training, with nothing trained and nothing lost. The run was interrupted after it."""
+    assert "resuming from the checkpoint of step 4" in script_evaluation.printed
+    assert script_evaluation.metrics == interrupted_run.metrics
+    assert script_evaluation.checkpoints == interrupted_run.checkpoints
+    (made,) = (script_evaluation.folder / "evaluations").iterdir()
+    (row,) = read_json_lines(made / "metrics.jsonl")
+    assert row["step"] == 4 and row["val/episodes"] == 12
+    assert f"held-out {row['val/success_rate']:.1%}" in script_evaluation.printed
+    assert str(made) in script_evaluation.printed
     assert not (made / "checkpoints").exists()
-    files = [folder / "episodes" / "val_000000.jsonl", made / "episodes" / "val_000003.jsonl"]
-    lines = [file.read_text().splitlines() for file in files]
-    panels = [{json.loads(line)["task_id"] for line in of_one_step} for of_one_step in lines]
+    episodes = [script_evaluation.episodes("val", 0), read_json_lines(made / "episodes" / "val_000004.jsonl")]
+    panels = [{episode["task_id"] for episode in of_one_step} for of_one_step in episodes]
     assert panels[0] == panels[1]
 
 
-def test_an_active_environment_is_used(folder, first_run):
-    assert not (folder.parent / "venv").exists()
+def test_an_evaluation_leaves_the_runs_files_alone(interrupted_run, script_evaluation):
+    for name in ("metrics.jsonl", "config.yaml"):
+        assert script_evaluation.files[name] == interrupted_run.files[name]
 
 
-def test_nothing_is_left_running(folder, evaluation):
-    assert_nothing_is_left(folder)
-
-
-def test_interrupt_ends_everything(folder, resumed_run):
-    """Ctrl-C while the engines run."""
-    process = start(folder.parent / "interrupted", "trainer.total_training_steps=50", "trainer.resume_mode=disable")
-    status = folder.parent / "interrupted" / "status.json"
-    deadline = time.time() + 240
-    while time.time() < deadline:
-        if status.exists() and "evaluating" in json.loads(status.read_text())["stage"]:
-            break
-        time.sleep(0.5)
-    else:
-        process.kill()
-        pytest.fail("the run never got to its first evaluation")
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert_nothing_is_left(folder.parent / "interrupted")
+def test_an_active_environment_is_used(script_folder, script_run: Run):
+    assert not (script_folder / "venv").exists()

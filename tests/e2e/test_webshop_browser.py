@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shop for people in a real headless browser: by keyboard, on a phone, with a hostile catalogue, and watching."""
+"""The web application in a real headless browser: by keyboard, on a phone, with a hostile catalogue, and replays."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from agent_system.environments.webshop.browse import ShopForPeople, serve
+from agent_system.environments.webshop.browser.app import create_app
+from agent_system.environments.webshop.browser.episodes import EpisodeList
+from agent_system.environments.webshop.browser.server import LocalServer
+from agent_system.environments.webshop.browser.sessions import ShopSetting
 from agent_system.environments.webshop.env import WebShopEnv
+from agent_system.environments.webshop.generator.catalogue import CatalogueSpec, write_catalogue
 from agent_system.environments.webshop.goals import Goal, Goals, Split
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
-from agent_system.environments.webshop.recorded import EpisodeList
-from agent_system.environments.webshop.synthetic import CatalogueSpec, write_catalogue
-from agent_system.environments.webshop.visits import ShopSetting
 from agent_system.plan_execute.admissible import is_admissible
 from agent_system.rollout.records import TurnRecord, episode_json
 
@@ -104,7 +105,7 @@ def goal(folder) -> Goal:
 
 @pytest.fixture(scope="module")
 def episodes(folder, goal, tmp_path_factory) -> Path:
-    """A file as a run writes it, with one episode that buys what was asked for."""
+    """A file as a run writes it, with one episode that buys the product of the goal."""
     env = WebShopEnv(folder)
     observation, info = env.reset(options={"goal_index": GOAL})
     choices = [f"click[{value}]" for value in goal.options.values()]
@@ -152,12 +153,11 @@ def episodes(folder, goal, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(folder, episodes) -> Iterator[str]:
-    server = serve(ShopForPeople(ShopSetting(folder), EpisodeList([episodes])), port=0)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    server = LocalServer(create_app(ShopSetting(folder), EpisodeList([episodes])), port=0)
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     yield server.address.rstrip("/")
-    server.shutdown()
-    server.server_close()
+    server.stop()
     thread.join()
 
 
@@ -170,7 +170,7 @@ def chromium():
 
 
 def tab_to(page, **wanted: str) -> None:
-    """Press Tab until an element with this text or id has the focus; whatever has it on the way must show it."""
+    """Press Tab until an element with this text or id has the focus; every element before it must show the focus."""
     for _ in range(120):
         page.keyboard.press("Tab")
         focus = page.evaluate(FOCUS)
@@ -269,7 +269,7 @@ def test_a_purchase_by_mouse_on_a_phone(chromium, address, goal):
     click(page, "Buy Now")
     assert page.locator("h1").inner_text() == "Score: 1"
     check_phone(page)
-    for path in ("/episodes", "/episodes/0/0", "/episodes/0/1", "/nowhere", "/visits/1-gone"):
+    for path in ("/episodes", "/episodes/0/0", "/episodes/0/1", "/nowhere", "/sessions/1-gone"):
         page.goto(address + path)
         check_phone(page)
     context.close()
@@ -330,8 +330,8 @@ def test_the_policy_forbids_scripts_too(chromium, address):
 
 def test_another_site_cannot_press_a_button(chromium, address, folder):
     """A page of another origin (another port counts) sends a form."""
-    foreign = serve(ShopForPeople(ShopSetting(folder), EpisodeList([])), port=0)
-    thread = threading.Thread(target=foreign.serve_forever, daemon=True)
+    foreign = LocalServer(create_app(ShopSetting(folder), EpisodeList([])), port=0)
+    thread = threading.Thread(target=foreign.run, daemon=True)
     thread.start()
     context = chromium.new_context(bypass_csp=True)
     page = context.new_page()
@@ -345,13 +345,12 @@ def test_another_site_cannot_press_a_button(chromium, address, folder):
                 document.body.append(form);
                 form.submit();
             }""",
-            f"{address}/visits",
+            f"{address}/sessions",
         )
     assert answer.value.status == 403
-    assert page.locator("h1").inner_text() == "Not from here"
+    assert page.locator("h1").inner_text() == "Request from another site"
     context.close()
-    foreign.shutdown()
-    foreign.server_close()
+    foreign.stop()
     thread.join()
 
 

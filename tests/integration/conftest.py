@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Games for the integration tests: a few generated ones, always; published ones where they are at hand."""
+"""Optional data for the integration tests: published games, where they are available."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-
-from agent_system.environments.alfworld.game_spec import GameSpec
-from agent_system.environments.alfworld.generate import generate_games
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -33,12 +30,4 @@ def published_games(shared_data, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("published")
     with tarfile.open(archive) as packed:
         packed.extractall(folder, filter="data")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def generated_games(tmp_path_factory) -> Path:
-    """A data folder with one generated game of each kind per split."""
-    folder = tmp_path_factory.mktemp("generated")
-    generate_games(folder, GameSpec(train=6, valid_seen=6, valid_unseen=6, seed=11), workers=1, progress=False)
     return folder

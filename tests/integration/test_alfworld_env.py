@@ -141,7 +141,7 @@ def test_hostile_text_uses_up_a_step_and_changes_nothing(game):
 def test_an_action_that_is_no_text_is_refused_and_costs_nothing(game, action):
     env = ALFWorldEnv(game, max_steps=1)
     env.reset()
-    with pytest.raises(TypeError, match="an action is a str"):
+    with pytest.raises(TypeError, match="an action must be a str, not"):
         env.step(action)
     assert env.step("look")[3]
 

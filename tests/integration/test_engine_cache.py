@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cached engine says exactly what the stock engine says."""
+"""The cached engine returns exactly the texts of the stock engine."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_episodes_side_by_side_do_not_touch_each_other(generated_games):
     engines = [new_engine(ASKED) for _ in range(3)]
     for engine in engines:
         engine.load(game)
-    first = [engine.reset() for engine in engines][0]
+    first, *_ = [engine.reset() for engine in engines]
     together = [[[first.feedback, first.admissible_commands, first.won, False]] for _ in engines]
     for turn in range(len(walkthrough) + 2):  # engine i is i turns behind
         for delay, (engine, transcript) in enumerate(zip(engines, together, strict=True)):

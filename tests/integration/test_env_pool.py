@@ -20,6 +20,8 @@ from agent_system.environments.pool import EnvPool, PoolConfig, start_pool
 from agent_system.errors import ConfigError, EnvironmentFault, TaskError
 from recipe.hiper.trainer.replay_guard import EpisodesLost, Heartbeat
 
+pytestmark = pytest.mark.engine  # one Ray at a time
+
 NAMESPACE = "pool-tests"
 
 
@@ -225,7 +227,7 @@ def test_another_process_attaches_by_name(pool, panel, request):
     attached = EnvPool.attach(f"pool-{request.node.name}", NAMESPACE)
     assert attached.sizes == pool.sizes
     assert asyncio.run(play(attached, panel[1]))[-1].terminated
-    with pytest.raises(ConfigError, match="no environment pool 'nobody'"):
+    with pytest.raises(ConfigError, match="env.pool_name=nobody: no such environment pool"):
         EnvPool.attach("nobody")
 
 
@@ -249,7 +251,7 @@ def test_a_closed_pool_says_so(panel):
 
 
 def test_a_pool_that_does_not_fit_is_refused_at_once():
-    with pytest.raises(ConfigError, match=r"need 4 CPUs.* Set for example env\.resources_per_worker\.num_cpus=0\."):
+    with pytest.raises(ConfigError, match=r"need 4 CPUs.* Try: env\.resources_per_worker\.num_cpus=0\."):
         start_pool(PoolConfig(episodes_in_flight=8, num_workers=4, num_cpus_per_worker=1), "too-big")
 
 
@@ -261,7 +263,7 @@ def test_a_pool_leaves_others_the_cpus_they_will_ask_for():
 
 
 def test_training_processes_without_cpus_are_refused_before_anything_waits_for_them():
-    with pytest.raises(ConfigError, match=r"need 24 CPUs and Ray has .* free.*\(ray_kwargs\.ray_init\.num_cpus=28"):
+    with pytest.raises(ConfigError, match=r"need 24 CPUs and Ray has .* free.*Try: ray_kwargs\.ray_init\.num_cpus=28"):
         start_pool(PoolConfig(episodes_in_flight=1, reserved_cpus=24), "for-ever")
 
 

@@ -106,7 +106,7 @@ def test_a_killed_run_leaves_no_half_game_and_is_taken_up(games, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     whole = contents(games)
-    left = {name: data for name, data in contents(tmp_path / "json_2.1.1").items()}
+    left = contents(tmp_path / "json_2.1.1")
     assert left and all(whole[f"json_2.1.1/{name}"] == data for name, data in left.items())
     assert not json.loads((tmp_path / MANIFEST).read_text())["complete"]
     generate_games(tmp_path, SPEC, workers=2, progress=False)
@@ -128,7 +128,9 @@ def test_a_folder_of_another_spec_is_refused(games, capsys):
         generate_games(games, GameSpec(train=6, valid_seen=6, valid_unseen=6, seed=4), workers=1, progress=False)
     with pytest.raises(SystemExit):
         main(["--out", str(games), "--seed", "4"])
-    assert "Choose another folder (--out; in a run env.alfworld.generated.dir)" in capsys.readouterr().err
+    assert (
+        "Try: --out <another folder> (in a run env.alfworld.generated.dir=<another folder>)" in capsys.readouterr().err
+    )
 
 
 def test_damaged_folders_are_refused(games, tmp_path):

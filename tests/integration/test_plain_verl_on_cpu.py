@@ -4,8 +4,17 @@
 from __future__ import annotations
 
 import pandas
-from tiny_model import make_model
-from trainer_runs import assert_finite, assert_policies_agree, read_json_lines, run_module
+import pytest
+from trainer_runs import (
+    assert_finite,
+    assert_policies_agree,
+    module_command,
+    overrides,
+    read_json_lines,
+    run_command,
+)
+
+pytestmark = [pytest.mark.nightly, pytest.mark.engine]
 
 REWARD = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):
@@ -27,8 +36,7 @@ def make_prompts(path, number: int) -> None:
     pandas.DataFrame(rows).to_parquet(path)
 
 
-def test_two_steps_of_ppo(tmp_path):
-    model = make_model(tmp_path / "model")
+def test_two_steps_of_ppo(tiny_model, tmp_path):
     make_prompts(tmp_path / "train.parquet", 16)
     make_prompts(tmp_path / "val.parquet", 8)
     (tmp_path / "reward.py").write_text(REWARD)
@@ -48,26 +56,23 @@ def test_two_steps_of_ppo(tmp_path):
         "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes": 16,
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
     }
-    run_module(
+    command = module_command(
         "verl_plugins.cpu.main_ppo",
-        [
-            f"data.train_files={tmp_path / 'train.parquet'}",
-            f"data.val_files={tmp_path / 'val.parquet'}",
-            f"actor_rollout_ref.model.path={model}",
-            f"critic.model.path={model}",
-            f"reward.custom_reward_function.path={tmp_path / 'reward.py'}",
-            f"trainer.default_local_dir={tmp_path / 'checkpoints'}",
-            "trainer.logger=[file]",
-            "trainer.total_training_steps=2",
-            "trainer.test_freq=2",
-            "trainer.save_freq=-1",
-            "actor_rollout_ref.actor.use_kl_loss=True",
-            "actor_rollout_ref.actor.optim.lr=1e-3",  # large, so that a sync that does nothing is seen at step 2
-            *(f"{key}={value}" for key, value in sizes.items()),
-        ],
-        {"VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics.jsonl")},
-        tmp_path / "log.txt",
+        f"data.train_files={tmp_path / 'train.parquet'}",
+        f"data.val_files={tmp_path / 'val.parquet'}",
+        f"actor_rollout_ref.model.path={tiny_model}",
+        f"critic.model.path={tiny_model}",
+        f"reward.custom_reward_function.path={tmp_path / 'reward.py'}",
+        f"trainer.default_local_dir={tmp_path / 'checkpoints'}",
+        "trainer.logger=[file]",
+        "trainer.total_training_steps=2",
+        "trainer.test_freq=2",
+        "trainer.save_freq=-1",
+        "actor_rollout_ref.actor.use_kl_loss=True",
+        "actor_rollout_ref.actor.optim.lr=1e-3",  # large, so that a sync that does nothing is seen at step 2
+        *overrides(sizes),
     )
+    run_command(command, tmp_path / "log.txt", environment={"VERL_FILE_LOGGER_PATH": str(tmp_path / "metrics.jsonl")})
     rows = {row["step"]: row["data"] for row in read_json_lines(tmp_path / "metrics.jsonl")}
     for step in (1, 2):
         assert_policies_agree(rows[step])

@@ -20,12 +20,12 @@ from pathlib import Path
 import pytest
 
 from agent_system.environments.webshop import prepare, sources
+from agent_system.environments.webshop.generator.catalogue import CatalogueSpec, write_catalogue
 from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.nouns import LexiconTagger
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.shop import MANIFEST, Shop
 from agent_system.environments.webshop.sources import ORIGIN, find_sources
-from agent_system.environments.webshop.synthetic import CatalogueSpec, write_catalogue
 from agent_system.errors import ConfigError, TaskError
 
 CATALOGUE = CatalogueSpec(products=300, seed=5)
@@ -245,7 +245,7 @@ def test_a_cut_archive_and_missing_companions_are_named(source, tmp_path):
 
 
 class Ranged(http.server.SimpleHTTPRequestHandler):
-    """Serves the rest of a file where it is asked for, as most servers do."""
+    """Serves the rest of a file on request, as most servers do."""
 
     asked: list[str] = []
 
@@ -364,7 +364,7 @@ def test_downloads_of_another_address_are_not_used(source, other, tmp_path):
         (made / "items_shuffle_1000.json.gz.partial").write_bytes(b"x")
         assert found(second, made) == plain(other)
     assert contents(made).keys() == {*NAMES, ORIGIN, "notes.txt"}
-    assert found(f"{second}/", made) == plain(other)  # nobody serves it any more: without a download
+    assert found(f"{second}/", made) == plain(other)  # no longer served: without a download
     with pytest.raises(TaskError, match="cannot be downloaded"):
         found(first, made)
 
@@ -392,7 +392,7 @@ def test_an_address_after_a_folder_and_back(source, other, tmp_path):
 
 
 def test_files_that_were_put_there_by_hand(source, tmp_path):
-    """They serve for every address, and stay: nobody may be able to download them again."""
+    """They serve for every address, and stay: they may no longer be available for download."""
     made = pack(source, tmp_path / "made")
     assert found(made, made) == found(made.as_uri(), made) == plain(source)
     for address in ("http://127.0.0.1:1/a", "http://127.0.0.1:1/b"):

@@ -8,18 +8,17 @@ import random
 from dataclasses import replace
 
 import pytest
-from tiny_model import make_model
-from trainer_runs import run_module
+from trainer_runs import module_command, run_command
 from transformers import AutoModelForCausalLM
 
 from agent_system.environments.tasks import TaskPanel
 from agent_system.environments.webshop.env import WebShopEnv
+from agent_system.environments.webshop.generator.catalogue import CatalogueSpec
 from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.shop import open_shop
 from agent_system.environments.webshop.shopper import BUY, FIND, Shopper
-from agent_system.environments.webshop.synthetic import CatalogueSpec
-from agent_system.environments.webshop.tasks import goal_of, shop_panel
+from agent_system.environments.webshop.tasks import parse_task_id, shop_panel
 from agent_system.errors import ConfigError, TaskError
 from agent_system.plan_execute.prompts import PromptStyle
 from agent_system.plan_execute.protocol import parse_reply
@@ -32,10 +31,8 @@ GAMES = 200
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shop")
-    prepare_shop(folder, ShopSpec(catalogue=CatalogueSpec(products=1000), tagger="lexicon"))
-    return folder
+def shop(generated_shop):
+    return generated_shop
 
 
 def visit(env: WebShopEnv, goal: int, **habits: float) -> tuple[bool, list[str]]:
@@ -94,7 +91,7 @@ def test_demonstrations_depend_on_the_shop_and_the_spec_only(shop):
 
 
 def test_renamed_demonstrations_can_be_followed_by_reading_and_not_by_heart(shop):
-    """What is clicked stands in the task and in the list all the same, and colors are no longer the names of colors."""
+    """What is clicked is in the task and in the list all the same, and colors are no longer the names of colors."""
     plain, renamed = (
         collect_in_shop(shop, "train", ShopDemonstrationSpec(episodes=60, renamed=share), workers=1, progress=False)
         for share in (0.0, 1.0)
@@ -167,7 +164,7 @@ def test_a_model_is_made_reused_and_refused_in_another_shop(shop, tmp_path):
 def wishes(shop, panel: TaskPanel, split: Split) -> set[tuple[int, int]]:
     found = set()
     for task in panel.tasks:
-        goals, named_split, seed, index = goal_of(task.task_id)
+        goals, named_split, seed, index = parse_task_id(task.task_id)
         assert (goals, named_split, index) == (Goals.SYNTHETIC, split, task.options["goal_index"])
         table = open_shop(shop).goals(goals, split, seed)
         found.add((int(table.product[index]), int(table.choice[index])))
@@ -198,11 +195,10 @@ def test_panels_of_the_legacy_split_overlap(shop):
 @pytest.mark.parametrize("name", ["pick_and_place-3", "synthetic-fixed-", "synthetic-other-1", "human-fixed-1-2-3"])
 def test_names_of_other_tasks_are_refused(name):
     with pytest.raises(TaskError, match="not the name of a WebShop task"):
-        goal_of(name)
+        parse_task_id(name)
 
 
-def test_a_model_is_measured_on_held_out_goals(shop, tmp_path):
-    make_model(tmp_path / "model")
-    arguments = ["--model", str(tmp_path / "model"), "--shop", str(shop), "--episodes", "6", "--max-turns", "2"]
-    printed = run_module("recipe.hiper.cold_start.evaluate", arguments, {}, tmp_path / "log.txt")
+def test_a_model_is_measured_on_held_out_goals(shop, tiny_model, tmp_path):
+    arguments = ["--model", str(tiny_model), "--shop", str(shop), "--episodes", "6", "--max-turns", "2"]
+    printed = run_command(module_command("recipe.hiper.cold_start.evaluate", *arguments), tmp_path / "log.txt")
     assert "success" in printed and "6 tasks)" in printed and "score" in printed

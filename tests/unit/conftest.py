@@ -3,12 +3,7 @@
 
 from __future__ import annotations
 
-import os
-
 from hypothesis import settings
-
-# verl settles its platform when it is first imported.
-os.environ.setdefault("VERL_PLATFORM", "cpu")
 
 # A deadline per example is a timing, and timings on a shared machine fail at random.
 settings.register_profile("unit", deadline=None)

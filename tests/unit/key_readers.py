@@ -7,18 +7,20 @@ import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-ROOT = "config"
-"""The name of every variable and attribute that holds the whole configuration."""
+ROOTS = ("config", "settings")
+"""Names of variables and attributes that hold the whole configuration, as a tree or as `RunSettings`."""
 
 
 def keys_read(source: str) -> set[str]:
-    """Dotted keys that `source` reads from `config`, directly or through local names (`env = config.env; env.seed`).
+    """Dotted keys that `source` reads from `config` or `settings`, directly or through local names.
 
-    A section that is handed on as a whole (`**config.warm_start.model`) is returned as `warm_start.model.*`.
+    `env = config.env; env.seed` reads `env.seed`.
+
+    A section that is passed on as a whole (`**config.warm_start.model`) is returned as `warm_start.model.*`.
     """
     found: set[str] = set()
     for scope in _scopes(ast.parse(source)):
-        aliases = {ROOT: ""}
+        aliases = dict.fromkeys(ROOTS, "")
         for node in _in_order(scope):
             if isinstance(node, ast.Assign):
                 for target, value in _pairs(node.targets[0], node.value):
@@ -50,7 +52,7 @@ def _path(node: ast.expr, aliases: dict[str, str]) -> str | None:
     if isinstance(node, ast.Attribute):
         base = _path(node.value, aliases)
         if base is None:
-            return "" if node.attr == ROOT else None  # self.config, trainer.config
+            return "" if node.attr in ROOTS else None  # self.config, trainer.config
         return f"{base}.{node.attr}" if base else node.attr
     return None
 

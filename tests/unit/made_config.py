@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -11,11 +12,14 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from verl.workers.config import CriticConfig, RolloutConfig
 
 import recipe.hiper.config
-from recipe.hiper.cli.train import task_problems
-from recipe.hiper.configuration.validation import check_config
-from recipe.hiper.run_dir.resume import resume_problems
+from recipe.hiper.configuration.keys import OPEN_SECTIONS, environment_of, flat_keys
+from recipe.hiper.configuration.schema import RunSettings
+from recipe.hiper.configuration.validation import read_settings
+from recipe.hiper.run_dir.checkpoints import resume_problems
+from recipe.hiper.tasks.families import SECTIONS, task_problems
 
 CONFIG_FOLDER = Path(recipe.hiper.config.__file__).parent
 PROFILES = sorted(path.stem for path in (CONFIG_FOLDER / "profile").glob("*.yaml"))
@@ -37,7 +41,7 @@ def reference(profile: str = "cpu", environment: str = "alfworld", preset: str =
 def composed(
     *overrides: str, profile: str = "cpu", environment: str = "alfworld", preset: str = "custom"
 ) -> DictConfig:
-    """A copy of a profile with overrides of values. Composing anew for every test would take minutes in all."""
+    """A copy of a profile with overrides of values. Composing it again for every test would take minutes in all."""
     config = deepcopy(reference(profile, environment, preset))
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         exists = OmegaConf.select(config, override.key_or_group, throw_on_missing=False) is not None
@@ -45,11 +49,11 @@ def composed(
     return config
 
 
-def check(config: DictConfig) -> None:
+def check(config: DictConfig) -> RunSettings:
     """`cli.train.check` against the composed profiles of this module, which do not ask the machine for its GPUs."""
     profile = "cpu" if config.trainer.device == "cpu" else "gpu"
-    environment = "webshop" if "webshop" in config.env else "alfworld"
-    check_config(config, reference(profile, environment), (task_problems, resume_problems))
+    usual = reference(profile, environment_of(config))
+    return read_settings(config, SECTIONS, reference=usual, checks=(task_problems, resume_problems))
 
 
 @cache
@@ -58,3 +62,23 @@ def verls_own() -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_module("verl.trainer.config", version_base=None):
         return compose("ppo_trainer")
+
+
+@cache
+def own_keys() -> frozenset[str]:
+    """Every key that the files of recipe/hiper/config add to verl's tree."""
+    verls = set(flat_keys(OmegaConf.to_container(verls_own(), resolve=False)))
+    # A value that verl leaves empty ({} or null) is verl's all the same.
+    added = {
+        key
+        for profile in PROFILES
+        for environment in ENVIRONMENTS
+        for key in flat_keys(OmegaConf.to_container(reference(profile, environment), resolve=False))
+        if key not in verls and not any(key.startswith(f"{known}.") for known in verls)
+    }
+    # verl's tree leaves out some fields of its own dataclasses.
+    sections = {"actor_rollout_ref.rollout": RolloutConfig, "critic": CriticConfig}
+    verls_fields = {f"{name}.{field.name}" for name, kind in sections.items() for field in dataclasses.fields(kind)}
+    return frozenset(
+        key for key in added - verls_fields if not any(f".{name}." in f".{key}." for name in OPEN_SECTIONS)
+    )

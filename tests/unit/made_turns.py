@@ -94,7 +94,7 @@ def made_settings(
     num_heads: int = 3,
     estimator: str = "hae",
 ) -> HiPERSettings:
-    """Settings of a run, nothing shaped unless asked for."""
+    """Settings of a run, nothing shaped by default."""
     return HiPERSettings(
         estimator=EstimatorConfig(estimator, hae, shaping or ShapingConfig(), whiten=whiten),
         regularize_copies=False,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small browser without a screen, for the tests of the shop for people: it reads pages and sends their forms."""
+"""A small browser without a screen, for the tests of the web application: it reads pages and submits their forms."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from agent_system.environments.webshop.browse import ShopForPeople, serve
-from agent_system.environments.webshop.recorded import EpisodeList
-from agent_system.environments.webshop.visits import ShopSetting
+from starlette.datastructures import Headers
+
+from agent_system.environments.webshop.browser.app import create_app
+from agent_system.environments.webshop.browser.episodes import EpisodeList
+from agent_system.environments.webshop.browser.server import LocalServer
+from agent_system.environments.webshop.browser.sessions import ShopSetting
 
 FORM = "application/x-www-form-urlencoded"
 _VOID = {"meta", "link", "input", "br", "img", "hr"}
@@ -78,7 +81,7 @@ class Answer:
     """What came back."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Headers
     body: bytes
 
     @property
@@ -100,7 +103,7 @@ class Browser:
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
-            return Answer(response.status, dict(response.headers), response.read())
+            return Answer(response.status, Headers(dict(response.headers)), response.read())
         finally:
             connection.close()
 
@@ -122,13 +125,12 @@ class Browser:
 
 
 @contextmanager
-def serving(setting: ShopSetting, *files: Path, most_visits: int = 64) -> Iterator[Browser]:
-    server = serve(ShopForPeople(setting, EpisodeList(files), most_visits), port=0)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+def serving(setting: ShopSetting, *files: Path, max_sessions: int = 64) -> Iterator[Browser]:
+    server = LocalServer(create_app(setting, EpisodeList(files), max_sessions), port=0)
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        yield Browser(server.server_port)
+        yield Browser(server.port)
     finally:
-        server.shutdown()
-        server.server_close()
+        server.stop()
         thread.join()

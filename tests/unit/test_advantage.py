@@ -15,9 +15,9 @@ from made_turns import after_cut, batch_turns, keep, made_settings, turn
 from agent_system.plan_execute.protocol import Problem
 from recipe.hiper.estimators.hae import HAEConfig
 from recipe.hiper.estimators.shaping import ShapingConfig
-from recipe.hiper.estimators.values import Head
+from recipe.hiper.estimators.values import ValueSlot
 from recipe.hiper.estimators.whitening import whiten
-from recipe.hiper.trainer.token_credit import TurnCredit, turn_credit
+from recipe.hiper.trainer.token_credit import BatchCredit, batch_credit
 from recipe.hiper.trainer.turn_batch import BatchTurns, switch_probability
 
 HALVES = HAEConfig(gamma=0.5, lam_turn=1.0, lam_seg=0.5)
@@ -50,8 +50,8 @@ LOG_PROBS[2, :2] = math.log(0.5) / 2
 LOG_PROBS[:, 2:] = -5.0
 
 
-def credit_of(config: HAEConfig, rows=ROWS, values=VALUES, log_probs=LOG_PROBS, padding=(), **options) -> TurnCredit:
-    return turn_credit(batch_turns(rows, padding), values, log_probs, made_settings(config, **options))
+def credit_of(config: HAEConfig, rows=ROWS, values=VALUES, log_probs=LOG_PROBS, padding=(), **options) -> BatchCredit:
+    return batch_credit(batch_turns(rows, padding), values, log_probs, made_settings(config, **options))
 
 
 def test_rows_become_episodes():
@@ -65,7 +65,7 @@ def test_rows_become_episodes():
     assert turns.on_grid("reward", torch.float32).tolist() == [[0.0, 0.0, 8.0], [0.0, 0.0, 0.0]]
     assert turns.on_grid("boundary").tolist() == [[True, False, True], [True, False, False]]
     assert turns.generations_after_end == [3, 0]
-    # A padding row has one response token: positions copied from a real row would lie outside it.
+    # A padding row has one response token: positions copied from a real row would be outside it.
     assert turns.spans[6:].abs().sum() == turns.value_low[6:].sum() == 0
     assert turns.spans[0].tolist() == [[0, 2], [2, 4], [4, 6]] and turns.value_low[0] == 4
 
@@ -90,7 +90,7 @@ def test_malformed_counts_turns_only():
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# turn_credit by hand. gamma = lam_seg = 1/2, lam_turn = 1.
+# batch_credit by hand. gamma = lam_seg = 1/2, lam_turn = 1.
 
 
 def test_won_episode_by_hand():
@@ -100,9 +100,9 @@ def test_won_episode_by_hand():
     switch  returns within the segment 8; 2/2 = 1; 1/2, minus V_term 5; 3; 1
     """
     credit = credit_of(HALVES)
-    assert credit.estimate.action[0].tolist() == [-1.5, -3.0, 2.0]
-    assert credit.estimate.subgoal[0].tolist() == [-2.75, 0.0, 6.0]
-    assert credit.estimate.switch[0].tolist() == [-0.5, -2.0, 3.0]
+    assert credit.turn_advantages.action[0].tolist() == [-1.5, -3.0, 2.0]
+    assert credit.turn_advantages.subgoal[0].tolist() == [-2.75, 0.0, 6.0]
+    assert credit.turn_advantages.switch[0].tolist() == [-0.5, -2.0, 3.0]
     assert credit.value_targets[:3].tolist() == [[1.25, 0.5, 0.5], [0.0, 1.0, 1.0], [8.0, 8.0, 8.0]]
     assert credit.value_mask[:3].tolist() == [[1.0, 1.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     assert credit.token_advantages[:3].tolist() == [
@@ -110,17 +110,17 @@ def test_won_episode_by_hand():
         [-2.0, -2.0, 0.0, 0.0, -3.0, -3.0, 0.0],
         [3.0, 3.0, 6.0, 6.0, 2.0, 2.0, 0.0],
     ]
-    assert credit.token_mask[:3].int().tolist() == [
+    assert credit.credit_mask[:3].int().tolist() == [
         [1, 1, 1, 1, 1, 1, 0],
         [1, 1, 0, 0, 1, 1, 0],
         [1, 1, 1, 1, 1, 1, 0],
     ]
 
 
-def test_regularized_copies_reach_the_loss_mask():
+def test_regularized_copies_reach_the_credit_mask():
     settings = replace(made_settings(HALVES), regularize_copies=True)
-    credit = turn_credit(batch_turns(ROWS), VALUES, LOG_PROBS, settings)
-    assert credit.token_mask[1].int().tolist() == [1, 1, 1, 1, 1, 1, 0]
+    credit = batch_credit(batch_turns(ROWS), VALUES, LOG_PROBS, settings)
+    assert credit.credit_mask[1].int().tolist() == [1, 1, 1, 1, 1, 1, 0]
     assert torch.equal(credit.token_advantages, credit_of(HALVES).token_advantages)
 
 
@@ -130,10 +130,10 @@ def test_random_signs_change_signs_of_whole_decisions_and_nothing_else():
     signs = set()
     for seed in range(20):
         generators = [torch.Generator().manual_seed(seed) for _ in range(2)]
-        credit, again = (turn_credit(batch_turns(ROWS), VALUES, LOG_PROBS, settings, signs=g) for g in generators)
+        credit, again = (batch_credit(batch_turns(ROWS), VALUES, LOG_PROBS, settings, signs=g) for g in generators)
         assert torch.equal(credit.token_advantages, again.token_advantages), "the seed decides"
         assert torch.equal(credit.token_advantages.abs(), plain.abs())
-        assert torch.equal(credit.estimate.action, credit_of(HALVES).estimate.action)
+        assert torch.equal(credit.turn_advantages.action, credit_of(HALVES).turn_advantages.action)
         signs |= {tuple(row.tolist()) for row in torch.sign(credit.token_advantages / plain)[:, [0, 2, 4]]}
     assert len(signs) > 4  # the three decisions of a turn are drawn apart
 
@@ -141,9 +141,9 @@ def test_random_signs_change_signs_of_whole_decisions_and_nothing_else():
 def test_cut_episode_counts_as_zero_without_bootstrap():
     """low: -2; 2/2 - 1 - 2/2 = -1. high: -2. switch: -4, -3."""
     credit = credit_of(HALVES)
-    assert credit.estimate.action[1].tolist() == [-1.0, -2.0, 0.0]
-    assert credit.estimate.subgoal[1].tolist() == [-2.0, 0.0, 0.0]
-    assert credit.estimate.switch[1].tolist() == [-3.0, -4.0, 0.0]
+    assert credit.turn_advantages.action[1].tolist() == [-1.0, -2.0, 0.0]
+    assert credit.turn_advantages.subgoal[1].tolist() == [-2.0, 0.0, 0.0]
+    assert credit.turn_advantages.switch[1].tolist() == [-3.0, -4.0, 0.0]
 
 
 def test_cut_episode_is_bootstrapped_from_the_state_after_it():
@@ -154,11 +154,11 @@ def test_cut_episode_is_bootstrapped_from_the_state_after_it():
     switch  16/2 - 4 = 4;  16/4 - 3 = 1
     """
     credit = credit_of(replace(HALVES, bootstrap_truncated=True))
-    assert credit.estimate.action[1].tolist() == [1.0, 2.0, 0.0]
-    assert credit.estimate.subgoal[1].tolist() == [2.0, 0.0, 0.0]
-    assert credit.estimate.switch[1].tolist() == [1.0, 4.0, 0.0]
+    assert credit.turn_advantages.action[1].tolist() == [1.0, 2.0, 0.0]
+    assert credit.turn_advantages.subgoal[1].tolist() == [2.0, 0.0, 0.0]
+    assert credit.turn_advantages.switch[1].tolist() == [1.0, 4.0, 0.0]
     # The row of that state trains nothing, and the other episode does not change.
-    assert not credit.token_mask[5].any() and not credit.value_mask[5].any()
+    assert not credit.credit_mask[5].any() and not credit.value_mask[5].any()
     assert torch.equal(credit.token_advantages[:3], credit_of(HALVES).token_advantages[:3])
 
 
@@ -173,12 +173,12 @@ def test_switch_advantage_of_the_paper_by_hand():
     The value before the switch decision learns what keeping is worth, so only KEEP turns are its targets.
     """
     credit = credit_of(replace(HALVES, switch_advantage="termination"))
-    torch.testing.assert_close(credit.estimate.switch[0], torch.tensor([0.0, -1.0, -1.5]))
-    assert credit.value_mask[:3, Head.TERM].tolist() == [0.0, 1.0, 0.0]
-    assert credit.value_targets[:3, Head.TERM].tolist() == [0.0, 1.0, 0.0]
+    torch.testing.assert_close(credit.turn_advantages.switch[0], torch.tensor([0.0, -1.0, -1.5]))
+    assert credit.value_mask[:3, ValueSlot.TERM].tolist() == [0.0, 1.0, 0.0]
+    assert credit.value_targets[:3, ValueSlot.TERM].tolist() == [0.0, 1.0, 0.0]
     released = credit_of(HALVES)
-    assert torch.equal(credit.estimate.action, released.estimate.action)
-    assert torch.equal(credit.estimate.subgoal, released.estimate.subgoal)
+    assert torch.equal(credit.turn_advantages.action, released.turn_advantages.action)
+    assert torch.equal(credit.turn_advantages.subgoal, released.turn_advantages.subgoal)
 
 
 def test_shaping_comes_before_the_estimate():
@@ -189,9 +189,9 @@ def test_shaping_comes_before_the_estimate():
         invalid_action_penalty_coef=4.0, inadmissible_penalty=-8.0, keep_penalty=-1.0, keep_consistency_penalty=-2.0
     )
     credit = credit_of(HALVES, rows, shaping=shaping)
-    assert credit.estimate.shaped.rewards.tolist() == [[0.0, -15.0, 8.0], [0.0, -1.0, 0.0]]
-    assert credit.estimate.action[0].tolist() == [-1.5 - 7.5, -3.0 - 15.0, 2.0]
-    assert credit.estimate.subgoal[0].tolist() == [-2.75 - 7.5, 0.0, 6.0]
+    assert credit.turn_advantages.shaped.rewards.tolist() == [[0.0, -15.0, 8.0], [0.0, -1.0, 0.0]]
+    assert credit.turn_advantages.action[0].tolist() == [-1.5 - 7.5, -3.0 - 15.0, 2.0]
+    assert credit.turn_advantages.subgoal[0].tolist() == [-2.75 - 7.5, 0.0, 6.0]
 
 
 @pytest.mark.parametrize("switch_advantage", ["segment_return", "termination"])
@@ -203,7 +203,7 @@ def test_whitening_is_per_kind_of_decision_and_over_the_turns_that_carry_it(swit
     for token, carries in ((0, torch.ones(5, dtype=torch.bool)), (2, opens), (4, torch.ones(5, dtype=torch.bool))):
         expected = whiten(plain.token_advantages[rows, token], carries)
         torch.testing.assert_close(white.token_advantages[rows, token], expected)
-    assert torch.equal(white.token_mask, plain.token_mask)
+    assert torch.equal(white.credit_mask, plain.credit_mask)
     assert torch.equal(white.value_targets, plain.value_targets)  # values are never whitened
 
 
@@ -215,7 +215,7 @@ def test_whitening_is_per_kind_of_decision_and_over_the_turns_that_carry_it(swit
     st.booleans(),
 )
 def test_order_and_padding_of_the_rows_change_nothing(order, copies, switch_advantage, bootstrap, whitened):
-    """Rows that only fill up the batch hold whatever the queue had at hand, NaN included."""
+    """Rows that only fill up the batch hold arbitrary values of the queue, NaN included."""
     config = replace(HALVES, switch_advantage=switch_advantage, bootstrap_truncated=bootstrap)
     shaping = ShapingConfig(keep_penalty=-0.5, keep_penalty_mode="normalized")
     expected = credit_of(config, shaping=shaping, whiten=whitened)
@@ -224,7 +224,7 @@ def test_order_and_padding_of_the_rows_change_nothing(order, copies, switch_adva
     values = torch.cat([VALUES[list(order)], torch.full((len(copies), 3), math.nan)])
     log_probs = torch.cat([LOG_PROBS[list(order)], torch.zeros(len(copies), 7)])
     actual = credit_of(config, rows, values, log_probs, tuple(filled.tolist()), shaping=shaping, whiten=whitened)
-    for name in ("token_advantages", "token_mask", "value_targets", "value_mask", "switch_probability"):
+    for name in ("token_advantages", "credit_mask", "value_targets", "value_mask", "switch_probability"):
         ours, theirs = getattr(actual, name), getattr(expected, name)
         torch.testing.assert_close(ours[: len(order)], theirs[list(order)])
         if name != "switch_probability":
@@ -261,7 +261,7 @@ def test_a_turn_without_a_readable_switch_has_no_switch_advantage():
     """It is carried out as KEEP, q = 0, and with beta = 0 nothing is left of (q - beta)."""
     lost = keep(1, problems=("missing_switch",), spans=((0, 0), (0, 2), (2, 4)))
     credit = credit_of(replace(HALVES, switch_advantage="termination"), [ROWS[0], ("won_0", lost), *ROWS[2:]])
-    assert credit.estimate.switch[0, 1] == 0.0
+    assert credit.turn_advantages.switch[0, 1] == 0.0
 
 
 @pytest.mark.parametrize("variant", ["termination", "segment_return"])
@@ -272,5 +272,7 @@ def test_a_switch_without_a_sub_goal_is_not_paid_for_what_it_was_not(variant):
     charged = credit_of(replace(HALVES, switch_advantage=variant), rows, shaping=ShapingConfig(switch_cost=0.5))
     free = credit_of(replace(HALVES, switch_advantage=variant), rows)
     assert charged.switch_probability[1] == 0.0
-    assert charged.estimate.switch[0, 1] == free.estimate.switch[0, 1]
-    assert charged.estimate.switch[0, 2] == free.estimate.switch[0, 2] - 0.25  # a SWITCH of probability 1/2
+    assert charged.turn_advantages.switch[0, 1] == free.turn_advantages.switch[0, 1]
+    assert (
+        charged.turn_advantages.switch[0, 2] == free.turn_advantages.switch[0, 2] - 0.25
+    )  # a SWITCH of probability 1/2

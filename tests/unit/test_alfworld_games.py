@@ -79,7 +79,7 @@ def test_the_environment_variable_is_used(tmp_path, monkeypatch):
     [
         (json.dumps(GAME)[:40], "not valid JSON"),
         ("", "not valid JSON"),
-        ("[1, 2]", "found list"),
+        ("[1, 2]", "needed, not a list"),
         ({**GAME, "pddl_problem": 5}, "'pddl_problem'"),
         ({"solvable": True}, "'pddl_domain', 'grammar', 'pddl_problem'"),
     ],

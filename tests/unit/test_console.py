@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person sees during a run."""
+"""What a user sees during a run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_step_in_one_line():
 
 
 def test_without_a_terminal_a_line_per_step(tmp_path):
-    """A pipe, a CI log: nothing is drawn over, and nothing is said twice."""
+    """A pipe, a CI log: nothing is overwritten, and nothing is printed twice."""
     output = io.StringIO()
     recorder_of = {"total_steps": 2, "checkpoint_bytes": 1, "episodes_every": 0}
     with ProgressBar(tmp_path, output) as bar:
@@ -47,7 +47,7 @@ def test_without_a_terminal_a_line_per_step(tmp_path):
         recorder.log(STEP, step=2)
         recorder.finish()
     lines = output.getvalue().splitlines()
-    steps = ["[0/2] ", *(f"[{step}/2] {step_summary(STEP)}" for step in (1, 2))]
+    steps = [f"[{step}/2] {step_summary(STEP)}" for step in (1, 2)]  # and no empty line for step 0
     assert [line for line in lines if line.startswith("[")] == steps
     assert [line.strip() for line in lines if line.startswith("  ")] == ["starting", "step 1/2", "finished"]
     assert "\r" not in output.getvalue()

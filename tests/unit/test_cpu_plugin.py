@@ -108,11 +108,11 @@ def test_verl_loads_the_plugin_by_its_entry_point_and_another_platform_is_not_ov
     done = in_new_process(LOADED_BY_VERL, VERL_PLATFORM="cpu")
     assert "in place" in done.stdout, done.stderr[-2000:]
     assert done.returncode != 0
-    assert "RuntimeError: verl runs on the platform 'cuda', not on cpu. Set VERL_PLATFORM=cpu" in done.stderr
+    assert "RuntimeError: verl runs on the platform 'cuda', not on cpu. Try: VERL_PLATFORM=cpu" in done.stderr
 
 
 def test_a_plugin_that_verl_does_not_load_is_not_overlooked(monkeypatch):
-    """verl itself only says so at DEBUG level; the processes of Ray would run without it."""
+    """verl itself only logs it at DEBUG level; the processes of Ray would run without it."""
     code = "import verl; from verl_plugins.cpu.plugin import require_plugin; require_plugin()"
     done = in_new_process(code, VERL_PLATFORM="cpu", VERL_USE_EXTERNAL_PLUGINS="none")
     assert done.returncode != 0
@@ -212,7 +212,7 @@ print(sorted({(kind, device) for kind, _, device, _ in after - before}))
 
 
 def test_importing_the_trainer_registers_no_engine_but_its_own():
-    """Engines for CPUs and for packed rows belong to runs that ask for them."""
+    """Engines for CPUs and for packed rows belong to runs that configure them."""
     printed = subprocess.run(
         [sys.executable, "-c", IMPORTS_THE_CRITIC], capture_output=True, text=True, check=True, timeout=300
     ).stdout

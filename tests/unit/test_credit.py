@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from agent_system.plan_execute.protocol import decide, parse_reply, token_spans
-from recipe.hiper.estimators.values import HEAD_OF_SLOT, Head, explained_variance, read_slots
+from recipe.hiper.estimators.values import HEAD_OF_SLOT, ValueSlot, explained_variance, read_slots
 from recipe.hiper.estimators.whitening import whiten
 from recipe.hiper.trainer.token_credit import token_credit
 from recipe.hiper.trainer.transfer import stacked
@@ -143,7 +143,7 @@ def test_which_token_gets_what():
         [2.0, 0.0, 0.0, 0.0, 200.0, 0.0, 0.0],
         [0.0] * 7,
     ]
-    assert credit.loss_mask.int().tolist() == [[1, 1, 1, 1, 1, 1, 0], [1, 0, 0, 0, 1, 0, 0], [0] * 7]
+    assert credit.credit_mask.int().tolist() == [[1, 1, 1, 1, 1, 1, 0], [1, 0, 0, 0, 1, 0, 0], [0] * 7]
 
 
 def test_regularized_copies_are_in_the_loss_with_no_advantage():
@@ -151,7 +151,7 @@ def test_regularized_copies_are_in_the_loss_with_no_advantage():
     plain = token_credit(*advantages, BOUNDARY, SPANS, 7, PADDING)
     credit = token_credit(*advantages, BOUNDARY, SPANS, 7, PADDING, regularize_copies=True)
     assert torch.equal(credit.advantages, plain.advantages)
-    assert credit.loss_mask.int().tolist() == [[1, 1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 1, 0, 0], [0] * 7]
+    assert credit.credit_mask.int().tolist() == [[1, 1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 1, 0, 0], [0] * 7]
 
 
 def test_where_the_values_are_read():
@@ -160,7 +160,7 @@ def test_where_the_values_are_read():
     value_low = torch.tensor([2, 1])
     assert read_slots(heads, value_low).tolist() == [[10.0, 112.0, 210.0], [20.0, 121.0, 220.0]]
     assert read_slots(heads[:2], value_low).tolist() == [[10.0, 112.0, 110.0], [20.0, 121.0, 120.0]]
-    assert Head.HIGH == 0 and Head.LOW == 1 and Head.TERM == 2
+    assert ValueSlot.HIGH == 0 and ValueSlot.LOW == 1 and ValueSlot.TERM == 2
 
 
 ROWS = st.integers(1, 6)
@@ -173,8 +173,8 @@ def test_reading_values_equals_a_loop_over_rows(rows, length, heads, seed):
     value_low = torch.randint(length, (rows,), generator=generator)
     read = read_slots(values, value_low)
     for row in range(rows):
-        at = {Head.HIGH: 0, Head.LOW: int(value_low[row]), Head.TERM: 0}
-        for slot in Head:
+        at = {ValueSlot.HIGH: 0, ValueSlot.LOW: int(value_low[row]), ValueSlot.TERM: 0}
+        for slot in ValueSlot:
             assert read[row, slot] == values[HEAD_OF_SLOT[heads][slot]][row, at[slot]]
 
 
@@ -199,7 +199,7 @@ def test_token_credit_equals_a_loop_over_tokens(rows, length, seed):
                 if start <= token < end and not padding[row] and (block != 1 or boundary[row]):
                     expected, in_loss = float(advantages[block, row]), True
             assert float(credit.advantages[row, token]) == expected
-            assert bool(credit.loss_mask[row, token]) == in_loss
+            assert bool(credit.credit_mask[row, token]) == in_loss
 
 
 def test_from_a_reply_to_its_credit():
@@ -224,7 +224,7 @@ def test_what_does_not_fit_is_refused():
         token_credit(ones, ones, ones, BOUNDARY, SPANS, 5)
     with pytest.raises(ValueError, match=r"\[rows, 3, 2\]"):
         token_credit(ones, ones, ones, BOUNDARY, SPANS[:, :2], 7)
-    with pytest.raises(ValueError, match="adv_high must hold one entry"):
+    with pytest.raises(ValueError, match="adv_subgoal must hold one entry"):
         token_credit(ones, ones[:2], ones, BOUNDARY, SPANS, 7)
     for value_low in (low, -low):
         with pytest.raises(ValueError, match="outside a response of 2 tokens"):
@@ -239,7 +239,7 @@ def no_rows(*shape: int) -> Tensor:
 
 def test_no_rows():
     credit = token_credit(no_rows(), no_rows(), no_rows(), no_rows().bool(), no_rows(3, 2).long(), 4)
-    assert credit.loss_mask.shape == (0, 4)
+    assert credit.credit_mask.shape == (0, 4)
     assert read_slots([no_rows(4)] * 3, no_rows().long()).shape == (0, 3)
 
 

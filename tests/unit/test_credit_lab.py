@@ -14,13 +14,13 @@ from made_episodes import line, write
 
 from agent_system.errors import ConfigError
 from recipe.hiper.credit_lab.episodes import Episodes, read_episodes
-from recipe.hiper.credit_lab.estimators import Decision, LabConfig, LeftOut, mean_of_others, run_estimators
+from recipe.hiper.credit_lab.estimators import Decision, LabConfig, SkippedEstimator, mean_of_others, run_estimators
 from recipe.hiper.credit_lab.statistics import (
     REFERENCE,
-    Findings,
+    Comparison,
     Row,
     bootstrap_mean,
-    findings,
+    compare_variants,
     return_to_go,
 )
 from recipe.hiper.estimators.registry import OF_GROUPS, WITH_CRITIC
@@ -32,14 +32,14 @@ def read(tmp_path, *lines) -> Episodes:
     return read_episodes([write(tmp_path / "episodes.jsonl", list(lines))])
 
 
-def compared(episodes: Episodes, config: LabConfig | None = None) -> tuple[Findings, list[LeftOut]]:
+def compared(episodes: Episodes, config: LabConfig | None = None) -> tuple[Comparison, list[SkippedEstimator]]:
     config = config or LabConfig()
-    rows, left_out = run_estimators(episodes, config)
-    return findings(episodes, rows, config.gamma), left_out
+    variants, skipped = run_estimators(episodes, config)
+    return compare_variants(episodes, variants, config.gamma), skipped
 
 
-def rows_of(found: Findings, decision: Decision) -> dict[str, Row]:
-    return {row.label: row for row in found.rows if row.decision is decision}
+def rows_of(comparison: Comparison, decision: Decision) -> dict[str, Row]:
+    return {row.label: row for row in comparison.rows if row.decision is decision}
 
 
 def four_episodes() -> list[dict]:
@@ -63,9 +63,9 @@ def test_four_episodes_by_hand(tmp_path):
     lambda 0: 0 on the first turn, 10 - 5 or 0 - 5 on the last, so variance 12.5 and correlation 12.5 / (12.5**.5 * 5).
     rloo: 10 - 0 or 0 - 10. gigpo: 5 for the episode and 5 for the state, which all turns of a group share.
     """
-    found, left_out = compared(read(tmp_path, *four_episodes()))
-    assert left_out == []
-    rows = rows_of(found, Decision.ACTION)
+    comparison, skipped = compared(read(tmp_path, *four_episodes()))
+    assert skipped == []
+    rows = rows_of(comparison, Decision.ACTION)
     half, one = math.sqrt(0.5), 1.0
     expected = {
         REFERENCE: (5.0, 1.0, one, 0.0),
@@ -78,23 +78,23 @@ def test_four_episodes_by_hand(tmp_path):
         "rloo": (10.0, 4.0, one, 0.0),
         "gigpo, no std": (10.0, 4.0, one, 0.0),
     }
-    for label, (sd, ratio, correlation, silent) in expected.items():
+    for label, (sd, ratio, correlation, zero_fraction) in expected.items():
         row = rows[label]
         assert row.turns == 8 and row.mean == pytest.approx(0.0) and row.sign_agreement == 1.0, label
         assert (row.sd, row.variance_ratio) == pytest.approx((sd, ratio)), label
-        assert (row.correlation, row.silent) == pytest.approx((correlation, silent)), label
+        assert (row.correlation, row.zero_fraction) == pytest.approx((correlation, zero_fraction)), label
         assert row.bias == pytest.approx((0.0, 0.0, 0.0)), label
     for label in ("grpo", "gigpo"):
         row = rows[label]
         assert math.isnan(row.sd) and math.isnan(row.variance_ratio) and math.isnan(row.bias.value)
         assert row.correlation == pytest.approx(1.0)
-    assert found.explained == pytest.approx({decision: 0.0 for decision in Decision})
+    assert comparison.explained == pytest.approx(dict.fromkeys(Decision, 0.0))
 
 
 def test_the_planner_by_hand(tmp_path):
     """With lambda_seg 0.9 the first sub-goal of a won episode gets 0.9 of the 5 that the second one gets."""
-    found, _ = compared(read(tmp_path, *four_episodes()), LabConfig(lam_seg=0.9))
-    row = rows_of(found, Decision.SUBGOAL)["hae (segment return)"]
+    comparison, _ = compared(read(tmp_path, *four_episodes()), LabConfig(lam_seg=0.9))
+    row = rows_of(comparison, Decision.SUBGOAL)["hae (segment return)"]
     assert row.sd**2 == pytest.approx((4.5**2 + 5.0**2) / 2)
 
 
@@ -111,9 +111,9 @@ def test_perfect_values_have_no_bias_and_leave_nothing_to_learn(tmp_path_factory
         lines.append(line(f"g{number}_0", of_episode, values=[(g, g, g) for g in returns]))
     episodes = read(tmp_path_factory.mktemp("perfect"), *lines)
     config = LabConfig(("hae", "turn_gae"), gamma, lam, lam_seg, (turn_lam,))
-    found, _ = compared(episodes, config)
-    for row in found.rows:
-        assert abs(row.bias.value) < 1e-9 and row.sd < 1e-9 and row.silent == 1.0
+    comparison, _ = compared(episodes, config)
+    for row in comparison.rows:
+        assert abs(row.bias.value) < 1e-9 and row.sd < 1e-9 and row.zero_fraction == 1.0
         assert math.isnan(row.correlation) and math.isnan(row.variance_ratio) and math.isnan(row.sign_agreement)
 
 
@@ -145,23 +145,23 @@ def test_what_was_earned_before_a_turn_is_no_bias_of_groups(tmp_path):
 @pytest.mark.parametrize("values", [(1.0, 1.0, 1.0), None])
 def test_equal_returns_give_groups_nothing(tmp_path, values):
     episodes = read(tmp_path, *(line(f"g_{n}", [1.0, 2.0], values=values) for n in range(3)))
-    found, _ = compared(episodes, LabConfig(OF_GROUPS))
+    comparison, _ = compared(episodes, LabConfig(OF_GROUPS))
     for label in ("grpo", "grpo, no std", "rloo"):
-        row = rows_of(found, Decision.ACTION)[label]
-        assert row.silent == 1.0 and math.isnan(row.correlation) and math.isnan(row.sign_agreement)
+        row = rows_of(comparison, Decision.ACTION)[label]
+        assert row.zero_fraction == 1.0 and math.isnan(row.correlation) and math.isnan(row.sign_agreement)
 
 
 def test_each_decision_is_measured_on_the_turns_that_carry_it(tmp_path):
     lines = [line(f"g{n}_0", [0.0, 0.0, 1.0], switches=KEEPING) for n in range(2)]
-    found, _ = compared(read(tmp_path, *lines))
-    turns = {decision: rows_of(found, decision)[REFERENCE].turns for decision in Decision}
+    comparison, _ = compared(read(tmp_path, *lines))
+    turns = {decision: rows_of(comparison, decision)[REFERENCE].turns for decision in Decision}
     assert turns == {Decision.SWITCH: 4, Decision.SUBGOAL: 2, Decision.ACTION: 6}
 
 
 def test_the_reference_takes_off_the_value_before_the_decision(tmp_path):
     episodes = read(tmp_path, *(line(f"g_{n}", [0.0, 10.0], values=(1.0, 2.0, 3.0)) for n in range(2)))
-    found, _ = compared(episodes)
-    means = {decision: rows_of(found, decision)[REFERENCE].mean for decision in Decision}
+    comparison, _ = compared(episodes)
+    means = {decision: rows_of(comparison, decision)[REFERENCE].mean for decision in Decision}
     assert means == {Decision.SWITCH: 10 - 3, Decision.SUBGOAL: 10 - 1, Decision.ACTION: 10 - 2}
 
 
@@ -169,11 +169,11 @@ def test_pull_by_hand(tmp_path):
     """On turn 1 the won episode switches (q - beta = 0.75), the lost one keeps (-0.25); advantages are 6 and -4."""
     won = line("g_0", [0.0, 10.0], values=(4.0, 4.0, 4.0), probability=0.25)
     lost = line("h_0", [0.0, 0.0], values=(4.0, 4.0, 4.0), probability=0.25, switches=[True, False])
-    found, _ = compared(read(tmp_path, won, lost))
-    row = rows_of(found, Decision.SWITCH)[REFERENCE]
+    comparison, _ = compared(read(tmp_path, won, lost))
+    row = rows_of(comparison, Decision.SWITCH)[REFERENCE]
     assert row.pull.value == pytest.approx((0.75 * 6 + 0.25 * 4) / 2 / 5)
-    assert rows_of(found, Decision.SWITCH)["hae (termination)"].silent == 1.0
-    assert math.isnan(rows_of(found, Decision.ACTION)[REFERENCE].pull.value)
+    assert rows_of(comparison, Decision.SWITCH)["hae (termination)"].zero_fraction == 1.0
+    assert math.isnan(rows_of(comparison, Decision.ACTION)[REFERENCE].pull.value)
 
 
 def test_termination_stands_for_the_value_of_what_was_chosen(tmp_path):
@@ -187,7 +187,7 @@ def test_termination_stands_for_the_value_of_what_was_chosen(tmp_path):
 
 
 def test_mean_of_others_by_hand(tmp_path):
-    """In a group the others of it; alone, all others. Nobody's own return is in it."""
+    """In a group the others of it; alone, all others. It never includes the episode's own return."""
     rewards = {"g_0": 1.0, "g_1": 3.0, "g_2": 8.0, "h_0": 6.0}
     episodes = read(tmp_path, *(line(name, [reward]) for name, reward in rewards.items()))
     returns = episodes.turns.rewards.sum(dim=1)
@@ -198,17 +198,17 @@ def test_mean_of_others_by_hand(tmp_path):
 
 def test_without_critic_the_reference_is_rloo(tmp_path):
     episodes = read(tmp_path, *(line(f"g_{n}", [0.0, r], values=None) for n, r in enumerate((1.0, 5.0, 3.0))))
-    found, left_out = compared(episodes)
-    assert {gone.family for gone in left_out} == set(WITH_CRITIC)
-    row = rows_of(found, Decision.ACTION)["rloo"]
+    comparison, skipped = compared(episodes)
+    assert {estimator.name for estimator in skipped} == set(WITH_CRITIC)
+    row = rows_of(comparison, Decision.ACTION)["rloo"]
     assert (row.correlation, row.variance_ratio, row.sign_agreement) == pytest.approx((1.0, 1.0, 1.0))
 
 
 def test_mean_advantages_by_turns_to_the_end(tmp_path):
     """Five won and five lost episodes, values in the middle: one standard deviation up or down. Four are too few."""
     lines = [line(f"g{n}_0", [0.0, 10.0 * (n % 2)], values=(5.0, 5.0, 5.0)) for n in range(10)]
-    found, _ = compared(read(tmp_path, *lines))
-    curve = next(curve for curve in found.curves if curve.label == "turn_gae, lambda 1")
+    comparison, _ = compared(read(tmp_path, *lines))
+    curve = next(curve for curve in comparison.curves if curve.label == "turn_gae, lambda 1")
     assert dict(curve.won) == pytest.approx({0: 1.0, 1: 1.0})
     assert dict(curve.lost) == pytest.approx({0: -1.0, 1: -1.0})
     few, _ = compared(read(tmp_path, *lines[:8]))
@@ -220,39 +220,41 @@ def test_mean_advantages_by_turns_to_the_end(tmp_path):
 
 
 def reasons(episodes: Episodes, config: LabConfig | None = None) -> dict[str, str]:
-    return {gone.family: gone.reason for gone in compared(episodes, config)[1]}
+    return {estimator.name: estimator.reason for estimator in compared(episodes, config)[1]}
 
 
 def test_groups_of_one_are_nothing_to_compare(tmp_path):
-    found = reasons(read(tmp_path, line("g_0", [1.0]), line("h_0", [2.0])))
-    assert set(found) == set(OF_GROUPS) and all("env.rollout.n=8" in reason for reason in found.values())
+    comparison = reasons(read(tmp_path, line("g_0", [1.0]), line("h_0", [2.0])))
+    assert set(comparison) == set(OF_GROUPS) and all("env.rollout.n=8" in reason for reason in comparison.values())
 
 
 def test_a_flat_agent_has_actions_only(tmp_path):
     lines = [line(f"g_{n}", [0.0, float(n)], switch="", subgoal="", values=(1.0, 2.0, 1.0)) for n in range(2)]
-    found, left_out = compared(read(tmp_path, *lines))
-    assert [(gone.family, "flat" in gone.reason) for gone in left_out] == [("hae", True)]
-    assert {row.decision for row in found.rows} == {Decision.ACTION}
-    assert rows_of(found, Decision.ACTION)["turn_gae, lambda 1"].correlation == pytest.approx(1.0)
+    comparison, skipped = compared(read(tmp_path, *lines))
+    assert [(estimator.name, "flat" in estimator.reason) for estimator in skipped] == [("hae", True)]
+    assert {row.decision for row in comparison.rows} == {Decision.ACTION}
+    assert rows_of(comparison, Decision.ACTION)["turn_gae, lambda 1"].correlation == pytest.approx(1.0)
 
 
 def test_one_head_is_no_hierarchy(tmp_path):
     lines = [line(f"g_{n}", [0.0, float(n)], values=(1.0, 2.0, 1.0)) for n in range(2)]
-    found, left_out = compared(read(tmp_path, *lines))
-    assert [gone.family for gone in left_out] == ["hae"] and "one head" in left_out[0].reason
+    comparison, skipped = compared(read(tmp_path, *lines))
+    assert [estimator.name for estimator in skipped] == ["hae"] and "one head" in skipped[0].reason
     # and the low value, which nothing taught, is no baseline either
-    assert rows_of(found, Decision.ACTION)["turn_gae, lambda 1"].variance_ratio == pytest.approx(1.0)
+    assert rows_of(comparison, Decision.ACTION)["turn_gae, lambda 1"].variance_ratio == pytest.approx(1.0)
 
 
 def test_without_probabilities_there_is_no_termination(tmp_path):
     lines = [line(f"g_{n}", [0.0, float(n)], probability=None) for n in range(2)]
-    found, left_out = compared(read(tmp_path, *lines))
-    assert [gone.family for gone in left_out] == ["hae (termination)"] and "switch_probability" in left_out[0].reason
-    assert "hae (segment return)" in rows_of(found, Decision.SWITCH)
-    assert all(math.isnan(row.pull.value) for row in found.rows)
+    comparison, skipped = compared(read(tmp_path, *lines))
+    assert [estimator.name for estimator in skipped] == ["hae (termination)"] and "switch_probability" in skipped[
+        0
+    ].reason
+    assert "hae (segment return)" in rows_of(comparison, Decision.SWITCH)
+    assert all(math.isnan(row.pull.value) for row in comparison.rows)
 
 
-def test_verls_gae_cannot_be_told_with_a_discount(tmp_path):
+def test_verls_gae_cannot_be_computed_with_a_discount(tmp_path):
     assert "--gamma 1" in reasons(read(tmp_path, line("g_0", [1.0]), line("g_1", [2.0])), LabConfig(gamma=0.9))["gae"]
 
 
@@ -283,7 +285,7 @@ def test_options_out_of_range(changes, message):
 
 
 def test_the_interval_is_that_of_whole_groups():
-    """Two turns of one group say no more than one: doubling every turn changes nothing."""
+    """Two turns of one group carry no more information than one: doubling every turn changes nothing."""
     values, cluster = np.random.default_rng(1).normal(size=50), np.arange(50)
     once = bootstrap_mean(values, cluster)
     twice = bootstrap_mean(np.tile(values, 2), np.tile(cluster, 2))

@@ -15,11 +15,11 @@ from recipe.hiper.credit_lab.episodes import CREDIT_FIELDS, read_episodes
 from recipe.hiper.credit_lab.estimators import LabConfig, run_estimators
 from recipe.hiper.credit_lab.statistics import recorded_note
 from recipe.hiper.estimators.hae import HAEConfig
-from recipe.hiper.estimators.registry import EstimatorConfig, TurnGrids, estimate
+from recipe.hiper.estimators.registry import EstimatorConfig, TurnGrids, estimate_advantages
 from recipe.hiper.estimators.shaping import ShapingConfig
 from recipe.hiper.run_dir.recorder import RunRecorder
 from recipe.hiper.trainer.episode_records import episode_records
-from recipe.hiper.trainer.token_credit import TurnCredit
+from recipe.hiper.trainer.token_credit import BatchCredit
 from recipe.hiper.trainer.turn_batch import turn_grids
 
 HAE = HAEConfig(gamma=0.9, lam_turn=0.8, lam_seg=0.7)
@@ -40,14 +40,14 @@ def written_by_a_run(folder, has_critic: bool = True):
     beta = torch.linspace(0.1, 0.6, 6)
     grids = turn_grids(turns, values, beta, False)
     shaping = ShapingConfig(invalid_action_penalty_coef=0.1, keep_penalty=-0.3)
-    found = estimate(grids, EstimatorConfig("hae" if has_critic else "rloo", HAE, shaping))
+    result = estimate_advantages(grids, EstimatorConfig("hae" if has_critic else "rloo", HAE, shaping))
     nothing = torch.zeros(6, 1)
-    credit = TurnCredit(
-        estimate=found,
+    credit = BatchCredit(
+        turn_advantages=result,
         is_hierarchical=has_critic,
         values=values,
         token_advantages=nothing,
-        token_mask=nothing,
+        credit_mask=nothing,
         value_targets=nothing,
         value_mask=nothing,
         switch_probability=beta,
@@ -55,17 +55,17 @@ def written_by_a_run(folder, has_critic: bool = True):
     RunRecorder(folder, total_steps=1, checkpoint_bytes=1, episodes_every=1).write_episodes(
         "train", 1, episode_records(1, turns, credit)
     )
-    return grids, found, folder / "episodes" / "train_000001.jsonl"
+    return grids, result, folder / "episodes" / "train_000001.jsonl"
 
 
 def test_what_a_run_wrote_comes_back(tmp_path):
-    grids, found, path = written_by_a_run(tmp_path)
+    grids, result, path = written_by_a_run(tmp_path)
     episodes = read_episodes([path])
     for field in fields(TurnGrids):
         if field.name not in ("rewards", "bootstrap"):
             expected = getattr(grids, field.name)
             torch.testing.assert_close(getattr(episodes.turns, field.name).to(expected.dtype), expected, msg=field.name)
-    torch.testing.assert_close(episodes.turns.rewards.float(), found.shaped.rewards)
+    torch.testing.assert_close(episodes.turns.rewards.float(), result.shaped.rewards)
     torch.testing.assert_close(episodes.environment_rewards.float(), grids.rewards)
     assert episodes.won.tolist() == [True, False, False]
     assert episodes.group_sizes == [2, 1] and episodes.cut == 1
@@ -77,8 +77,8 @@ def test_the_advantages_of_the_run_are_recognised(tmp_path):
     """The lab recomputes, from the file alone, what the trainer computed from the batch."""
     episodes = read_episodes([written_by_a_run(tmp_path)[2]])
     same = LabConfig(gamma=0.9, lam=0.8, lam_seg=0.7)
-    found = recorded_note(episodes, run_estimators(episodes, same)[0])
-    assert "recorded the advantages of hae (segment return)" in found
+    result = recorded_note(episodes, run_estimators(episodes, same)[0])
+    assert "recorded the advantages of hae (segment return)" in result
     other = LabConfig(gamma=0.9, lam=0.8, lam_seg=1.0)
     assert "none of these" in recorded_note(episodes, run_estimators(episodes, other)[0])
 
@@ -154,7 +154,7 @@ BROKEN = {
     "mark is a number": ([changed(boundary=1)], '"boundary" is 1 and not true or false'),
     "value is text": ([changed(values=VALUES | {"low": "x"})], '"low" is "x" and not a number'),
     "a turn is missing": ([changed(turn=2)], 'turn 1 has "turn": 2; one is missing'),
-    "an episode twice": ([line("a_0", [1.0]), line("a_0", [1.0])], "line 2: the episode a_0 stands there twice"),
+    "an episode twice": ([line("a_0", [1.0]), line("a_0", [1.0])], "line 2: the episode a_0 is in the file twice"),
     "credit in some": ([line("a_0", [1.0]), line("b_0", [1.0], credit=False)], "line 2 has not"),
     "two kinds of agent": ([line("a_0", [1.0]), line("b_0", [1.0], switch="")], "a plan-execute agent"),
 }
@@ -176,15 +176,15 @@ def test_another_version_says_what_would_write_the_field(tmp_path):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(ConfigError, match=r"missing.jsonl cannot be read: No such file.*Give episode files of a run"):
+    with pytest.raises(ConfigError, match=r"missing.jsonl cannot be read: No such file.*Try: episode files of a run"):
         read_episodes([tmp_path / "missing.jsonl"])
-    with pytest.raises(ConfigError, match=r"is a folder. Give the files in it: .*train_\*"):
+    with pytest.raises(ConfigError, match=r"is a folder. Try: the files in it, .*train_\*"):
         read_episodes([tmp_path])
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
     with pytest.raises(ConfigError, match=r"picture.png cannot be read"):
         read_episodes([tmp_path / "picture.png"])
     path = write(tmp_path / "x.jsonl", [line("a_0", [1.0])])
-    with pytest.raises(ConfigError, match="given twice"):
+    with pytest.raises(ConfigError, match="named twice"):
         read_episodes([path, tmp_path / ".." / tmp_path.name / "x.jsonl"])
 
 

@@ -57,7 +57,7 @@ def fails(capsys, *arguments: str) -> str:
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Drawing is most of the time, and most tests look at the words."""
-    monkeypatch.setattr("recipe.hiper.credit_lab.command.draw", lambda findings, theme: {})
+    monkeypatch.setattr("recipe.hiper.credit_lab.command.draw", lambda comparison, theme: {})
 
 
 def test_everything_is_written_and_the_same_again(tmp_path, capsys):
@@ -87,15 +87,15 @@ def test_the_printed_table(no_pictures, tmp_path, capsys):
     expected = """\
 Action decisions: 8 turns
 
-| estimator          |           bias [95%] |     sd | variance ratio | equal signs | correlation | silent |
-| ------------------ | -------------------: | -----: | -------------: | ----------: | ----------: | -----: |
-| Monte Carlo        | 0.000 [0.000, 0.000] |  5.000 |          1.000 |        100% |       1.000 |     0% |
-| rloo               | 0.000 [0.000, 0.000] | 10.000 |          4.000 |        100% |       1.000 |     0% |
-| turn_gae, lambda 0 | 0.000 [0.000, 0.000] |  3.536 |          0.500 |        100% |       0.707 |    50% |
+| estimator          |           bias [95%] |     sd | variance ratio | equal signs | correlation | zeros |
+| ------------------ | -------------------: | -----: | -------------: | ----------: | ----------: | ----: |
+| Monte Carlo        | 0.000 [0.000, 0.000] |  5.000 |          1.000 |        100% |       1.000 |    0% |
+| rloo               | 0.000 [0.000, 0.000] | 10.000 |          4.000 |        100% |       1.000 |    0% |
+| turn_gae, lambda 0 | 0.000 [0.000, 0.000] |  3.536 |          0.500 |        100% |       0.707 |   50% |
 
 4 episodes of 1 file, 8 turns (2.0 an episode), 50% won; groups of 2 episodes.
 gamma 1, hae's lambda 1 and 0.95 over segments (the trainer's defaults: no run's config.yaml beside these files).
-The recorded values explain this share of the variance of the return-to-go: switch 0%, sub-goal 0%, action 0%.
+The recorded values explain this fraction of the variance of the return-to-go: switch 0%, sub-goal 0%, action 0%.
 The advantages that the run recorded are none of these."""
     assert expected in printed
 
@@ -130,6 +130,21 @@ def test_what_the_files_lack_is_listed(tmp_path, capsys):
     assert "<strong>hae, turn_gae, gae</strong>" in page and not (tmp_path / "lab" / "pull.png").exists()
 
 
+@pytest.mark.parametrize("in_a_run", [True, False])
+def test_no_path_of_this_machine_is_written(no_pictures, tmp_path, capsys, in_a_run):
+    """The page is sent to others: it names the run and its files, and no folder of the machine that wrote it."""
+    lines = [line(f"g_{n}", [0.0, float(n)], values=None, probability=None) for n in range(2)]
+    path = write(tmp_path / "my_run" / ("episodes" if in_a_run else "copied") / "train_000001.jsonl", lines)
+    (tmp_path / "my_run" / "config.yaml").write_text(CONFIG.format(gamma=1, lam=1))
+    main([str(path), "--out", str(tmp_path / "lab")])
+    printed = capsys.readouterr().out.removesuffix(f"{tmp_path / 'lab' / 'credit_lab.html'}\n")
+    written = [(tmp_path / "lab" / name).read_text(encoding="utf-8") for name in ("credit_lab.html", "credit_lab.csv")]
+    for text in (printed, *written):
+        assert str(tmp_path) not in text and not re.search(r"(?<![\w<])/\w+/", text)
+    where = "my_run/episodes/train_000001.jsonl, line 1" if in_a_run else "null in train_000001.jsonl, line 1"
+    assert where in written[0] and "as in my_run/config.yaml" in written[0]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Gamma and lambdas
 
@@ -143,7 +158,7 @@ def test_the_settings_of_the_run_are_the_default(no_pictures, tmp_path, capsys):
     assert "turn_gae, lambda 0.25" in printed
     main([str(path), "--out", str(tmp_path / "lab"), "--gamma", "1", "--turn-lam", "0"])
     printed = capsys.readouterr().out
-    assert re.search(r"gamma 1, hae's lambda 0.25 .*config.yaml; but for what was asked for\)", printed)
+    assert re.search(r"gamma 1, hae's lambda 0.25 .*config.yaml, except for the options set\)", printed)
     assert "turn_gae, lambda 0 " in printed and "turn_gae, lambda 0.25" not in printed
 
 
@@ -154,7 +169,7 @@ def test_runs_that_differ_need_an_answer(no_pictures, tmp_path, capsys):
     message = fails(capsys, *paths, "--out", str(tmp_path / "lab"))
     assert "algorithm.gamma is 0.5 in" in message and "0.6 in" in message and "--gamma" in message
     main([*paths, "--out", str(tmp_path / "lab"), "--gamma", "1", "--lam", "1", "--lam-seg", "1"])
-    assert "as asked for" in capsys.readouterr().out
+    assert "from the command line" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -164,7 +179,7 @@ def test_an_unusable_configuration_names_the_options(tmp_path, capsys, text):
     path = episodes(tmp_path / "run")
     (tmp_path / "run" / "config.yaml").write_text(text)
     message = fails(capsys, str(path), "--out", str(tmp_path / "lab"))
-    assert "config.yaml has no usable algorithm.gamma" in message and "--gamma, --lam and --lam-seg" in message
+    assert "config.yaml has no usable algorithm.gamma" in message and "Try: --gamma 1 --lam 1 --lam-seg 0.95" in message
 
 
 def test_loose_files_have_no_settings(tmp_path):
@@ -175,10 +190,10 @@ def test_loose_files_have_no_settings(tmp_path):
 # Errors
 
 
-def test_errors_end_with_status_2_and_say_what_mends_them(tmp_path, capsys):
+def test_errors_end_with_status_2_and_a_remedy(tmp_path, capsys):
     path, out = str(episodes(tmp_path)), ["--out", str(tmp_path / "lab")]
-    assert "Give episode files of a run" in fails(capsys, str(tmp_path / "missing.jsonl"), *out)
-    assert "--lam 2 is not in [0, 1]; for example --lam 0.95" in fails(capsys, path, *out, "--lam", "2")
+    assert "Try: episode files of a run" in fails(capsys, str(tmp_path / "missing.jsonl"), *out)
+    assert "--lam 2 is not in [0, 1]. Try: --lam 0.95" in fails(capsys, path, *out, "--lam", "2")
     assert "--estimators ppo is not one of" in fails(capsys, path, *out, "--estimators", "ppo")
     assert "required: episodes" in fails(capsys, *out)
 
@@ -186,6 +201,6 @@ def test_errors_end_with_status_2_and_say_what_mends_them(tmp_path, capsys):
 def test_a_folder_that_cannot_be_written_to(no_pictures, tmp_path, capsys):
     path = str(episodes(tmp_path))
     (tmp_path / "file").write_text("")
-    assert "Choose another folder: --out FOLDER" in fails(capsys, path, "--out", str(tmp_path / "file"))
+    assert "Try: --out <another folder>" in fails(capsys, path, "--out", str(tmp_path / "file"))
     (tmp_path / "lab" / "credit_lab.html").mkdir(parents=True)
-    assert "Choose another folder: --out FOLDER" in fails(capsys, path, "--out", str(tmp_path / "lab"))
+    assert "Try: --out <another folder>" in fails(capsys, path, "--out", str(tmp_path / "lab"))

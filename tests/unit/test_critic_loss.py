@@ -14,7 +14,7 @@ from tensordict import TensorDict
 from torch import Tensor
 from verl.utils import tensordict_utils as tu
 
-from recipe.hiper.estimators.values import HEAD_OF_SLOT, Head
+from recipe.hiper.estimators.values import HEAD_OF_SLOT, ValueSlot
 from recipe.hiper.trainer.critic import Float32Heads, head_fields, hierarchical_value_loss
 
 COEFFICIENTS = (0.5, 1.0, 2.0)
@@ -76,7 +76,7 @@ def loss_of(batch: Batch, counts: Tensor, dp_size: int = 1) -> tuple[Tensor, dic
             "responses": nested(batch.responses),
             "value_low": batch.value_low,
             "old_values": batch.old,
-            "value_targets": nested(list(batch.target)),  # so does TransferQueue hand it back
+            "value_targets": nested(list(batch.target)),  # the type that TransferQueue returns
             "value_mask": batch.mask,
         },
         batch_size=len(batch.prompts),
@@ -92,13 +92,13 @@ def loss_of(batch: Batch, counts: Tensor, dp_size: int = 1) -> tuple[Tensor, dic
 def looped_loss(batch: Batch) -> tuple[list[float], list[float]]:
     """Loss and clipped share of each slot, one row at a time, in float64."""
     losses, clipped_shares = [], []
-    for slot in Head:
+    for slot in ValueSlot:
         total, clipped_rows, count = 0.0, 0, 0
         for row in range(len(batch.prompts)):
             if not batch.mask[row, slot]:
                 continue
-            position = int(batch.value_low[row]) if slot == Head.LOW else 0
-            # The value before a response token is written is what the critic says at the token before it.
+            position = int(batch.value_low[row]) if slot == ValueSlot.LOW else 0
+            # The value before a response token is written is the critic's output at the token before it.
             head = HEAD_OF_SLOT[len(batch.values)][slot]
             value = float(batch.values[head][row][len(batch.prompts[row]) + position - 1])
             old, target = float(batch.old[row, slot]), float(batch.target[row, slot])
@@ -142,7 +142,7 @@ def test_does_not_depend_on_how_the_mini_batch_is_cut(rows, heads, seed, part_of
 
 @given(*BATCHES)
 def test_positions_without_a_target_contribute_nothing(rows, heads, seed):
-    """Neither other tokens of a row, nor what stands in the columns of a value that has no target there."""
+    """Neither other tokens of a row, nor the content of the columns of a value that has no target there."""
     batch = make_batch(rows, heads, seed)
     counts = batch.mask.sum(0)
     leaves = [[value.requires_grad_() for value in head] for head in batch.values]
@@ -151,8 +151,8 @@ def test_positions_without_a_target_contribute_nothing(rows, heads, seed):
     for row in range(rows):
         start = len(batch.prompts[row]) - 1
         for head in range(heads):
-            slots = [slot for slot in Head if HEAD_OF_SLOT[heads][slot] == head and batch.mask[row, slot]]
-            read = {start + (int(batch.value_low[row]) if slot == Head.LOW else 0) for slot in slots}
+            slots = [slot for slot in ValueSlot if HEAD_OF_SLOT[heads][slot] == head and batch.mask[row, slot]]
+            read = {start + (int(batch.value_low[row]) if slot == ValueSlot.LOW else 0) for slot in slots}
             others = [index for index in range(len(leaves[head][row])) if index not in read]
             assert not leaves[head][row].grad[others].any()
     without = ~batch.mask.bool()
@@ -185,7 +185,7 @@ def test_two_heads_read_the_low_head_before_the_switch_decision():
     batch = make_batch(3, 2, 0)
     batch.mask = torch.tensor([[0.0, 0.0, 1.0]] * 3)
     first = [float(value[len(prompt) - 1]) for value, prompt in zip(batch.values[1], batch.prompts, strict=True)]
-    batch.old[:, Head.TERM] = torch.tensor(first)  # a value that moved too far has no gradient
+    batch.old[:, ValueSlot.TERM] = torch.tensor(first)  # a value that moved too far has no gradient
     for head in batch.values:
         for value in head:
             value.requires_grad_()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from recipe.hiper.run_dir.metric_names import current_name, with_current_names
 from recipe.hiper.run_dir.plots import PANELS, draw_curve
 
 FLAT_PANELS, ALL_PANELS = 4, sum(not panel.only_if_scored for panel in PANELS)
@@ -21,7 +22,7 @@ def flat_row(step: int) -> dict:
         "step": step,
         "rollout/success_rate": 0.02 * step,
         "rollout/episode_length": 20.0 - step / 2,
-        "rollout/admissible_share": 0.8,
+        "rollout/admissible_fraction": 0.8,
         "critic/vf_loss": 1.0 / step,
     }
 
@@ -32,11 +33,11 @@ def row(step: int, switch_rate: float | None = 0.3) -> dict:
     bins = dict(zip(BINS, (rate, *[(1 - rate) / 4] * 4), strict=True))
     return flat_row(step) | {
         "rollout/switch_rate": switch_rate,
-        "rollout/keep_copied_share": 0.9,
+        "rollout/keep_copied_fraction": 0.9,
         "hierarchy/segment_length": 1 / (rate + 0.05),
-        "hierarchy/novel_subgoal_share": 0.9,
-        "hierarchy/reused_subgoal_share": 0.6,
-        **{f"hierarchy/segment_length_share/{name}": share for name, share in bins.items()},
+        "hierarchy/novel_subgoal_fraction": 0.9,
+        "hierarchy/reused_subgoal_fraction": 0.6,
+        **{f"hierarchy/segment_length_fraction/{name}": share for name, share in bins.items()},
         **{f"critic/explained_variance_{head}": 0.5 for head in ("high", "low", "term")},
         **{f"advantage/{decision}/abs_mean": 1.0 for decision in ("switch", "subgoal", "action")},
     }
@@ -62,7 +63,7 @@ def red_ground(pixels: np.ndarray) -> int:
 
 
 def purple_ground(pixels: np.ndarray) -> int:
-    return coloured(pixels, 239, 232, 245)  # tab:purple likewise
+    return coloured(pixels, 239, 232, 245)  # the same for tab:purple
 
 
 def test_a_flat_run_has_no_panels_of_the_hierarchy(tmp_path):
@@ -121,3 +122,19 @@ def test_scores_are_drawn_where_tasks_can_be_done_in_part(tmp_path):
 
     assert number_of_rows(drawn(rows(0.5), tmp_path)) == ALL_PANELS / 2
     assert number_of_rows(drawn(rows(0.7), tmp_path)) == ALL_PANELS / 2 + 1
+
+
+def test_a_file_of_an_earlier_version_gives_the_same_picture(tmp_path):
+    """Fractions were once called shares, and a resumed run has rows of both versions."""
+    rows = [row(step) for step in (1, 2, 3)]
+    earlier = [{name.replace("_fraction", "_share"): value for name, value in of_step.items()} for of_step in rows]
+    assert earlier[0]["hierarchy/segment_length_share/3-4"] == rows[0]["hierarchy/segment_length_fraction/3-4"]
+    expected = drawn(rows, tmp_path)
+    for read in (earlier, [earlier[0], *rows[1:]]):
+        assert np.array_equal(drawn(read, tmp_path), expected)
+
+
+def test_names_that_never_were_shares_stay():
+    names = ("step", "rollout/success_rate/my_share", "actor/some_share", "rollout/admissible_fraction")
+    assert [*with_current_names(dict.fromkeys(names))] == [*names]
+    assert current_name("val/keep_copied_share") == "val/keep_copied_fraction"

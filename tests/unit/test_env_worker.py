@@ -12,7 +12,7 @@ from agent_system.errors import EnvironmentFault, TaskError
 
 
 class Breaking(gymnasium.Env[str, str]):
-    """Raises what it is told to, where it is told to."""
+    """Raises the configured error in the configured method."""
 
     closed = 0
 

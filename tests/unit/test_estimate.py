@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one door to all estimators: what each is given, and what comes out for the three decisions of a turn."""
+"""Every estimator through the registry: what it takes, and what it returns for the three decisions of a turn."""
 
 from dataclasses import replace
 
@@ -7,9 +7,16 @@ import pytest
 import torch
 
 from recipe.hiper.estimators.hae import HAEConfig
-from recipe.hiper.estimators.registry import ESTIMATORS, OF_GROUPS, EstimatorConfig, TurnGrids, estimate, whitened
+from recipe.hiper.estimators.registry import (
+    ESTIMATORS,
+    OF_GROUPS,
+    EstimatorConfig,
+    TurnGrids,
+    estimate_advantages,
+    whiten_advantages,
+)
 from recipe.hiper.estimators.shaping import ShapingConfig
-from recipe.hiper.estimators.values import Head
+from recipe.hiper.estimators.values import ValueSlot
 from recipe.hiper.estimators.whitening import whiten
 
 HAE = HAEConfig(gamma=0.5, lam_turn=1.0, lam_seg=0.5)
@@ -20,7 +27,7 @@ def config(name: str, **shaping) -> EstimatorConfig:
 
 
 def grids(**changes) -> TurnGrids:
-    """Two episodes of one task, three turns and two; the second turn of both is a KEEP, and both begin alike."""
+    """Two episodes of one task, three turns and two; the second turn of both is a KEEP, and both start alike."""
     valid = torch.tensor([[True, True, True], [True, True, False]])
     usual = TurnGrids(
         rewards=torch.tensor([[0.0, 0.0, 8.0], [0.0, 0.0, 0.0]]),
@@ -41,58 +48,61 @@ def grids(**changes) -> TurnGrids:
 
 @pytest.mark.parametrize("name", [name for name in ESTIMATORS if name not in ("hae", "gae")])
 def test_without_hierarchy_the_decisions_of_a_turn_share_one_advantage(name):
-    found = estimate(grids(), config(name))
-    assert torch.equal(found.switch, found.action) and found.action.abs().sum() > 0
-    assert torch.equal(found.subgoal, found.action * grids().opens)
+    result = estimate_advantages(grids(), config(name))
+    assert torch.equal(result.switch, result.action) and result.action.abs().sum() > 0
+    assert torch.equal(result.subgoal, result.action * grids().opens)
 
 
 def test_turn_gae_reads_the_high_value_and_no_other():
     values = torch.stack([torch.full((2, 3), 2.0), torch.full((2, 3), 50.0), torch.full((2, 3), 70.0)], dim=-1)
-    found = estimate(grids(values=values), config("turn_gae"))
+    result = estimate_advantages(grids(values=values), config("turn_gae"))
     # lambda = 1, gamma = 1/2: the discounted return minus 2
-    assert found.action.tolist() == [[0.0, 2.0, 6.0], [-2.0, -2.0, 0.0]]
-    assert found.targets[..., Head.HIGH].tolist() == [[2.0, 4.0, 8.0], [0.0, 0.0, 0.0]]
-    assert found.has_target[..., Head.HIGH].tolist() == grids().valid.tolist()
-    assert not found.has_target[..., Head.LOW :].any()
+    assert result.action.tolist() == [[0.0, 2.0, 6.0], [-2.0, -2.0, 0.0]]
+    assert result.targets[..., ValueSlot.HIGH].tolist() == [[2.0, 4.0, 8.0], [0.0, 0.0, 0.0]]
+    assert result.has_target[..., ValueSlot.HIGH].tolist() == grids().valid.tolist()
+    assert not result.has_target[..., ValueSlot.LOW :].any()
 
 
 @pytest.mark.parametrize("name", OF_GROUPS)
 def test_estimators_of_groups_need_no_values_and_teach_none(name):
-    found = estimate(grids(values=None), config(name))
-    assert not found.has_target.any() and not found.targets.any()
+    result = estimate_advantages(grids(values=None), config(name))
+    assert not result.has_target.any() and not result.targets.any()
     # The winner's turns are better than the loser's, by the same amount around the mean of the two.
-    assert (found.action[0] > 0).all() and (found.action[1, :2] < 0).all() and found.action[1, 2] == 0
+    assert (result.action[0] > 0).all() and (result.action[1, :2] < 0).all() and result.action[1, 2] == 0
 
 
 @pytest.mark.parametrize("name", OF_GROUPS)
 def test_the_turn_of_a_penalty_does_not_tell_episodes_of_a_group_apart(name):
     """Both win and pay once for a malformed reply: in float32 9.9 and 10 - 0.1 differ, and GRPO divided by that."""
-    found = estimate(
+    result = estimate_advantages(
         grids(
             values=None,
             rewards=torch.tensor([[0.0, 0.0, 10.0], [0.0, 10.0, 0.0]]),
             well_formed=torch.tensor([[True, True, False], [False, True, True]]),
-            anchor=torch.tensor([[0, 1, 2], [3, 4, 0]]),  # nobody meets a state twice: the first part of gigpo alone
+            anchor=torch.tensor([[0, 1, 2], [3, 4, 0]]),  # no state occurs twice: the first part of gigpo alone
         ),
         config(name, invalid_action_penalty_coef=0.1),
     )
-    assert found.action.dtype == torch.float32
-    assert found.action.abs().max() < 1e-8
+    assert result.action.dtype == torch.float32
+    assert result.action.abs().max() < 1e-8
 
 
 @pytest.mark.parametrize("name", ["hae", "turn_gae"])
 def test_a_critic_is_asked_for_by_name(name):
     with pytest.raises(ValueError, match=f"{name} estimates advantages from values"):
-        estimate(grids(values=None), config(name))
+        estimate_advantages(grids(values=None), config(name))
 
 
 def test_an_unknown_estimator_is_refused():
     with pytest.raises(ValueError, match="a2c is not one of"):
-        estimate(grids(), config("a2c"))
+        estimate_advantages(grids(), config("a2c"))
 
 
 def test_the_price_of_a_switch_is_charged_to_the_decision_alone_and_less_its_expectation():
-    free, dear = estimate(grids(), config("hae")), estimate(grids(), config("hae", switch_cost=2.0))
+    free, dear = (
+        estimate_advantages(grids(), config("hae")),
+        estimate_advantages(grids(), config("hae", switch_cost=2.0)),
+    )
     # -2 (q - beta) after turn 0: KEEP against 0.25 gains 1/2, SWITCH against 0.5 loses 1, KEEP against 0.5 gains 1
     charge = torch.tensor([[0.0, 0.5, -1.0], [0.0, 1.0, 0.0]])
     torch.testing.assert_close(dear.switch - free.switch, charge)
@@ -102,9 +112,9 @@ def test_the_price_of_a_switch_is_charged_to_the_decision_alone_and_less_its_exp
 
 def test_penalties_for_keeping_leave_actions_alone_where_the_switch_decision_pays():
     penalties = {"keep_penalty": -0.5, "keep_consistency_penalty": -0.25}
-    free = estimate(grids(), config("hae"))
-    by_turn = estimate(grids(), config("hae", **penalties))
-    by_switch = estimate(grids(), config("hae", **penalties, penalty_credit="switch"))
+    free = estimate_advantages(grids(), config("hae"))
+    by_turn = estimate_advantages(grids(), config("hae", **penalties))
+    by_switch = estimate_advantages(grids(), config("hae", **penalties, penalty_credit="switch"))
     # The second episode's KEEP does not copy: it pays both.
     paid = torch.tensor([[0.0, -0.5, 0.0], [0.0, -0.75, 0.0]])
     torch.testing.assert_close(by_switch.switch - free.switch, paid)
@@ -116,22 +126,22 @@ def test_penalties_for_keeping_leave_actions_alone_where_the_switch_decision_pay
 
 def test_whitening_is_by_decision_under_hae_and_by_turn_without_hierarchy():
     turns = grids()
-    found = estimate(turns, config("hae"))
-    switch, subgoal, action = whitened(turns, found, config("hae"))
-    assert torch.equal(switch, whiten(found.switch, turns.valid))
-    assert torch.equal(subgoal, whiten(found.subgoal, turns.opens))
-    assert torch.equal(action, whiten(found.action, turns.valid))
-    flat = estimate(turns, config("turn_gae"))
-    for advantage in whitened(turns, flat, config("turn_gae"))[::2]:
+    result = estimate_advantages(turns, config("hae"))
+    switch, subgoal, action = whiten_advantages(turns, result, config("hae"))
+    assert torch.equal(switch, whiten(result.switch, turns.valid))
+    assert torch.equal(subgoal, whiten(result.subgoal, turns.opens))
+    assert torch.equal(action, whiten(result.action, turns.valid))
+    flat = estimate_advantages(turns, config("turn_gae"))
+    for advantage in whiten_advantages(turns, flat, config("turn_gae"))[::2]:
         assert torch.equal(advantage, whiten(flat.action, turns.valid))
-    left_alone = estimate(turns, config("grpo"))
-    assert torch.equal(whitened(turns, left_alone, config("grpo"))[2], left_alone.action)
+    left_alone = estimate_advantages(turns, config("grpo"))
+    assert torch.equal(whiten_advantages(turns, left_alone, config("grpo"))[2], left_alone.action)
 
 
 def test_the_step_limit_is_bootstrapped_from_only_when_asked():
     cut = grids(terminated=torch.zeros(2, 3, dtype=torch.bool), bootstrap=torch.full((2, 3), 4.0))
     for name in ("hae", "turn_gae"):
-        without = estimate(cut, config(name)).action
-        with_it = estimate(cut, replace(config(name), hae=replace(HAE, bootstrap_truncated=True))).action
+        without = estimate_advantages(cut, config(name)).action
+        with_it = estimate_advantages(cut, replace(config(name), hae=replace(HAE, bootstrap_truncated=True))).action
         # gamma times 4 on the last turns
         assert (with_it - without)[0, 2] == 2.0 and (with_it - without)[1, 1] == 2.0

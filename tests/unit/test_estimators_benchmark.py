@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The comparison of estimators: every variant passes the checks of a run, and its table says what the files say."""
+"""The comparison of estimators: every variant passes the checks of a run, and its table agrees with the files."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_every_variant_is_a_sound_run(benchmark):
 
 def write_run(benchmark, folder: Path, turns: list[int], successes: list[float], total: int) -> None:
     folder.mkdir()
-    said = benchmark.overrides_of(folder.name.rsplit("-", 1)[0]) if "-" in folder.name else []
-    benchmark.require_same(folder, said)
+    overrides = benchmark.overrides_of(folder.name.rsplit("-", 1)[0]) if "-" in folder.name else []
+    benchmark.record_overrides(folder, overrides)
     rows = [{"step": 0, "val/success_rate": successes[0], "val/episodes": 128}]
     for step, (played, won) in enumerate(zip(turns, successes[1:], strict=True), start=1):
         rows.append({"step": step, "rollout/turns": played, "timing_s/step": 30.0, "perf/total_num_tokens": 1000})
@@ -88,7 +88,7 @@ def test_the_report_compares_within_the_smallest_budget(benchmark, tmp_path):
     assert "minus that of turn_gae_1," not in text  # none was played
     assert len(json.loads((tmp_path / "estimators.json").read_text())) == 4
 
-    # One run of each says nothing about the spread.
+    # One run of each gives no estimate of the spread.
     alone = benchmark.differences([run for run in benchmark.finished(tmp_path) if run.seed == 0], 100, "turn_gae_0.95")
     assert alone.endswith("| gae | 1 | -10.0 |  |")
 
@@ -120,13 +120,13 @@ def test_how_far_the_critics_have_come(benchmark, tmp_path):
     assert "| turn_gae_1 | high | 1.50 | 1.50 | 3.00 | 0.50 |" in text
 
 
-def test_what_a_run_was_told_is_remembered(benchmark, tmp_path):
-    """A run of other settings is neither gone on with nor taken for one of today's."""
+def test_the_overrides_of_a_run_are_recorded(benchmark, tmp_path):
+    """A run with other settings is neither resumed nor counted as one with these."""
     write_run(benchmark, tmp_path / "gae-0", [100], [0.2, 0.4], total=1)
     assert benchmark.train("gae", 0, tmp_path / "gae-0", []).successes == [0.2, 0.4]  # finished: nothing is played
-    with pytest.raises(SystemExit, match="holds a run of .*now it is .*env.max_steps=30"):
+    with pytest.raises(SystemExit, match="holds a run with the overrides .*, not .*env.max_steps=30"):
         benchmark.train("gae", 0, tmp_path / "gae-0", ["env.max_steps=30"])
-    told = json.dumps([*benchmark.overrides_of("gae"), "env.max_steps=30"])
-    (tmp_path / "gae-0" / "overrides.json").write_text(told)
+    recorded = json.dumps([*benchmark.overrides_of("gae"), "env.max_steps=30"])
+    (tmp_path / "gae-0" / "overrides.json").write_text(recorded)
     benchmark.report(benchmark.finished(tmp_path), tmp_path)
     assert benchmark.read_known(tmp_path / "estimators.json") == []

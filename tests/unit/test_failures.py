@@ -18,7 +18,7 @@ def raised(error: Exception) -> Exception:
         return caught
 
 
-def test_a_failure_is_told_with_its_traceback(tmp_path):
+def test_a_failure_is_recorded_with_its_traceback(tmp_path):
     log = FailureLog(tmp_path / "failures.jsonl")
     log.record("task-1", raised(EnvironmentFault("the engine\nbroke")))
     log.record("task-2", raised(ValueError("later")))

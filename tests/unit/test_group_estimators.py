@@ -66,7 +66,7 @@ def test_grpo_by_hand(estimator):
     )
 
 
-def test_grpo_divides_unless_told_otherwise():
+def test_grpo_divides_by_default():
     returns, group = floats([0, 4]), torch.tensor([1, 1])
     assert torch.equal(grpo_advantages(returns, group), grpo_advantages(returns, group, divide_by_std=True))
 

@@ -2,7 +2,7 @@
 """HAE against the exact policy gradient of a small plan-execute process (the paper's theorem and its two claims).
 
 All draws are seeded: a test that passes once passes always. "On average right" means that the exact gradient is not
-further from the mean estimate than chance puts it in 99 of 100 cases (Hotelling's test with the covariance of the
+further from the mean estimate than randomness puts it in 99 of 100 cases (Hotelling's test with the covariance of the
 episodes, chi-squared for so many).
 """
 
@@ -37,17 +37,17 @@ SEEDS = (0, 1, 2)
 def likelihood(policy: TabularPolicy, task, path) -> torch.Tensor:
     """Probability of the decisions and states of a path [(state, opens, subgoal, action), ...]."""
     beta, pi_o, pi_a = policy.switch.sigmoid(), policy.subgoal.softmax(-1), policy.action.softmax(-1)
-    chance, kept = task.start[path[0][0]], 0
+    probability, kept = task.start[path[0][0]], 0
     for turn, (state, opens, subgoal, action) in enumerate(path):
         if turn > 0:
-            chance = chance * (beta[state, kept] if opens else 1 - beta[state, kept])
+            probability = probability * (beta[state, kept] if opens else 1 - beta[state, kept])
         if opens:
-            chance = chance * pi_o[state, subgoal]
-        chance = chance * pi_a[state, subgoal, action]
+            probability = probability * pi_o[state, subgoal]
+        probability = probability * pi_a[state, subgoal, action]
         if turn + 1 < len(path):
-            chance = chance * task.transition[state, action, path[turn + 1][0]]
+            probability = probability * task.transition[state, action, path[turn + 1][0]]
         kept = subgoal
-    return chance
+    return probability
 
 
 def paths(states: int, horizon: int):
@@ -64,12 +64,12 @@ def test_values_and_gradient_are_those_of_an_enumeration(gamma):
     """Every path of two turns, one by one: expected return, and its gradient by differentiating the likelihoods."""
     task, policy = make_task(5, states=2, horizon=2, gamma=gamma), make_policy(6, states=2)
     free = TabularPolicy(*(table.clone().requires_grad_() for table in policy.parameters()))
-    total, chances = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    total, probabilities = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for path in paths(states=2, horizon=2):
         earned = sum(gamma**turn * task.reward[state, action] for turn, (state, _, _, action) in enumerate(path))
-        chance = likelihood(free, task, path)
-        total, chances = total + chance * earned, chances + chance
-    assert chances.item() == pytest.approx(1.0)
+        probability = likelihood(free, task, path)
+        total, probabilities = total + probability * earned, probabilities + probability
+    assert probabilities.item() == pytest.approx(1.0)
     assert float((task.start * exact_values(task, policy).high[0]).sum()) == pytest.approx(total.item())
     gradient = torch.cat([part.flatten() for part in torch.autograd.grad(total, free.parameters())])
     torch.testing.assert_close(exact_gradient(task, policy), gradient)
@@ -102,8 +102,8 @@ def estimates(seed: int, estimator: str, *, wrong: float = 0.0, lam: float = 1.0
 @pytest.mark.parametrize("gamma", [1.0, 0.9])
 @pytest.mark.parametrize("estimator", ["hae", "hae-paper", "hae-past", "turn", "token"])
 def test_with_exact_values_and_lambda_1_every_estimator_is_right_on_average(estimator, gamma, seed):
-    found = mismatch(*estimates(seed, estimator, gamma=gamma))
-    assert found.p_value > 0.01 and found.dimensions == 15
+    result = mismatch(*estimates(seed, estimator, gamma=gamma))
+    assert result.p_value > 0.01 and result.dimensions == 15
 
 
 @pytest.mark.parametrize("estimator", ["hae", "hae-paper", "hae-past", "turn", "token"])

@@ -82,12 +82,12 @@ def test_in_long_episodes_few_switches_are_a_plan(episode_length, segment_length
 
 
 def test_the_text_stays_while_the_alarm_lasts():
-    """Whoever prints it when it changes prints it once."""
+    """A caller that prints it when it changes prints it once."""
     rates = [1.0] * ALARM_STEPS
     texts = {hierarchy_alarm(history(0.5, *rates, *more)).text for more in ([], [0.96], [0.99, 1.0])}
     (text,) = texts
     assert "\n" not in text and len(text) < 360
-    assert "since step 2" in text and f"{ALWAYS_SWITCH:.0%}" in text and "Try under hae algorithm/hae=living" in text
+    assert "since step 2" in text and f"{ALWAYS_SWITCH:.0%}" in text and "Try: under hae algorithm/hae=living" in text
     never = hierarchy_alarm(history(0.0, 0.0, 0.0)).text
     assert "since step 1" in never and f"{NEVER_SWITCH:.0%}" in never and "entropy_coeff" in never
 

@@ -10,7 +10,14 @@ import pytest
 from made_config import composed
 
 from agent_system.errors import ConfigError
-from recipe.hiper.configuration.hardware import PROFILE_ENVIRONMENT, apply_hardware, choose_profile, has_gpu
+from recipe.hiper.cli.train import train
+from recipe.hiper.configuration.hardware import (
+    PROFILE_ENVIRONMENT,
+    choose_profile,
+    count_gpus,
+    has_gpu,
+    set_process_environment,
+)
 
 
 @pytest.fixture
@@ -66,25 +73,44 @@ def test_every_process_gets_the_environment(machine, monkeypatch, tmp_path):
     monkeypatch.setenv("HIPER_CACHE", "somewhere")
     monkeypatch.chdir(tmp_path)
     config = composed("run_dir=here", "trainer.logger=[tensorboard,wandb]")
-    apply_hardware(config)
+    set_process_environment(config)
     forwarded = config.ray_kwargs.ray_init.runtime_env.env_vars
     assert {name: forwarded[name] for name in PROFILE_ENVIRONMENT} == PROFILE_ENVIRONMENT
     assert forwarded["HIPER_CACHE"] == "somewhere" and int(forwarded["OMP_NUM_THREADS"]) >= 1
     assert config.run_dir == str(tmp_path / "here")
     assert forwarded["TENSORBOARD_DIR"] == str(tmp_path / "here" / "tensorboard")
-    # Without a key wandb would ask on a terminal that nobody sees.
+    # Without a key wandb would ask on a terminal that the user does not see.
     assert forwarded["WANDB_MODE"] == "offline"
 
 
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (2, "trainer.n_gpus_per_node=99, but this machine has 2 GPUs. trainer.n_gpus_per_node=2, or profile=cpu"),
-        (0, "sees no GPU on this machine .*profile=cpu"),
+        (2, "trainer.n_gpus_per_node=99, but this machine has 2 GPUs. Try: trainer.n_gpus_per_node=2, or profile=cpu"),
+        (0, "sees no GPU on this machine .*Try: profile=cpu"),
     ],
 )
 def test_more_gpus_than_there_are(machine, monkeypatch, found, message):
     monkeypatch.setattr("torch.cuda.device_count", lambda: found)
     config = composed("trainer.n_gpus_per_node=99", profile="gpu")
     with pytest.raises(ConfigError, match=message):
-        apply_hardware(config)
+        count_gpus(config)
+
+
+def test_the_gpus_are_counted(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    config = composed(profile="gpu")
+    config.trainer.n_gpus_per_node = None
+    count_gpus(config)
+    assert config.trainer.n_gpus_per_node == 2
+    config.trainer.n_gpus_per_node = "many"
+    count_gpus(config)  # a value of the wrong type is reported with all other problems
+    assert config.trainer.n_gpus_per_node == "many"
+
+
+@pytest.mark.parametrize("typed", ["env.max_steps=0", "run_dir=null", "trainer.logger=null", "trainer.val_only=maybe"])
+def test_nothing_is_created_before_the_configuration_is_right(tmp_path, monkeypatch, typed):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"(?s)1 problem.*Try: "):
+        train(composed(f"run_dir={tmp_path / 'run'}", typed))
+    assert list(tmp_path.iterdir()) == []

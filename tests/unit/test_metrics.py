@@ -20,7 +20,7 @@ from recipe.hiper.trainer.metrics import (
     hierarchy_metrics,
     validation_metrics,
 )
-from recipe.hiper.trainer.token_credit import turn_credit
+from recipe.hiper.trainer.token_credit import batch_credit
 
 HEAT, LOOK = "pick_heat_then_place_in_recep", "look_at_obj_in_light"
 WON = {"reward": 10.0, "terminated": True, "stop": "won", "won": True, "score": 1.0}
@@ -58,9 +58,9 @@ def test_episodes_by_hand(turns):
     assert metrics["score"] == pytest.approx(1 / 3)
     assert metrics["return"] == pytest.approx(10 / 3)
     assert metrics["episode_length"] == pytest.approx(8 / 3)
-    assert metrics["admissible_share"] == pytest.approx(7 / 8)
-    assert metrics["well_formed_share"] == pytest.approx(6 / 8)
-    assert metrics["observation_cut_share"] == pytest.approx(1 / 8)
+    assert metrics["admissible_fraction"] == pytest.approx(7 / 8)
+    assert metrics["well_formed_fraction"] == pytest.approx(6 / 8)
+    assert metrics["observation_cut_fraction"] == pytest.approx(1 / 8)
     assert {name: value for name, value in metrics.items() if name.startswith("problem/")} == {
         "problem/missing_subgoal": 1 / 8,
         "problem/text_outside": 2 / 8,
@@ -81,17 +81,17 @@ def test_a_miss_is_repeated_where_the_same_words_follow_at_once(actions, admissi
     rows = [("a_0", keep(n, action=actions[n], admissible=admissible[n])) for n in range(3)]
     # The same action in another episode repeats nothing.
     rows.append(("b_0", turn(0, action=actions[-1], admissible=False)))
-    assert episode_metrics(batch_turns(rows))["repeated_miss_share"] == pytest.approx(repeated / 4)
+    assert episode_metrics(batch_turns(rows))["repeated_miss_fraction"] == pytest.approx(repeated / 4)
 
 
 def test_the_switch_rate_leaves_out_turn_0(turns):
-    """Turn 0 opens a segment whatever the reply says. Of the five later turns one switched."""
+    """Turn 0 opens a segment for any reply. Of the five later turns one switched."""
     assert episode_metrics(turns)["switch_rate"] == pytest.approx(1 / 5)
 
 
 def test_copies_are_counted_among_comparable_keeps(turns):
     """Four KEEP turns; on one of them there is no written sub-goal to compare."""
-    assert episode_metrics(turns)["keep_copied_share"] == pytest.approx(2 / 3)
+    assert episode_metrics(turns)["keep_copied_fraction"] == pytest.approx(2 / 3)
 
 
 def test_success_by_kind(turns):
@@ -118,16 +118,16 @@ def test_retries_are_counted_once_for_each_episode():
 
 
 def test_generations_after_the_end_are_a_share_of_all(turns):
-    """Two on episode "a" beside the eight turns; what padding rows say does not count."""
-    assert episode_metrics(turns)["generations_after_end_share"] == pytest.approx(2 / 10)
-    assert episode_metrics(batch_turns(ROWS))["generations_after_end_share"] == 0.0
+    """Two on episode "a" beside the eight turns; padding rows do not count."""
+    assert episode_metrics(turns)["generations_after_end_fraction"] == pytest.approx(2 / 10)
+    assert episode_metrics(batch_turns(ROWS))["generations_after_end_fraction"] == 0.0
 
 
 def test_segments_by_hand(turns):
     """Segments of 2 and 1 turns, of 4, and of 1; each of the four sub-goals is new to its episode."""
     metrics = hierarchy_metrics(turns)
     assert metrics["segment_length"] == 2.0
-    assert metrics["novel_subgoal_share"] == 1.0
+    assert metrics["novel_subgoal_fraction"] == 1.0
     histogram = {name.split("/")[1]: value for name, value in metrics.items() if "/" in name}
     assert histogram == {"1": 0.5, "2": 0.25, "3-4": 0.25, "5-8": 0.0, "9+": 0.0}
 
@@ -137,14 +137,14 @@ def test_segments_by_hand(turns):
 )
 def test_segment_length_bins(length, bin_name):
     metrics = hierarchy_metrics(batch_turns([("a_0", (keep if t else turn)(t)) for t in range(length)]))
-    assert metrics[f"segment_length_share/{bin_name}"] == 1.0
+    assert metrics[f"segment_length_fraction/{bin_name}"] == 1.0
 
 
 def test_a_sub_goal_that_comes_back_is_not_new():
     subgoals = ["find mug", "heat mug", "find mug"]
     rows = [("a_0", turn(t, subgoal_in_force=subgoal)) for t, subgoal in enumerate(subgoals)]
     rows.append(("b_0", turn(0, subgoal_in_force="find mug")))  # another episode knows nothing of it
-    assert hierarchy_metrics(batch_turns(rows))["novel_subgoal_share"] == 0.75
+    assert hierarchy_metrics(batch_turns(rows))["novel_subgoal_fraction"] == 0.75
 
 
 def opened(*subgoals: str, task: str) -> list:
@@ -161,14 +161,14 @@ def opened(*subgoals: str, task: str) -> list:
         # another episode of the same task, or another turn of the episode, is no other task
         ([opened("find mug", "find mug", task="1"), opened("find mug", task="1"), opened("look", task="2")], 0.0),
         ([opened("find mug", task="1"), opened("find mug", task="2"), opened("find mug", task="3")], 1.0),
-        # words count as they stand, and an empty sub-goal is none
+        # words are compared as written, and an empty sub-goal is none
         ([opened("find mug", task="1"), opened("Find mug", task="2")], 0.0),
         ([opened("", "find mug", task="1"), opened("", "find mug", task="2")], 2 / 4),
     ],
 )
 def test_sub_goals_reused_across_tasks(episodes, reused):
     rows = [(f"{name}_0", record) for name, records in zip("abc", episodes, strict=False) for record in records]
-    assert hierarchy_metrics(batch_turns(rows))["reused_subgoal_share"] == pytest.approx(reused)
+    assert hierarchy_metrics(batch_turns(rows))["reused_subgoal_fraction"] == pytest.approx(reused)
 
 
 def test_a_kept_sub_goal_is_one_segment_whatever_was_typed():
@@ -179,7 +179,7 @@ def test_a_kept_sub_goal_is_one_segment_whatever_was_typed():
         ("b_0", turn(0, subgoal_in_force="heat mug", task_id="2")),
         ("pad_0", turn(0, subgoal_in_force="heat mug", task_id="1")),
     ]
-    assert hierarchy_metrics(batch_turns(rows, padding=(3,)))["reused_subgoal_share"] == 0.0
+    assert hierarchy_metrics(batch_turns(rows, padding=(3,)))["reused_subgoal_fraction"] == 0.0
 
 
 def test_tokens_spent_on_copies():
@@ -191,12 +191,12 @@ def test_tokens_spent_on_copies():
         ("a_0", after_cut(3)),
         ("pad_0", keep(1)),
     ]
-    assert hierarchy_metrics(batch_turns(rows, padding=(4,)))["copy_token_share"] == pytest.approx(3 / 18)
+    assert hierarchy_metrics(batch_turns(rows, padding=(4,)))["copy_token_fraction"] == pytest.approx(3 / 18)
 
 
 def test_what_there_is_nothing_of_is_not_a_number():
     metrics = batch_metrics(batch_turns([("a_0", turn(0))]))
-    for name in ("rollout/switch_rate", "rollout/keep_copied_share", "hierarchy/reused_subgoal_share"):
+    for name in ("rollout/switch_rate", "rollout/keep_copied_fraction", "hierarchy/reused_subgoal_fraction"):
         assert math.isnan(metrics[name])
 
 
@@ -204,9 +204,9 @@ def test_a_flat_agent_has_no_decisions_to_count():
     flat = {"switch": "", "subgoal": "", "subgoal_in_force": ""}
     metrics = batch_metrics(batch_turns([("a_0", turn(0, **flat)), ("a_0", turn(1, **flat))]))
     assert metrics["rollout/episode_length"] == 2.0
-    assert not {"rollout/switch_rate", "rollout/keep_copied_share"} & set(metrics)
+    assert not {"rollout/switch_rate", "rollout/keep_copied_fraction"} & set(metrics)
     rows = batch_turns([("a_0", turn(0, **flat)), ("a_0", turn(1, **flat))])
-    credit = turn_credit(
+    credit = batch_credit(
         rows, torch.zeros(2, 3), torch.zeros(2, 6), made_settings(HAEConfig(1.0, 1.0, 1.0), estimator="turn_gae")
     )
     assert "hierarchy/switch_probability" not in credit_metrics(rows, credit)
@@ -216,7 +216,7 @@ def test_names(turns):
     batch, held_out = batch_metrics(turns), validation_metrics(turns)
     assert batch["rollout/success_rate"] == held_out["val/success_rate"] == pytest.approx(1 / 3)
     assert batch["hierarchy/segment_length"] == held_out["val/segment_length"] == 2.0
-    assert {"hierarchy/reused_subgoal_share", "hierarchy/novel_subgoal_share"} <= set(batch)
+    assert {"hierarchy/reused_subgoal_fraction", "hierarchy/novel_subgoal_fraction"} <= set(batch)
     assert {name.split("/")[0] for name in batch} == {"rollout", "hierarchy"}
     assert {name.split("/")[0] for name in held_out} == {"val"}
 
@@ -230,7 +230,7 @@ def test_credit_by_hand():
     settings = made_settings(HAEConfig(1.0, 1.0, 1.0), ShapingConfig(keep_penalty=-0.5), whiten=True)
     log_probs = torch.zeros(3, 6)
     log_probs[1:, 0] = math.log(0.75)  # KEEP with 3/4, SWITCH with 3/4
-    credit = turn_credit(turns, torch.zeros(3, 3), log_probs, settings)
+    credit = batch_credit(turns, torch.zeros(3, 3), log_probs, settings)
     metrics = credit_metrics(turns, credit)
     assert metrics["advantage/action/mean"] == pytest.approx(3.0)
     assert metrics["advantage/action/abs_mean"] == pytest.approx(11 / 3)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -183,7 +185,7 @@ def test_any_text_is_read(text):
         assert reply.switch in (KEEP, SWITCH)
         spans = sorted(span for span in vars(reply.blocks).values() if span is not None)
         assert all(0 <= start < end <= len(text) for start, end in spans)
-        assert all(before.end <= after.start for before, after in zip(spans, spans[1:], strict=False))
+        assert all(before.end <= after.start for before, after in itertools.pairwise(spans))
         for value in (reply.subgoal, reply.action):
             assert value == " ".join(value.split())
             # A stored sub-goal goes into the next prompt, where a tag would be mistaken for the format's own.

@@ -19,7 +19,7 @@ from agent_system.rollout.failures import FailureLog
 from recipe.hiper.estimators.hae import HAEConfig
 from recipe.hiper.run_dir.recorder import NoSpaceLeft, RunRecorder
 from recipe.hiper.trainer.episode_records import episode_records
-from recipe.hiper.trainer.token_credit import turn_credit
+from recipe.hiper.trainer.token_credit import batch_credit
 
 
 def recorder(folder, **changes) -> RunRecorder:
@@ -78,7 +78,7 @@ def test_resuming_keeps_what_the_checkpoint_knows_of(tmp_path, step):
 
 
 def test_a_branch_that_is_left_is_moved_aside(tmp_path):
-    """Going back to step 2: files and events of steps 3 and 4 do not lie beside the new ones."""
+    """Going back to step 2: files and events of steps 3 and 4 are not left beside the new ones."""
     before = recorder(tmp_path)
     for step in range(1, 5):
         before.log({"a": float(step)}, step=step)
@@ -117,7 +117,7 @@ def alarms(folder) -> list:
     return [row.get("hierarchy/alarm") for row in lines(folder / "metrics.jsonl")]
 
 
-def test_a_hierarchy_that_is_lost_is_told(tmp_path, capsys):
+def test_a_hierarchy_that_is_lost_is_reported(tmp_path, capsys):
     made = recorder(tmp_path)
     for step, rate in enumerate((0.5, 1.0, 0.99, 1.0, 0.97), start=1):
         made.log({"rollout/switch_rate": rate}, step=step)
@@ -189,7 +189,7 @@ def played(step: int) -> list[dict]:
 def test_training_episodes_hold_the_credit_of_every_turn(tmp_path):
     turns = batch_turns(TURNS, padding=(2,))
     values = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [0.0, 0.0, 0.0]])
-    credit = turn_credit(turns, values, torch.zeros(3, 6), made_settings(HAEConfig(1.0, 1.0, 1.0)))
+    credit = batch_credit(turns, values, torch.zeros(3, 6), made_settings(HAEConfig(1.0, 1.0, 1.0)))
     recorder(tmp_path).write_episodes("train", 7, episode_records(7, turns, credit))
     (episode,) = lines(tmp_path / "episodes" / "train_000007.jsonl")
     about = {name: episode[name] for name in ("step", "session", "kind", "stop", "won", "score", "turns", "return")}
@@ -227,7 +227,7 @@ def test_training_episodes_are_written_as_often_as_asked(tmp_path, every, writte
     assert found == [f"train_{step:06d}.jsonl" for step in written]
 
 
-def test_a_checkpoint_that_does_not_fit_is_refused_with_what_mends_it(tmp_path):
+def test_a_checkpoint_that_does_not_fit_is_refused_with_what_to_try(tmp_path):
     made = recorder(tmp_path, checkpoint_bytes=10**18)
     folder = tmp_path / "checkpoints" / "not" / "yet" / "there"
     with pytest.raises(NoSpaceLeft) as refused:
@@ -256,7 +256,7 @@ def test_a_disk_that_fills_up_during_a_run_is_noticed_before_the_next_checkpoint
     made = recorder(small_disk / "run", checkpoint_bytes=500_000)
     made.require_disk_space(str(small_disk / "checkpoints"))
     (small_disk / "something else").write_bytes(bytes(700_000))
-    with pytest.raises(NoSpaceLeft, match="Make room"):
+    with pytest.raises(NoSpaceLeft, match="Try: run_dir="):
         made.require_disk_space(str(small_disk / "checkpoints"))
     made.log({"rollout/success_rate": 0.5}, step=1)
     assert lines(small_disk / "run" / "metrics.jsonl") == [{"step": 1, "rollout/success_rate": 0.5}]

@@ -15,8 +15,8 @@ from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import PromptParts, fit_prompt
 from agent_system.plan_execute.protocol import decide, parse_reply, token_spans
 from recipe.hiper.estimators.hae import HAEConfig, hierarchical_advantages
-from recipe.hiper.estimators.values import Head, explained_variance
-from recipe.hiper.trainer.token_credit import turn_credit
+from recipe.hiper.estimators.values import ValueSlot, explained_variance
+from recipe.hiper.trainer.token_credit import batch_credit
 from recipe.hiper.trainer.turn_batch import episode_grid
 
 MONTE_CARLO = made_settings(HAEConfig(gamma=1.0, lam_turn=1.0, lam_seg=0.95))
@@ -26,14 +26,14 @@ def test_defect_1_rows_duplicated_to_fill_the_batch_stay_out_of_the_trajectories
     """A duplicated terminal row doubled the return: 20 instead of 10."""
     last = keep(2, reward=10.0, terminated=True, stop="won", won=True, score=1.0)
     turns = batch_turns([("task_0", turn(0)), ("task_0", keep(1)), ("task_0", last), ("task_0", last)], padding=(3,))
-    credit = turn_credit(turns, torch.zeros(4, 3), torch.zeros(4, 6), MONTE_CARLO)
-    assert credit.estimate.shaped.rewards.tolist() == [[0.0, 0.0, 10.0]]
-    assert credit.estimate.subgoal.tolist() == [[10.0, 0.0, 0.0]]
-    assert credit.estimate.action.tolist() == [[10.0, 10.0, 10.0]]
-    for of_the_duplicate in (credit.token_advantages, credit.token_mask, credit.value_targets, credit.value_mask):
+    credit = batch_credit(turns, torch.zeros(4, 3), torch.zeros(4, 6), MONTE_CARLO)
+    assert credit.turn_advantages.shaped.rewards.tolist() == [[0.0, 0.0, 10.0]]
+    assert credit.turn_advantages.subgoal.tolist() == [[10.0, 0.0, 0.0]]
+    assert credit.turn_advantages.action.tolist() == [[10.0, 10.0, 10.0]]
+    for of_the_duplicate in (credit.token_advantages, credit.credit_mask, credit.value_targets, credit.value_mask):
         assert not of_the_duplicate[3].any()
 
-    # A duplicate that nobody marked is an error, not another turn.
+    # A duplicate that is not marked is an error, not another turn.
     with pytest.raises(ValueError, match="is_padding"):
         episode_grid(torch.zeros(4), torch.tensor([0, 1, 2, 2]), torch.zeros(4, dtype=torch.bool))
 
@@ -45,7 +45,7 @@ def test_defect_1_rows_duplicated_to_fill_the_batch_stay_out_of_the_trajectories
             ["<switch>KEEP</switch>", "<subgoal>find mug</subgoal>"], "find mug", False, {0}, id="missing action block"
         ),
         pytest.param(
-            # The first token stands for the switch block that the model left out.
+            # The first token replaces the switch block that the model left out.
             ["<subgoal>clean mug</subgoal>", "<action>look</action>"],
             *("find mug", False, {0, 1}),
             id="missing switch block",
@@ -87,14 +87,14 @@ def test_defect_2_one_parser_decides_for_memory_masks_and_value_positions(pieces
     )
     turns = batch_turns([("task_0", turn(0)), ("task_0", made)])
     values = torch.full((2, 3), -1.0)  # no target is -1, so no advantage is 0
-    credit = turn_credit(turns, values, torch.zeros(2, max(6, len(pieces))), MONTE_CARLO)
-    assert set(credit.token_mask[1].nonzero().flatten().tolist()) == blocks_in_loss
+    credit = batch_credit(turns, values, torch.zeros(2, max(6, len(pieces))), MONTE_CARLO)
+    assert set(credit.credit_mask[1].nonzero().flatten().tolist()) == blocks_in_loss
     assert set(credit.token_advantages[1].nonzero().flatten().tolist()) == blocks_in_loss
     assert credit.value_mask[1].tolist() == [float(boundary), 1.0, 1.0]
 
 
 def test_defect_3_keep_carries_the_subgoal_forward_whatever_was_typed():
-    """KEEP stored whatever was generated, so that keeping was not keeping."""
+    """KEEP stored the generated sub-goal, so that keeping was not keeping."""
     memory = EpisodeMemory(history_length=2)
     for switch, typed in (("SWITCH", "find mug"), ("KEEP", "find cup"), ("KEEP", ""), ("KEEP", "find pan")):
         reply = parse_reply(f"<switch>{switch}</switch><subgoal>{typed}</subgoal><action>look</action>")
@@ -138,12 +138,15 @@ def test_defect_5_explained_variance_is_taken_on_each_heads_own_positions():
         for record in ((name, turn(0)), (name, keep(1, reward=won, terminated=True)))
     ]
     values = torch.tensor([[4.0, 5.0, 5.0], [5.0, 5.0, 5.0], [6.0, 5.0, 5.0], [5.0, 5.0, 5.0]])
-    credit = turn_credit(batch_turns(rows), values, torch.zeros(4, 6), MONTE_CARLO)
-    high = values[:, Head.HIGH], credit.value_targets[:, Head.HIGH]
-    assert credit.value_targets[:, Head.HIGH].tolist() == [4.0, 0.0, 6.0, 0.0]
-    assert explained_variance(*high, credit.value_mask[:, Head.HIGH]) == 1.0
+    credit = batch_credit(batch_turns(rows), values, torch.zeros(4, 6), MONTE_CARLO)
+    high = values[:, ValueSlot.HIGH], credit.value_targets[:, ValueSlot.HIGH]
+    assert credit.value_targets[:, ValueSlot.HIGH].tolist() == [4.0, 0.0, 6.0, 0.0]
+    assert explained_variance(*high, credit.value_mask[:, ValueSlot.HIGH]) == 1.0
     assert explained_variance(*high, torch.ones(4)) < 1.0
-    assert explained_variance(values[:, Head.LOW], credit.value_targets[:, Head.LOW], credit.value_mask[:, 1]) == 0.0
+    assert (
+        explained_variance(values[:, ValueSlot.LOW], credit.value_targets[:, ValueSlot.LOW], credit.value_mask[:, 1])
+        == 0.0
+    )
 
 
 def test_defect_8_a_long_prompt_loses_history_and_observation_only():

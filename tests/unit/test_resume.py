@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In a folder that holds a run already: no run takes another's weights, and no evaluation writes over its files."""
+"""In a folder that holds a run: no run loads the weights of another, and no evaluation overwrites its files."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,16 +16,15 @@ from omegaconf import OmegaConf
 
 from agent_system.errors import ConfigError
 from recipe.hiper.cli.train import RunStopped, _run, train
-from recipe.hiper.run_dir.resume import (
-    TRACKER,
-    begin,
-    changes,
-    correct_pointer,
+from recipe.hiper.run_dir.checkpoints import POINTER_FILE, correct_pointer
+from recipe.hiper.run_dir.earlier_runs import (
+    changed_settings,
     earlier_run,
-    held,
-    refuse_another_run,
-    separate_evaluation,
-    set_aside,
+    exclusive_run_folder,
+    move_earlier_results,
+    record_start,
+    refuse_other_run,
+    use_evaluation_folder,
 )
 
 
@@ -36,10 +36,10 @@ def left(folder, *overrides, **presets):
     """The folder of a run that saved a checkpoint."""
     config = run(folder, *overrides, **presets)
     OmegaConf.resolve(config)
-    begin(config)
+    record_start(config)
     checkpoints = Path(config.trainer.default_local_dir)
     (checkpoints / "global_step_24" / "actor").mkdir(parents=True)
-    (checkpoints / TRACKER).write_text("24")
+    (checkpoints / POINTER_FILE).write_text("24")
     for name in ("config.yaml", "metrics.jsonl"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("of the earlier run")
@@ -47,7 +47,7 @@ def left(folder, *overrides, **presets):
 
 
 def saved(folder, *steps):
-    """Checkpoints of these steps in a run's folder; returns where they lie."""
+    """Create checkpoints of these steps in a run's folder; return the folder of the checkpoints."""
     for step in steps:
         (folder / "checkpoints" / f"global_step_{step}" / "actor").mkdir(parents=True)
     return folder / "checkpoints"
@@ -65,7 +65,7 @@ def refusal(config) -> str:
 
 
 def interrupted(config, monkeypatch) -> str:
-    """What is said after Ctrl-C in the run."""
+    """The message after Ctrl-C in the run."""
 
     def run(*_):
         raise KeyboardInterrupt
@@ -80,89 +80,97 @@ def interrupted(config, monkeypatch) -> str:
     return str(stopped.value)
 
 
-def test_the_same_command_goes_on(tmp_path):
+def test_the_same_command_resumes(tmp_path):
     earlier = left(tmp_path / "run", "actor_rollout_ref.model.path=/old/cache/warm-start-1")
     # More steps, another step size, a cache that has moved
     more = ("trainer.total_training_steps=99", "actor_rollout_ref.actor.optim.lr=1e-5", "env.pool_name=another")
     config = run(tmp_path / "run", *more, "actor_rollout_ref.model.path=/cache/warm-start-1")
-    found = earlier_run(config)
-    assert found.run_dir == earlier.run_dir
-    refuse_another_run(config, found)
-    changed = list(changes(config, found))
+    recorded = earlier_run(config)
+    assert recorded.run_dir == earlier.run_dir
+    refuse_other_run(config, recorded)
+    changed = list(changed_settings(config, recorded))
     assert "trainer.total_training_steps: 24 -> 99" in changed
     assert "actor_rollout_ref.actor.optim.lr: 0.0002 -> 1e-05" in changed
     assert "actor_rollout_ref.model.path: /old/cache/warm-start-1 -> /cache/warm-start-1" in changed
     assert not [line for line in changed if line.startswith(("env.pool_name", "run_dir"))]
     # Before the model is made, there is nothing to compare.
-    refuse_another_run(run(tmp_path / "run"), found)
+    refuse_other_run(run(tmp_path / "run"), recorded)
 
 
-def test_nothing_to_go_on_from(tmp_path):
+def test_nothing_to_resume_from(tmp_path):
     assert earlier_run(run(tmp_path / "new")) is None
     left(tmp_path / "run")
     assert earlier_run(run(tmp_path / "run", "trainer.resume_mode=disable")) is None
-    (tmp_path / "run" / "checkpoints" / TRACKER).unlink()
+    (tmp_path / "run" / "checkpoints" / POINTER_FILE).unlink()
     assert earlier_run(run(tmp_path / "run")) is None
 
 
 @pytest.mark.parametrize(
-    ("overrides", "preset", "said"),
+    ("overrides", "preset", "difference"),
     [
-        (["algorithm.adv_estimator=turn_gae"], "custom", "algorithm.adv_estimator=turn_gae, there hae"),
-        (["env.env_name=alfworld/AlfredTWEnv"], "custom", "env.env_name=alfworld/AlfredTWEnv, there alfworld/"),
-        (["env.short_keep=true"], "custom", "env.short_keep=True, there False"),
-        (["actor_rollout_ref.model.path=b/other"], "custom", "actor_rollout_ref.model.path=other, there model"),
-        ([], "paper", "a critic with 2 value heads, there 3"),
-        ([], "paper", "algorithm.hae.switch_advantage=termination, there segment_return"),
-        ([], "living", "algorithm.hae.penalty_credit=switch, there turn"),
-        (["env.seed=1"], "custom", "env.seed=1, there 0"),
+        (["algorithm.adv_estimator=turn_gae"], "custom", "algorithm.adv_estimator=turn_gae, but that run has hae"),
+        (
+            ["env.env_name=alfworld/AlfredTWEnv"],
+            "custom",
+            "env.env_name=alfworld/AlfredTWEnv, but that run has alfworld/",
+        ),
+        (["env.short_keep=true"], "custom", "env.short_keep=True, but that run has False"),
+        (
+            ["actor_rollout_ref.model.path=b/other"],
+            "custom",
+            "actor_rollout_ref.model.path=other, but that run has model",
+        ),
+        ([], "paper", "the critic has 2 value heads, but that run has 3"),
+        ([], "paper", "algorithm.hae.switch_advantage=termination, but that run has segment_return"),
+        ([], "living", "algorithm.hae.penalty_credit=switch, but that run has turn"),
+        (["env.seed=1"], "custom", "env.seed=1, but that run has 0"),
     ],
 )
-def test_another_run_is_refused(tmp_path, overrides, preset, said):
+def test_another_run_is_refused(tmp_path, overrides, preset, difference):
     left(tmp_path / "run", "actor_rollout_ref.model.path=a/model")
     config = run(tmp_path / "run", *overrides, preset=preset)
     with pytest.raises(ConfigError) as refused:
-        refuse_another_run(config, earlier_run(config))
+        refuse_other_run(config, earlier_run(config))
     message = str(refused.value)
-    assert said in message and str(tmp_path / "run") in message
-    assert f"run_dir={tmp_path / 'run-2'}" in message and "trainer.resume_mode=disable" in message
+    assert difference in message and str(tmp_path / "run") in message
+    assert f"Try: run_dir={tmp_path / 'run-2'}" in message and "trainer.resume_mode=disable" in message
 
 
 def test_a_checkpoint_by_its_path_is_compared_with_its_own_run(tmp_path):
     left(tmp_path / "run")
     named = ("trainer.resume_mode=resume_path", f"trainer.resume_from_path={tmp_path}/run/checkpoints/global_step_6")
     config = run(tmp_path / "new", *named, preset="living")
-    with pytest.raises(ConfigError, match="penalty_credit=switch, there turn"):
-        refuse_another_run(config, earlier_run(config))
+    with pytest.raises(ConfigError, match="penalty_credit=switch, but that run has turn"):
+        refuse_other_run(config, earlier_run(config))
 
 
 def test_an_evaluation_has_a_folder_of_its_own(tmp_path):
     left(tmp_path / "run", preset="living")
-    config = run(tmp_path / "run", "trainer.val_only=true")  # the script as it is, without the preset
-    separate_evaluation(config)
+    config = run(tmp_path / "run", "trainer.val_only=true")  # the script without the preset
+    use_evaluation_folder(config)
     assert str(config.run_dir).startswith(f"{tmp_path}/run/evaluations/20")
     assert config.trainer.default_local_dir == f"{tmp_path}/run/checkpoints"
     assert config.data.val_files == f"{config.run_dir}/tasks/val.json"
-    refuse_another_run(config, earlier_run(config))  # how it was trained does not matter here
+    refuse_other_run(config, earlier_run(config))  # how it was trained does not matter here
     flat = run(tmp_path / "run", "trainer.val_only=true", "env.env_name=alfworld/AlfredTWEnv")
-    separate_evaluation(flat)
-    with pytest.raises(ConfigError, match="To evaluate that run, set these as they are there"):
-        refuse_another_run(flat, earlier_run(flat))
+    use_evaluation_folder(flat)
+    with pytest.raises(ConfigError, match="Try: its values to evaluate it"):
+        refuse_other_run(flat, earlier_run(flat))
 
 
 def test_an_evaluation_evaluates_also_where_trainings_begin_without_one(tmp_path):
-    """verl asks for `val_only` only after a validation before the training; it would train."""
+    """verl checks `val_only` only after a validation before the training; it would train."""
     config = run(tmp_path / "run", "trainer.val_only=true", "trainer.val_before_train=false")
-    separate_evaluation(config)
+    use_evaluation_folder(config)
     assert config.trainer.val_before_train is True
     training = run(tmp_path / "run", "trainer.val_before_train=false")
-    separate_evaluation(training)
+    use_evaluation_folder(training)
     assert training.trainer.val_before_train is False
 
 
 def test_a_training_keeps_its_folder(tmp_path):
     config = run(tmp_path / "run")
-    separate_evaluation(config)
+    use_evaluation_folder(config)
     assert config.run_dir == str(tmp_path / "run")
 
 
@@ -213,14 +221,14 @@ def test_a_run_resumes_from_the_latest_checkpoint_that_is_really_there(tmp_path,
     checkpoints = saved(folder, 6, 18, 30)  # 30: half written, or of a branch that was left
     shutil.rmtree(checkpoints / "global_step_24")
     evaluation = run(folder, "trainer.val_only=true")
-    separate_evaluation(evaluation)
+    use_evaluation_folder(evaluation)
     assert "resuming from" in correct_pointer(evaluation)
     assert evaluation.trainer.resume_from_path == f"{checkpoints}/global_step_18"
-    assert (checkpoints / TRACKER).read_text() == "24"
+    assert (checkpoints / POINTER_FILE).read_text() == "24"
     start(run(folder), monkeypatch)
-    said = capsys.readouterr().err
-    assert f"the checkpoint of step 24 is gone: resuming from {checkpoints}/global_step_18" in said
-    assert (checkpoints / TRACKER).read_text() == "18"
+    printed = capsys.readouterr().err
+    assert f"the checkpoint of step 24 does not exist: resuming from {checkpoints}/global_step_18" in printed
+    assert (checkpoints / POINTER_FILE).read_text() == "18"
     assert (folder / "metrics.jsonl").read_text() == "of the earlier run" and not (folder / "earlier").exists()
     assert correct_pointer(run(folder)) is None
 
@@ -234,59 +242,61 @@ def test_checkpoints_that_lie_elsewhere_know_whose_they_are(tmp_path):
     there = f"trainer.default_local_dir={tmp_path / 'disk' / 'checkpoints'}"
     left(tmp_path / "run", there)
     config = run(tmp_path / "another", there, "algorithm.adv_estimator=turn_gae")
-    with pytest.raises(ConfigError, match="algorithm.adv_estimator=turn_gae, there hae"):
-        refuse_another_run(config, earlier_run(config))
+    with pytest.raises(ConfigError, match="algorithm.adv_estimator=turn_gae, but that run has hae"):
+        refuse_other_run(config, earlier_run(config))
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_starting_over_sets_the_earlier_run_aside(tmp_path, elsewhere):
-    """Its checkpoints must not be gone on from by a later start without the override."""
+def test_a_start_from_step_0_moves_the_earlier_run(tmp_path, elsewhere):
+    """A later start without the override must not resume from its checkpoints."""
     there = [f"trainer.default_local_dir={tmp_path / 'disk' / 'checkpoints'}"] if elsewhere else []
     folder = tmp_path / "run"
     left(folder, *there)
     config = run(folder, *there, "trainer.resume_mode=disable", "algorithm.adv_estimator=turn_gae")
-    aside = set_aside(config)
-    assert (aside / "metrics.jsonl").read_text() == "of the earlier run" and not (folder / "metrics.jsonl").exists()
-    kept = list((tmp_path / "disk").glob("checkpoints-*")) if elsewhere else [aside / "checkpoints"]
-    assert len(kept) == 1 and (kept[0] / TRACKER).read_text() == "24"
-    begin(config)
+    moved_to = move_earlier_results(config)
+    assert (moved_to / "metrics.jsonl").read_text() == "of the earlier run" and not (folder / "metrics.jsonl").exists()
+    kept = list((tmp_path / "disk").glob("checkpoints-*")) if elsewhere else [moved_to / "checkpoints"]
+    assert len(kept) == 1 and (kept[0] / POINTER_FILE).read_text() == "24"
+    record_start(config)
     assert earlier_run(run(folder, *there)) is None  # killed before it saved anything
-    assert set_aside(run(tmp_path / "new", "trainer.resume_mode=disable")) is None
-    assert set_aside(run(folder)) is None
+    assert move_earlier_results(run(tmp_path / "new", "trainer.resume_mode=disable")) is None
+    assert move_earlier_results(run(folder)) is None
 
 
-def test_going_back_stays_gone_back(tmp_path):
+def test_after_going_back_to_a_checkpoint_later_ones_stay_ignored(tmp_path):
     left(tmp_path / "run")
     checkpoints = tmp_path / "run" / "checkpoints"
     named = ("trainer.resume_mode=resume_path", f"trainer.resume_from_path={checkpoints}/global_step_6")
-    begin(run(tmp_path / "run", *named))
-    assert (checkpoints / TRACKER).read_text() == "6"
-    begin(run(tmp_path / "other", *named))  # another run may begin there: that one is left alone
-    begin(run(tmp_path / "run", *named[:1], named[1].replace("_6", "_12"), "trainer.val_only=true"))
-    assert (checkpoints / TRACKER).read_text() == "6"
+    record_start(run(tmp_path / "run", *named))
+    assert (checkpoints / POINTER_FILE).read_text() == "6"
+    record_start(run(tmp_path / "other", *named))  # another run may start from it: the pointer of the first one stays
+    record_start(run(tmp_path / "run", *named[:1], named[1].replace("_6", "_12"), "trainer.val_only=true"))
+    assert (checkpoints / POINTER_FILE).read_text() == "6"
 
 
 @pytest.mark.parametrize("typed", ["global_step_42", "global_step_3", "latest", "global_step_6x", "."])
-def test_a_checkpoint_that_is_none_is_refused(tmp_path, typed):
-    """The next start would look for it, find nothing and begin at step 0."""
+def test_a_path_that_is_no_checkpoint_is_refused(tmp_path, typed):
+    """verl would not load anything from it and start from step 0."""
     checkpoints = saved(tmp_path / "run", 6, 12)
     (checkpoints / "global_step_3").mkdir()  # verl leaves data.pt there when it takes the weights away
     (checkpoints / "global_step_6x" / "actor").mkdir(parents=True)
     (checkpoints / "latest").symlink_to(checkpoints / "global_step_12")
     message = refusal(run(tmp_path / "run", *named(checkpoints / typed)))
     last = f"trainer.resume_from_path={checkpoints}/global_step_12"
-    assert "(1 problem)" in message and "There are global_step_6, global_step_12." in message and last in message
+    assert (
+        "(1 problem)" in message and "Checkpoints there: global_step_6, global_step_12." in message and last in message
+    )
     check(run(tmp_path / "run", "trainer.resume_mode=resume_path", last))
 
 
-def test_a_checkpoint_where_there_are_none_is_refused(tmp_path):
+def test_a_path_in_a_folder_without_checkpoints_is_refused(tmp_path):
     message = refusal(run(tmp_path / "run", *named(tmp_path / "nowhere" / "global_step_6")))
-    assert f"There is none in {tmp_path / 'nowhere'}." in message and "trainer.resume_mode=auto" in message
-    assert "is no checkpoint" in refusal(run(tmp_path / "run", "trainer.resume_mode=resume_path", named(6)[1]))
+    assert f"There is no checkpoint in {tmp_path / 'nowhere'}." in message and "trainer.resume_mode=auto" in message
+    assert "is not a checkpoint" in refusal(run(tmp_path / "run", "trainer.resume_mode=resume_path", named(6)[1]))
 
 
 @pytest.mark.parametrize("mode", ["disabled", "null"])
-def test_an_unknown_way_to_resume_is_refused(tmp_path, mode):
+def test_an_unknown_resume_mode_is_refused(tmp_path, mode):
     message = refusal(run(tmp_path / "run", f"trainer.resume_mode={mode}"))
     assert "is not one of auto, disable, resume_path" in message
     assert "trainer.resume_mode=auto" in message and "trainer.resume_mode=disable " in message
@@ -302,20 +312,20 @@ def test_verl_gets_a_path_that_ends_with_the_step(tmp_path, monkeypatch, typed, 
     config = run(tmp_path / "run", *named(typed.format(checkpoint)), f"trainer.val_only={val_only}")
     assert earlier_run(config).run_dir == str(tmp_path / "run")
     check(config)
-    begin(config)
+    record_start(config)
     assert config.trainer.resume_from_path == str(checkpoint)
-    assert (checkpoint.parent / TRACKER).read_text() == ("24" if val_only else "6")
+    assert (checkpoint.parent / POINTER_FILE).read_text() == ("24" if val_only else "6")
 
 
-def test_a_run_does_not_begin_at_anothers_checkpoint_in_the_folder_of_a_third(tmp_path):
+def test_a_run_does_not_start_from_anothers_checkpoint_in_the_folder_of_a_third(tmp_path):
     begins = named(saved(tmp_path / "run", 6) / "global_step_6")
     left(tmp_path / "third")
     message = refusal(run(tmp_path / "third", *begins))
-    assert f"{tmp_path}/third holds a run already" in message
-    assert f"run_dir={tmp_path}/third-2" in message and "trainer.resume_mode=auto" in message
+    assert f"belongs to another run than the one in {tmp_path}/third" in message
+    assert f"Try: run_dir={tmp_path}/third-2" in message and "trainer.resume_mode=auto" in message
     for fine in (run(tmp_path / "third-2", *begins), run(tmp_path / "third", *begins, "trainer.val_only=true")):
         check(fine)
-    # One that saved nothing yet: there is nothing to go on from.
+    # A run without a checkpoint cannot be resumed.
     config = run(tmp_path / "young")
     (tmp_path / "young").mkdir()
     OmegaConf.save(config, tmp_path / "young" / "config.yaml")
@@ -330,33 +340,51 @@ def test_a_folder_by_another_name_is_the_same(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "run")
     config = run(tmp_path / "run", *named(tmp_path / "link" / "checkpoints" / "global_step_6"))
     check(config)
-    begin(config)
-    assert (tmp_path / "run" / "checkpoints" / TRACKER).read_text() == "6"
+    record_start(config)
+    assert (tmp_path / "run" / "checkpoints" / POINTER_FILE).read_text() == "6"
 
 
 @pytest.mark.parametrize("save_freq", [6, -1])
-def test_a_run_that_began_at_anothers_checkpoint_begins_again_until_it_has_its_own(tmp_path, monkeypatch, save_freq):
+def test_a_run_from_anothers_checkpoint_may_start_again_until_it_has_its_own(tmp_path, monkeypatch, save_freq):
     begins = named(saved(tmp_path / "run", 6) / "global_step_6")
     command = (tmp_path / "new", *begins, f"trainer.save_freq={save_freq}")
-    assert "the same command begins again" in interrupted(run(*command), monkeypatch)
+    assert "the same command restarts from step 0" in interrupted(run(*command), monkeypatch)
     (tmp_path / "new" / "metrics.jsonl").write_text("{}")
     check(run(*command))
     checkpoints = saved(tmp_path / "new", 12)
-    (checkpoints / TRACKER).write_text("12")
+    (checkpoints / POINTER_FILE).write_text("12")
     assert "trainer.resume_mode=auto" in refusal(run(*command))
-    said = interrupted(run(*command), monkeypatch)
-    assert "The command without trainer.resume_mode goes on from the latest checkpoint." in said
+    message = interrupted(run(*command), monkeypatch)
+    assert "The command without trainer.resume_mode resumes from the latest checkpoint." in message
 
 
-def test_what_an_interrupted_run_goes_on_with(tmp_path, monkeypatch):
-    assert "the same command begins again" in interrupted(run(tmp_path / "new"), monkeypatch)
+def test_the_message_of_an_interrupted_run_names_the_command_that_resumes_it(tmp_path, monkeypatch):
+    assert "the same command restarts from step 0" in interrupted(run(tmp_path / "new"), monkeypatch)
     left(tmp_path / "run")
-    assert "The same command goes on from the latest checkpoint." in interrupted(run(tmp_path / "run"), monkeypatch)
+    assert "The same command resumes from the latest checkpoint." in interrupted(run(tmp_path / "run"), monkeypatch)
     evaluation = run(tmp_path / "run", "trainer.val_only=true")
-    separate_evaluation(evaluation)
-    assert "the same command begins again" in interrupted(evaluation, monkeypatch)
+    use_evaluation_folder(evaluation)
+    assert "the same command restarts from step 0" in interrupted(evaluation, monkeypatch)
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path):
-    with held(tmp_path / "run"):
-        pass
+    program = (
+        "import sys\nfrom pathlib import Path\n"
+        "from recipe.hiper.run_dir.earlier_runs import exclusive_run_folder\n"
+        "with exclusive_run_folder(Path(sys.argv[1])):\n"
+        "    print('running', flush=True)\n    sys.stdin.readline()\n"
+    )
+    folder = tmp_path / "run"
+    command = [sys.executable, "-c", program, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "running\n"
+            with (
+                pytest.raises(ConfigError, match=f"another run is writing to it. Try: run_dir={folder}-2"),
+                exclusive_run_folder(folder),
+            ):
+                pytest.fail("two runs write to one folder")
+        finally:
+            other.kill()
+    with exclusive_run_folder(folder):  # the kernel released the lock of the killed run
+        assert folder.is_dir()

@@ -12,7 +12,7 @@ from recipe.hiper.trainer.replay_guard import EpisodesLost, SubmissionOrder, Wat
 
 
 class Buffer:
-    """Stands where verl's replay buffer does, which needs Ray: hands out what it was given."""
+    """Replaces verl's replay buffer, which needs Ray: returns the batch of its constructor."""
 
     def __init__(self, keys: list[str]):
         self.batch = KVBatchMeta(partition_id="train", keys=keys, tags=[{} for _ in keys])
@@ -71,7 +71,7 @@ def test_what_is_to_be_done_while_waiting_is_done_at_every_look():
 
 
 class Manager:
-    """Stands where verl's manager of agent loops does, which needs Ray."""
+    """Replaces verl's manager of agent loops, which needs Ray."""
 
     agent_loop_workers = ("one",)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Typed sections: exact types, and messages that say what to type."""
+"""Typed sections: exact types, and messages with the remedy."""
 
 from __future__ import annotations
 

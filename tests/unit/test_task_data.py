@@ -46,7 +46,7 @@ def test_every_epoch_plays_every_task_in_an_order_of_its_own(tmp_path):
 
 
 def test_a_longer_run_begins_with_the_tasks_of_a_shorter_one(tmp_path):
-    """So that a run that is resumed with more steps goes on with the tasks it would have played."""
+    """A run that is resumed with more steps plays the tasks that it would have played."""
     assert ids(dataset(tmp_path, rows=30))[:12] == ids(dataset(tmp_path, rows=12))
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from recipe.hiper.estimators.hae import HAEConfig, hierarchical_advantages
-from recipe.hiper.estimators.turn_gae import TurnAdvantages, turn_gae
+from recipe.hiper.estimators.turn_gae import AdvantagesAndTargets, turn_gae
 
 
 @dataclasses.dataclass
@@ -26,7 +26,7 @@ class Batch:
     terminated: Tensor
     bootstrap: Tensor
 
-    def estimate(self, gamma: float, lam: float, *, bootstrap: bool) -> TurnAdvantages:
+    def estimate(self, gamma: float, lam: float, *, bootstrap: bool) -> AdvantagesAndTargets:
         grids = (self.rewards, self.values, self.valid, self.terminated)
         return turn_gae(*grids, gamma=gamma, lam=lam, bootstrap=self.bootstrap if bootstrap else None)
 
@@ -82,7 +82,7 @@ def assert_same(actual: Tensor, expected: Tensor) -> None:
 NAN = math.nan
 
 
-def hand_worked(bootstrap: list[float] | None) -> TurnAdvantages:
+def hand_worked(bootstrap: list[float] | None) -> AdvantagesAndTargets:
     return turn_gae(
         torch.tensor([[1.0, 0.0, 10.0, NAN], [0.0, 2.0, NAN, NAN]], dtype=torch.float64),
         torch.tensor([[3.0, 4.0, 7.0, NAN], [5.0, 6.0, NAN, NAN]], dtype=torch.float64),

@@ -10,14 +10,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from agent_system.plan_execute.advice import Advice
 from agent_system.plan_execute.protocol import parse_reply, token_spans
+from recipe.hiper.cold_start.build import WarmStartSpec, _save
 from recipe.hiper.cold_start.demonstrations import Example
 from recipe.hiper.cold_start.evaluate import wilson_interval
 from recipe.hiper.cold_start.model import ModelSpec, build_model
 from recipe.hiper.cold_start.tokenizer import MIN_COUNT, NUMBERS, TAGS, find_phrases, train_tokenizer
-from recipe.hiper.cold_start.train import EncodedExample, TrainSpec, encode, held_out_measures, train
+from recipe.hiper.cold_start.train import EncodedExample, TrainReport, TrainSpec, encode, held_out_measures, train
 
 PROMPT = (
     "task: put a clean mug in desk\nhistory: none\nobs: You arrive at drawer 2. The drawer 2 is closed.\n"
@@ -49,6 +51,19 @@ def one_thread():
 
 
 texts = st.one_of(st.text(), st.lists(st.sampled_from([*TAGS, *NUMBERS, " ", "\n", "drawer", "é", "<"])).map("".join))
+
+
+def test_saving_the_model_draws_no_progress_bar(tokenizer, tmp_path, capfd):
+    """It would be printed between the lines of a run whose output is not a terminal."""
+    assert transformers_logging.is_progress_bar_enabled()
+    model = build_model(TINY, len(tokenizer), 0, 1, seed=0)
+    _save(tmp_path / "model", model, tokenizer, WarmStartSpec(), "digest of the games", TrainReport(2.0, 1.0, 1.0, 0.5))
+    printed = capfd.readouterr()
+    assert printed.out == printed.err == ""
+    assert transformers_logging.is_progress_bar_enabled()
+    # and there is one to suppress
+    model.save_pretrained(tmp_path / "again")
+    assert "Writing model shards" in capfd.readouterr().err
 
 
 @given(texts)

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nltk.stem.porter import PorterStemmer
 
-from agent_system.environments.webshop.analyzer import MAX_TOKEN_LENGTH, analyze
-from agent_system.environments.webshop.porter import stem
+from agent_system.environments.webshop.generator.catalogue import CatalogueSpec, write_catalogue
 from agent_system.environments.webshop.products import read_products
+from agent_system.environments.webshop.search.analyzer import MAX_TOKEN_LENGTH, analyze, normalize, split_words
+from agent_system.environments.webshop.search.stemmer import stem
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "webshop"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is absent")
@@ -201,3 +203,43 @@ def test_stems(word, expected):
 def test_a_stem_is_not_longer_than_its_word(word):
     assert len(stem(word)) <= max(len(word), 1)
     assert len(word) < 3 or stem(word)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The same algorithm in nltk is the oracle.
+
+oracle = PorterStemmer(mode=PorterStemmer.MARTIN_EXTENSIONS).stem
+
+
+def check_catalogue(items: Path, attributes: Path, least: int) -> None:
+    """Every word of a catalogue's texts has the oracle's stem."""
+    words = set()
+    for product in read_products(items, attributes):
+        texts = (product.searched_text, *product.bullets, *product.attributes, product.product_category)
+        words.update(map(normalize, split_words(" ".join((*texts, product.instruction or "")))))
+    words.discard("")
+    assert len(words) > least
+    assert {word: stem(word) for word in words} == {word: oracle(word) for word in words}
+
+
+def test_generated_words_have_the_oracles_stems(tmp_path):
+    write_catalogue(tmp_path, CatalogueSpec(products=3000))
+    check_catalogue(tmp_path / "items_shuffle.json", tmp_path / "items_ins_v2.json", 3000)
+
+
+@needs_data
+def test_published_words_have_the_oracles_stems(tmp_path):
+    check_catalogue(unpack("items_shuffle_1000.json", tmp_path), unpack("items_ins_v2_1000.json", tmp_path), 18_000)
+
+
+SUFFIXES = ["ed", "ing", "ational", "bli", "logi", "eed", "ies", "iveness", "ization", "ement", "sion", "tion", "ll"]
+
+
+@given(
+    st.text(alphabet="abceilnorstuyz'3\u00e9", max_size=8),
+    st.sampled_from(["", *SUFFIXES]),
+    st.sampled_from(["", "s", "e", "y", "ful"]),
+)
+def test_any_word_has_the_oracles_stem(start, suffix, ending):
+    word = start + suffix + ending
+    assert stem(word) == oracle(word)

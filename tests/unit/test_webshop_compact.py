@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from made_products import MUG, product
 
-from agent_system.environments.webshop.compact import compact_links, compact_text, own_action
+from agent_system.environments.webshop.compact import compact_links, compact_text, to_site_action
 from agent_system.environments.webshop.site import Page, Site
 
 OTHERS = [product(asin=f"B0000000{i:02d}", title=f"Mug {i}", options={}, bullets=(), description="") for i in range(24)]
@@ -31,7 +31,7 @@ def site():
 
 def play(site, *actions):
     for action in actions:
-        assert site.act(own_action(site, action)), action
+        assert site.act(to_site_action(site, action)), action
 
 
 def test_every_page(site):
@@ -66,7 +66,7 @@ def test_letters_stand_for_ids_in_the_pages_order(site):
     ids = site.clickables[2:]
     assert compact_links(site) == ["back to search", "next >", *(f"item {letter}" for letter in "abcdefghij")]
     for letter, asin in zip("abcdefghij", ids, strict=True):
-        assert own_action(site, f"click[item {letter}]") == f"click[{asin}]"
+        assert to_site_action(site, f"click[item {letter}]") == f"click[{asin}]"
     play(site, "click[next >]", "click[item c]")
     assert site.item.title == "Mug 11"  # the third of the second page
 
@@ -74,10 +74,10 @@ def test_letters_stand_for_ids_in_the_pages_order(site):
 @pytest.mark.parametrize("action", ["click[item k]", "click[item]", "click[item ab]", "search[item a]", "item a", ""])
 def test_what_names_no_product_is_left_alone(site, action):
     play(site, "search[mug]")
-    assert own_action(site, action) == action
+    assert to_site_action(site, action) == action
 
 
 def test_letters_mean_nothing_on_other_pages(site):
-    assert own_action(site, "click[item a]") == "click[item a]"
+    assert to_site_action(site, "click[item a]") == "click[item a]"
     play(site, "search[mug]", "click[item b]")
-    assert site.state.page is Page.ITEM and not site.act(own_action(site, "click[item a]"))
+    assert site.state.page is Page.ITEM and not site.act(to_site_action(site, "click[item a]"))

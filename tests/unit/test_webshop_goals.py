@@ -17,8 +17,8 @@ from agent_system.environments.webshop.goals import (
     Goals,
     Split,
     chosen_options,
-    combinations,
-    drawn_bound,
+    count_combinations,
+    draw_price_bound,
     goal_table,
     goal_weights,
     human_goal,
@@ -37,9 +37,9 @@ def test_combinations_are_numbered_like_the_cartesian_product_of_sorted_groups()
     many = product(options=groups)
     names = sorted(groups)
     expected = [dict(zip(names, values, strict=True)) for values in cartesian(*(groups[name] for name in names))]
-    chosen = [chosen_options(many, choice) for choice in range(combinations(many))]
+    chosen = [chosen_options(many, choice) for choice in range(count_combinations(many))]
     assert chosen == expected and [list(one) for one in chosen] == [names] * 6
-    assert combinations(product(options={})) == 1 and chosen_options(product(options={}), 0) == {}
+    assert count_combinations(product(options={})) == 1 and chosen_options(product(options={}), 0) == {}
 
 
 def test_instruction_of_a_synthetic_goal():
@@ -60,7 +60,7 @@ def test_instruction_of_a_human_goal():
 
 @given(st.floats(0.01, 2000), st.integers(0, 10**6))
 def test_a_bound_is_the_larger_of_two_of_the_next_four_on_the_grid(price, seed):
-    bound = drawn_bound(price, random.Random(seed))
+    bound = draw_price_bound(price, random.Random(seed))
     first = 10 * (int(price // 10) + 1)  # the first on the grid above the price
     if first > 980:
         assert bound == NO_BOUND
@@ -70,10 +70,10 @@ def test_a_bound_is_the_larger_of_two_of_the_next_four_on_the_grid(price, seed):
 
 def test_bounds_use_up_the_generator_as_the_original_does():
     """One `sample` of two from the next four; nothing at all where there is only one left."""
-    chance, by_hand = random.Random(3), random.Random(3)
-    assert drawn_bound(14.5, chance) == max(by_hand.sample([20.0, 30.0, 40.0, 50.0], 2))
-    assert drawn_bound(985.0, chance) == NO_BOUND
-    assert chance.random() == by_hand.random()
+    rng, by_hand = random.Random(3), random.Random(3)
+    assert draw_price_bound(14.5, rng) == max(by_hand.sample([20.0, 30.0, 40.0, 50.0], 2))
+    assert draw_price_bound(985.0, rng) == NO_BOUND
+    assert rng.random() == by_hand.random()
 
 
 def test_draws_come_in_the_order_of_the_original():
@@ -81,10 +81,10 @@ def test_draws_come_in_the_order_of_the_original():
     product that has goals."""
     prices = [(5.0,), (10.0, 20.0), (7.0,), (30.0, 40.0)]
     table = goal_table(prices, [(0, 2), (3, 3)], Goals.SYNTHETIC, seed=9)
-    chance = random.Random(9)
-    chance.getrandbits(32)
-    asked = [5.0, chance.uniform(10.0, 20.0), 7.0, chance.uniform(30.0, 40.0)]
-    bounds = {0: drawn_bound(asked[0], chance), 3: drawn_bound(asked[3], chance)}
+    rng = random.Random(9)
+    rng.getrandbits(32)
+    asked = [5.0, rng.uniform(10.0, 20.0), 7.0, rng.uniform(30.0, 40.0)]
+    bounds = {0: draw_price_bound(asked[0], rng), 3: draw_price_bound(asked[3], rng)}
     assert table.price.tolist() == asked
     assert all(upper == bounds[number] for number, upper in zip(table.product, table.price_upper, strict=True))
     unshuffled = [(0, 0), (0, 1), (3, 0), (3, 1), (3, 2)]
@@ -138,7 +138,7 @@ def test_legacy_weights_and_the_draw_that_is_one_too_high():
 
 @pytest.mark.parametrize("index", [-1, 5, 1.0, "1", None, True])
 def test_an_index_out_of_range_is_refused(index):
-    with pytest.raises(TaskError, match="from 0 to 4"):
+    with pytest.raises(TaskError, match="the index is 0 to 4"):
         require_index(index, 5)
 
 

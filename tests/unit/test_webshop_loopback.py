@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server of the shop for people: whom it answers, and what it does with requests that make no sense."""
+"""The local web server: which requests it accepts, and how it answers the others."""
 
 from __future__ import annotations
 
@@ -9,21 +9,18 @@ import threading
 
 import pytest
 from shop_browser import FORM, Browser, serving
+from starlette.routing import Route
 
-from agent_system.environments.webshop.browse import ShopForPeople, serve
-from agent_system.environments.webshop.loopback import LoopbackServer
-from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
-from agent_system.environments.webshop.recorded import EpisodeList
-from agent_system.environments.webshop.synthetic import CatalogueSpec
-from agent_system.environments.webshop.visits import ShopSetting
+from agent_system.environments.webshop.browser.app import create_app
+from agent_system.environments.webshop.browser.episodes import EpisodeList
+from agent_system.environments.webshop.browser.server import LocalServer, WebApplication
+from agent_system.environments.webshop.browser.sessions import ShopSetting
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(small_shop):
     """A generated shop."""
-    path = tmp_path_factory.mktemp("shop")
-    prepare_shop(path, ShopSpec(catalogue=CatalogueSpec(products=60)))
-    return path
+    return small_shop
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +30,9 @@ def browser(folder):
 
 
 def test_only_the_loopback_address_listens(folder):
-    server = serve(ShopForPeople(ShopSetting(folder), EpisodeList([])), port=0)
-    assert server.server_address[0] == "127.0.0.1"
-    server.server_close()
+    server = LocalServer(create_app(ShopSetting(folder), EpisodeList([])), port=0)
+    assert server.socket.getsockname() == ("127.0.0.1", server.port)
+    server.socket.close()
 
 
 @pytest.mark.parametrize(
@@ -52,7 +49,7 @@ def test_names_of_this_machine_are_taken(browser, host):
     host = host.format(port=browser.port)
     assert browser.raw("GET", "/", headers={"Host": host}).status == 200
     form = {"Content-Type": FORM, "Host": host, "Origin": f"http://{host}"}
-    assert browser.raw("POST", "/visits", b"goal=1", form).status == 303
+    assert browser.raw("POST", "/sessions", b"goal=1", form).status == 303
 
 
 @pytest.mark.parametrize(
@@ -68,7 +65,7 @@ def test_names_of_this_machine_are_taken(browser, host):
     ],
 )
 def test_forms_of_other_sites_are_not_carried_out(browser, headers):
-    browser.post("/visits", goal=0)
+    browser.post("/sessions", goal=0)
     headers = {name: value.format(port=browser.port) for name, value in headers.items()}
     headers["Content-Type"] = FORM
     answer = browser.raw("POST", browser.place, b"turn=0&query=mug", headers)
@@ -77,7 +74,7 @@ def test_forms_of_other_sites_are_not_carried_out(browser, headers):
 
 
 def test_every_answer_forbids_scripts_and_frames(browser):
-    for path in ("/", "/style.css", "/icon.svg", "/nowhere", "/visits/1-gone", "/episodes/9/9"):
+    for path in ("/", "/style.css", "/icon.svg", "/nowhere", "/sessions/1-gone", "/episodes/9/9"):
         headers = browser.get(path).headers
         assert "default-src 'none'" in headers["Content-Security-Policy"]
         assert "script" not in headers["Content-Security-Policy"]
@@ -86,7 +83,7 @@ def test_every_answer_forbids_scripts_and_frames(browser):
     assert browser.get("/").headers["Cache-Control"] == "no-store"
 
 
-@pytest.mark.parametrize("path", ["/", "/nowhere", "/style.css", "/visits", "/episodes"])
+@pytest.mark.parametrize("path", ["/", "/nowhere", "/style.css", "/sessions", "/episodes"])
 def test_head_is_get_without_a_body(browser, path):
     get, head = browser.raw("GET", path), browser.raw("HEAD", path)
     assert (head.status, head.body) == (get.status, b"")
@@ -99,20 +96,20 @@ def test_head_is_get_without_a_body(browser, path):
         ("GET", "/nowhere", None, {}, 404),
         ("GET", "/../../etc/passwd", None, {}, 404),
         ("GET", "/style.css.jinja", None, {}, 404),
-        ("GET", "/visits/", None, {}, 404),
+        ("GET", "/sessions/", None, {}, 404),
         ("GET", "/" + "x" * 70_000, None, {}, 414),
         ("GET", "/?part=%ff", None, {}, 400),
         ("GET", "/?" + "&".join(f"f{i}=1" for i in range(40)), None, {}, 400),
         ("POST", "/", b"", {"Content-Type": FORM}, 405),
         ("POST", "/episodes", b"", {"Content-Type": FORM}, 405),
-        ("POST", "/visits", b"goal=1", {"Content-Type": "text/plain"}, 415),
-        ("POST", "/visits", b"goal=%ff", {"Content-Type": FORM}, 400),
-        ("POST", "/visits", b"goal=\xff", {"Content-Type": FORM}, 400),
-        ("POST", "/visits", b"query=" + b"x" * 200_000, {"Content-Type": FORM}, 413),
-        ("POST", "/visits", b"goal=1", {"Content-Type": FORM, "Content-Length": "-1"}, 400),
-        ("POST", "/visits", b"goal=1", {"Content-Type": FORM, "Transfer-Encoding": "chunked"}, 411),
+        ("POST", "/sessions", b"goal=1", {"Content-Type": "text/plain"}, 415),
+        ("POST", "/sessions", b"goal=%ff", {"Content-Type": FORM}, 400),
+        ("POST", "/sessions", b"goal=\xff", {"Content-Type": FORM}, 400),
+        ("POST", "/sessions", b"query=" + b"x" * 200_000, {"Content-Type": FORM}, 413),
+        ("POST", "/sessions", b"goal=1", {"Content-Type": FORM, "Content-Length": "-1"}, 400),
+        ("POST", "/sessions", b"goal=1", {"Content-Type": FORM, "Transfer-Encoding": "chunked"}, 411),
         ("PUT", "/", b"x", {}, 501),
-        ("DELETE", "/visits", None, {}, 501),
+        ("DELETE", "/sessions", None, {}, 501),
     ],
 )
 def test_what_cannot_be_answered_is_refused_with_a_page(browser, method, path, body, headers, status):
@@ -123,14 +120,16 @@ def test_what_cannot_be_answered_is_refused_with_a_page(browser, method, path, b
 
 def test_a_body_without_length_is_refused(browser):
     with socket.create_connection(("127.0.0.1", browser.port), timeout=30) as raw:
-        raw.sendall(b"POST /visits HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        raw.sendall(b"POST /sessions HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert raw.makefile("rb").readline().startswith(b"HTTP/1.1 411 ")
 
 
-def test_what_is_no_http_is_refused(browser):
+def test_what_is_not_http_is_refused_with_a_page(browser):
     with socket.create_connection(("127.0.0.1", browser.port), timeout=30) as raw:
         raw.sendall(b"\x16\x03\x01 nonsense\r\n\r\n")
-        assert b"400" in raw.makefile("rb").readline()
+        response = raw.makefile("rb").read()
+        assert b"400" in response.splitlines()[0]
+        assert b"default-src 'none'" in response and b"Choose a goal" in response
 
 
 def test_a_connection_is_used_again(browser):
@@ -142,23 +141,33 @@ def test_a_connection_is_used_again(browser):
     connection.close()
 
 
-class Broken:
-    """An application with a defect."""
-
-    def answer(self, request):
-        raise ZeroDivisionError("a defect")
-
-    def error_page(self, title, text):
-        return f"<h1>{title}</h1><p>{text}</p>"
+async def broken(request):
+    """An endpoint with a defect."""
+    raise ZeroDivisionError("a defect")
 
 
-def test_a_defect_is_reported_and_the_server_goes_on(capfd):
-    with LoopbackServer(Broken(), 0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        for _ in range(2):
-            answer = Browser(server.server_port).raw("GET", "/")
-            assert answer.status == 500 and b"Something broke" in answer.body and b"defect" not in answer.body
-        server.shutdown()
-        thread.join()
+def test_a_defect_is_reported_and_the_server_continues(capfd):
+    application = WebApplication([Route("/", broken)], lambda title, text: f"<h1>{title}</h1><p>{text}</p>")
+    server = LocalServer(application, 0)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    for _ in range(2):
+        answer = Browser(server.port).raw("GET", "/")
+        assert answer.status == 500 and b"Internal error" in answer.body and b"defect" not in answer.body
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    server.stop()
+    thread.join()
     assert "ZeroDivisionError: a defect" in capfd.readouterr().err
+
+
+def test_a_form_that_is_cut_off_is_no_defect(folder, capfd):
+    """A browser that closes the connection in the middle of a form, or breaks the encoding of its body."""
+    head = b"POST /sessions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    with serving(ShopSetting(folder)) as browser:
+        with socket.create_connection(("127.0.0.1", browser.port), timeout=30) as raw:
+            raw.sendall(head + b"Content-Length: 6\r\n\r\ngoa")
+        with socket.create_connection(("127.0.0.1", browser.port), timeout=30) as raw:
+            raw.sendall(head + b"Transfer-Encoding: chunked\r\n\r\nno chunk\r\n")
+            assert raw.makefile("rb").readline().startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 411 "))
+        assert browser.get("/").status == 200
+    assert capfd.readouterr().err == ""

@@ -73,7 +73,7 @@ def test_taggers_by_name():
     assert tagger_by_name("lexicon").name == tagger_by_name(LexiconTagger().name).name == LexiconTagger().name
     assert best_tagger().name.startswith("spacy:en_core_web_sm@" if HAS_MODEL else "lexicon@")
     assert tagger_by_name(best_tagger().name).name == best_tagger().name
-    with pytest.raises(TaskError, match="'lexicon@0' is wanted"):
+    with pytest.raises(TaskError, match="'lexicon@0' is needed"):
         tagger_by_name("lexicon@0")
     with pytest.raises(TaskError, match="unknown"):
         tagger_by_name("nltk")
@@ -85,7 +85,7 @@ def test_a_missing_model_is_an_error_that_names_the_package():
 
 
 @pytest.mark.parametrize(
-    ("version", "complaint"), [("3.8.0", "tok2vec/model is not the file"), ("9.9", "known are only")]
+    ("version", "complaint"), [("3.8.0", "tok2vec/model is not the file"), ("9.9", "is not a known release")]
 )
 def test_a_copy_with_other_weights_is_refused(tmp_path, monkeypatch, version, complaint):
     package = tmp_path / "republished_model"

@@ -107,7 +107,7 @@ def test_missing_and_foreign_files_are_refused_by_name(tmp_path):
     with pytest.raises(TaskError, match=r"ins\.json is missing"):
         list(read_products(items, tmp_path / "ins.json"))
     (tmp_path / "ins.json").write_text("[]")
-    with pytest.raises(TaskError, match=r"ins\.json: an object by product id"):
+    with pytest.raises(TaskError, match=r"ins\.json must hold an object by product id"):
         list(read_products(items, tmp_path / "ins.json"))
     (tmp_path / "human.json").write_text('{"B0": [{"text": "x"}]}')
     with pytest.raises(TaskError, match=r"human\.json"):

@@ -11,9 +11,9 @@ from made_products import MUG, goal, product
 from agent_system.environments.webshop.goals import Split
 from agent_system.environments.webshop.reward import (
     COLORS,
+    count_options_met,
     first_color,
     has_attribute,
-    options_met,
     score_purchase,
     title_score,
     token_set_ratio,
@@ -130,7 +130,7 @@ def test_fixed_options_are_exact():
 
 def test_legacy_options_are_the_released_simulators():
     def met(chosen, wanted):
-        return options_met(chosen, wanted)
+        return count_options_met(chosen, wanted)
 
     assert met(["x-large"], {"size": "x-large"}) == 1
     assert met(["large"], {"size": "x-large"}) == 1  # its words are part of the goal's

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_system.environments.webshop import index_build, search
-from agent_system.environments.webshop.analyzer import analyze
-from agent_system.environments.webshop.index_build import length_codes, length_values
 from agent_system.environments.webshop.products import read_products
-from agent_system.environments.webshop.search import SearchIndex
+from agent_system.environments.webshop.search import engine, index_writer
+from agent_system.environments.webshop.search.analyzer import analyze
+from agent_system.environments.webshop.search.engine import SearchIndex
+from agent_system.environments.webshop.search.index_writer import length_codes, length_values
 from agent_system.errors import TaskError
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "webshop"
@@ -179,7 +179,7 @@ def test_leaving_documents_out_does_not_change_the_ranking(tmp_path, monkeypatch
         for _ in range(300)
     ]
     index = made(tmp_path, documents)
-    monkeypatch.setattr(search, "_SEED_DOCUMENTS", 8)
+    monkeypatch.setattr(engine, "_SEED_DOCUMENTS", 8)
     left_out = 0
     for number in range(40):
         query = " ".join(rng.choices(words, k=rng.randrange(1, 9)))
@@ -196,7 +196,7 @@ def test_long_queries_have_the_ranking_of_the_reference(tmp_path):
     words = [f"w{number}" for number in range(60)]
     documents = [(f"B{rng.random()}", " ".join(rng.choices(words, k=rng.randrange(9)))) for _ in range(200)]
     index = made(tmp_path, documents)
-    for length in (search._PRUNED_TERMS, search._PRUNED_TERMS + 1, 25, 60):
+    for length in (engine._PRUNED_TERMS, engine._PRUNED_TERMS + 1, 25, 60):
         query = " ".join(rng.sample(words, length) + rng.choices(words, k=5))
         for top in (1, 7, 50, 1000):
             assert index.search(query, top) == ranking(documents, query, top)
@@ -206,8 +206,8 @@ def test_runs_and_ranges_do_not_change_the_files(tmp_path, monkeypatch):
     rng = random.Random(1)
     documents = [(f"B{number}", " ".join(rng.choices(WORDS, k=rng.randrange(30)))) for number in range(80)]
     SearchIndex.build(documents, tmp_path / "whole")
-    monkeypatch.setattr(index_build, "_RUN_TOKENS", 50)
-    monkeypatch.setattr(index_build, "_MERGED_POSTINGS", 70)
+    monkeypatch.setattr(index_writer, "_RUN_TOKENS", 50)
+    monkeypatch.setattr(index_writer, "_MERGED_POSTINGS", 70)
     SearchIndex.build(iter(documents), tmp_path / "pieces", total=80)
     names = sorted(file.name for file in (tmp_path / "whole").iterdir())
     assert names == sorted(file.name for file in (tmp_path / "pieces").iterdir())
@@ -265,7 +265,7 @@ def test_nobody_can_write_to_an_opened_index(tmp_path):
 
 
 def test_an_index_that_was_never_built(tmp_path):
-    with pytest.raises(TaskError, match=r"index\.json is missing.*Build the index again"):
+    with pytest.raises(TaskError, match=r"index\.json is missing.*Try: build the index again"):
         SearchIndex.open(tmp_path / "nowhere")
 
 

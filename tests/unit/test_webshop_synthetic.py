@@ -12,27 +12,33 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from itertools import combinations as pairs
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_system.environments.webshop.goals import NO_BOUND, Split, combinations, synthetic_goal
+from agent_system.environments.webshop.generator.catalogue import (
+    ATTRIBUTES_FILE,
+    HUMAN,
+    ITEMS,
+    CatalogueSpec,
+    write_catalogue,
+)
+from agent_system.environments.webshop.generator.kinds import BRANDS, KINDS, OPTION_GROUPS
+from agent_system.environments.webshop.generator.products import MOST_PRODUCTS, Oddity, asin_of, facts_of
+from agent_system.environments.webshop.generator.words import ATTRIBUTES, FAMILIES
+from agent_system.environments.webshop.goals import NO_BOUND, Split, count_combinations, synthetic_goal
 from agent_system.environments.webshop.nouns import LexiconTagger
 from agent_system.environments.webshop.products import read_human_instructions, read_products
 from agent_system.environments.webshop.reward import (
-    MATCH,
+    MATCH_THRESHOLD,
+    count_options_met,
     has_attribute,
-    options_met,
     score_purchase,
     token_set_ratio,
 )
-from agent_system.environments.webshop.synthetic import ATTRIBUTES_FILE, HUMAN, ITEMS, CatalogueSpec, write_catalogue
-from agent_system.environments.webshop.synthetic_kinds import BRANDS, KINDS, OPTION_GROUPS
-from agent_system.environments.webshop.synthetic_products import MOST_PRODUCTS, Oddity, asin_of, facts_of
-from agent_system.environments.webshop.synthetic_words import ATTRIBUTES, FAMILIES
 from agent_system.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +60,7 @@ FIELDS = {
 PRINT_DIGEST = """
 import hashlib, sys, tempfile
 from pathlib import Path
-from agent_system.environments.webshop.synthetic import CatalogueSpec, write_catalogue
+from agent_system.environments.webshop.generator.catalogue import CatalogueSpec, write_catalogue
 with tempfile.TemporaryDirectory() as folder:
     write_catalogue(Path(folder), CatalogueSpec(products=300, seed=4))
     print(hashlib.sha256(b"".join(file.read_bytes() for file in sorted(Path(folder).iterdir()))).hexdigest())
@@ -98,7 +104,7 @@ def test_what_a_text_says_can_be_told_from_what_it_does_not_say():
         assert [other for other in ATTRIBUTES if other in attribute.sentence.lower()] == [name]
     for name, family in FAMILIES.items():
         own = [attribute for choice in family.attributes for attribute in choice]
-        assert all(token_set_ratio(one, other) <= MATCH for one, other in pairs(own, 2))
+        assert all(token_set_ratio(one, other) <= MATCH_THRESHOLD for one, other in pairs(own, 2))
         kinds = [kind for kind in KINDS if kind.family == name]
         texts = [*family.uses, *family.fillers, *(f"{model} {kind.noun}" for kind in kinds for model in kind.models)]
         assert not [(text, attribute) for text in texts for attribute in own if attribute in text.lower()]
@@ -133,7 +139,7 @@ def test_attribute_and_human_files_go_with_the_products(folder, products):
         assert wish.attributes and set(wish.attributes) <= set(by_asin[asin].attributes)
         offered = {value for values in by_asin[asin].options.values() for value in values}
         assert set(wish.options) <= offered
-        assert options_met(wish.options, wish.options) == len(wish.options)
+        assert count_options_met(wish.options, wish.options) == len(wish.options)
         assert all(text in wish.instruction for text in (*wish.attributes, *wish.options))
     entry = json.loads((folder / HUMAN).read_text(encoding="utf-8"))[next(iter(human))][0]
     assert set(entry) == {
@@ -206,7 +212,7 @@ def test_every_goal_can_be_reached_on_its_own_product(products):
         assert all(has_attribute(product, attribute) for attribute in product.instruction_attributes)
         if product.instruction is None:
             continue
-        for choice in range(combinations(product)):
+        for choice in range(count_combinations(product)):
             goal = synthetic_goal(product, choice, NO_BOUND, index=0)
             nouns = LexiconTagger().nouns([product.title])[0]
             for split in Split:
@@ -226,7 +232,7 @@ def test_attributes_that_a_product_lacks_are_not_in_its_text(products):
 
 def test_twins_differ_in_one_attribute_or_one_option(products):
     differences = Counter()
-    for product, twin in zip(products, products[1:], strict=False):
+    for product, twin in pairwise(products):
         if product.title != twin.title:
             continue
         assert product.description == twin.description and product.asin != twin.asin

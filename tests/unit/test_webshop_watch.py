@@ -15,24 +15,20 @@ from hypothesis import strategies as st
 from made_turns import keep, turn
 from shop_browser import serving
 
+from agent_system.environments.webshop.browser.episodes import EpisodeList, read_episode
+from agent_system.environments.webshop.browser.pages import split_reply
+from agent_system.environments.webshop.browser.sessions import ShopSetting
 from agent_system.environments.webshop.env import WebShopEnv
 from agent_system.environments.webshop.goals import Goals, Split
-from agent_system.environments.webshop.pages import marked
-from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
-from agent_system.environments.webshop.recorded import EpisodeList, read_episode
-from agent_system.environments.webshop.synthetic import CatalogueSpec
-from agent_system.environments.webshop.visits import ShopSetting
 from agent_system.errors import ConfigError, TaskError
 from agent_system.plan_execute.admissible import is_admissible
 from agent_system.rollout.records import TurnRecord, episode_json
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(small_shop):
     """A generated shop."""
-    path = tmp_path_factory.mktemp("shop")
-    prepare_shop(path, ShopSpec(catalogue=CatalogueSpec(products=60)))
-    return path
+    return small_shop
 
 
 def recorded(folder: Path, goal: int, *actions: str, seed: int | None = None, **options: Any) -> list[TurnRecord]:
@@ -71,7 +67,7 @@ def recorded(folder: Path, goal: int, *actions: str, seed: int | None = None, **
 
 
 def bought(folder: Path, goal: int, **options: Any) -> list[TurnRecord]:
-    """An episode that buys what was asked for."""
+    """An episode that buys the product of the goal."""
     split, seed = (Split.LEGACY, options["seed"]) if "seed" in options else (Split.FIXED, 0)
     wanted = ShopSetting(folder).shop.goal(Goals.SYNTHETIC, split, seed, goal)
     choices = [f"click[{value}]" for value in wanted.options.values()]
@@ -127,7 +123,7 @@ def test_episodes_of_every_setting_of_the_environment(folder, tmp_path, options)
     with serving(ShopSetting(folder), file) as browser:
         for at in range(len(read_episode(file.read_bytes()).turns) + 1):
             page = browser.get(f"/episodes/0/{at}").page
-            assert "does not show" not in page.text and "Only what was recorded" not in page.text
+            assert "does not show" not in page.text and "Only the record" not in page.text
 
 
 def test_an_episode_that_the_step_limit_cut(folder, tmp_path):
@@ -174,12 +170,12 @@ def test_episodes_that_cannot_be_watched(folder, tmp_path):
         {**good, "score": 10**400},
         "[" * 100_000,
     )
-    words = ["no JSON", "not the name of a WebShop", "not a JSON object", '"won"', "no turns", '"reward"', '"score"']
+    words = ["not JSON", "not the name of a WebShop", "not a JSON object", '"won"', "no turns", '"reward"', '"score"']
     with serving(ShopSetting(folder), file) as browser:
         listed = browser.get("/episodes").page
-        assert listed.text.count("Cannot be watched") == 8
+        assert listed.text.count("Cannot be shown") == 8
         assert browser.get("/episodes/0/0").status == 200
-        for number, word in enumerate([*words, "no JSON"], start=1):
+        for number, word in enumerate([*words, "not JSON"], start=1):
             answer = browser.get(f"/episodes/{number}/0")
             assert answer.status == 422 and word in answer.page.text and f"line {number + 1}:" in answer.page.text
 
@@ -218,7 +214,7 @@ def test_turns_after_the_purchase_do_not_fit(folder, tmp_path):
     file = written(tmp_path / "e.jsonl", episode_json([*turns, after]))
     with serving(ShopSetting(folder), file) as browser:
         page = browser.get(f"/episodes/0/{len(turns)}").page
-        assert f"Turn {len(turns) + 1} goes on after the purchase" in page.text
+        assert f"Turn {len(turns) + 1} continues after the purchase" in page.text
 
 
 def test_an_episode_file_that_changes_under_the_server(folder, tmp_path):
@@ -226,7 +222,7 @@ def test_an_episode_file_that_changes_under_the_server(folder, tmp_path):
     with serving(ShopSetting(folder), file) as browser:
         file.write_text("something else\n", encoding="utf-8")
         answer = browser.get("/episodes/0/0")
-        assert answer.status == 422 and "changed after the start" in answer.page.text
+        assert answer.status == 422 and "changed after the server started" in answer.page.text
         file.unlink()
         assert browser.get("/episodes/0/0").status == 422
 
@@ -245,7 +241,7 @@ json_values = st.recursive(
 
 @given(st.data())
 def test_a_changed_episode_is_read_or_refused(data):
-    """Whatever stands in the place of a value, nothing but `TaskError` comes out."""
+    """For any value of a field, the only error is `TaskError`."""
     episode = json.loads(json.dumps(episode_json([turn(0), keep(1)], [{"values": {"high": 0.5}}] * 2)))
     target = data.draw(st.sampled_from([episode, episode["trajectory"][0]]))
     target[data.draw(st.sampled_from(sorted(target)))] = data.draw(json_values)
@@ -260,4 +256,4 @@ def test_a_changed_episode_is_read_or_refused(data):
                                  "</think>", "KEEP", " ", "x<", "<b>"]), max_size=14), st.booleans())  # fmt: skip
 def test_marks_leave_nothing_of_a_reply_out(pieces, has_subgoal):
     reply = "".join(pieces)
-    assert "".join(mark.text for mark in marked(reply, has_subgoal)) == reply
+    assert "".join(part.text for part in split_reply(reply, has_subgoal)) == reply

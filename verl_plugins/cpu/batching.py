@@ -51,7 +51,7 @@ def partition_by_length(lengths: Sequence[int], budget: int, at_least: int = 1) 
 def micro_batches_by_length(
     data: TensorDict, dp_group=None, **others
 ) -> tuple[list[TensorDict], list[list[int]] | None]:
-    """Stands in for verl's `prepare_micro_batches` and returns what that returns.
+    """Replaces verl's `prepare_micro_batches` and returns what that returns.
 
     Fixed-size micro-batches (`use_dynamic_bsz=False`) and rows that must stay together are left to verl.
     """

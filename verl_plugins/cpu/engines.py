@@ -44,7 +44,9 @@ class CPUEngineMixin:
 
     def forward_backward_batch(self, data: TensorDict, loss_function, forward_only: bool = False):
         with rows_of_similar_length():
-            return super().forward_backward_batch(data, loss_function, forward_only=forward_only)
+            return super().forward_backward_batch(  # type: ignore[misc]
+                data, loss_function, forward_only=forward_only
+            )
 
 
 @EngineRegistry.register(model_type="language_model", backend=BACKENDS, device="cpu")
@@ -95,17 +97,18 @@ def _over_whole_rows(replies_BR: torch.Tensor, input_ids: torch.Tensor) -> torch
     Returns:
         Nested, in the shape of `input_ids`; 0 where nothing was computed.
     """
-    lengths_B = input_ids.offsets().diff()
+    offsets = input_ids.offsets()  # type: ignore[attr-defined]  # a nested tensor
+    lengths_B = offsets.diff()
     longest = int(lengths_B.max())
     columns_L = torch.arange(longest, device=replies_BR.device)
     in_row_BL = columns_L >= (longest - lengths_B).unsqueeze(1)
     whole_BL = F.pad(replies_BR, (longest - 1 - replies_BR.shape[1], 1))
-    return torch.nested.nested_tensor_from_jagged(whole_BL[in_row_BL], input_ids.offsets())
+    return torch.nested.nested_tensor_from_jagged(whole_BL[in_row_BL], offsets)
 
 
 @EngineRegistry.register(model_type="value_model", backend=BACKENDS, device="cpu")
 class CPUFSDPEngineWithValueHead(CPUEngineMixin, FSDPEngineWithValueHead):
-    """Scalar critic. verl's own loader asks for flash_attention_2, which does not exist on CPU."""
+    """Scalar critic. verl's own loader requests flash_attention_2, which does not exist on CPU."""
 
     def _build_module(self):
         return build_value_module(self.model_config, self.engine_config, num_labels=1)

@@ -4,7 +4,7 @@
 CPU_ENVIRONMENT = {
     "VERL_PLATFORM": "cpu",
     "TORCHDYNAMO_DISABLE": "1",
-    # By default glibc gives every activation back to the kernel and asks for it again in the next micro-batch: a third
+    # By default glibc gives every activation back to the kernel and allocates it again in the next micro-batch: a third
     # of the processor time of an update went into page faults.
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**33),

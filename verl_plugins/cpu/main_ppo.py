@@ -12,15 +12,15 @@ import sys
 
 os.environ.setdefault("VERL_PLATFORM", "cpu")
 
-import hydra  # noqa: E402
-import ray  # noqa: E402
-from omegaconf import DictConfig  # noqa: E402
-from verl.trainer.main_ppo import TaskRunnerV1, run_ppo  # noqa: E402
-from verl.trainer.ppo.utils import need_critic, need_reference_policy  # noqa: E402
-from verl.utils.config import validate_config  # noqa: E402
+import hydra
+import ray
+from omegaconf import DictConfig
+from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import validate_config
 
-from verl_plugins.cpu.environment import CPU_ENVIRONMENT  # noqa: E402
-from verl_plugins.cpu.plugin import require_plugin  # noqa: E402
+from verl_plugins.cpu.environment import CPU_ENVIRONMENT
+from verl_plugins.cpu.plugin import require_plugin
 
 PROCESS_ENVIRONMENT = {**CPU_ENVIRONMENT, "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
 """What every Ray process needs; a value that is already set wins."""
@@ -73,7 +73,7 @@ def main(config: DictConfig) -> None:
 if __name__ == "__main__":
     for name, value in PROCESS_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    given = {argument.split("=", 1)[0].lstrip("+~") for argument in sys.argv[1:]}
-    defaults = [f"{key}={value}" for key, value in CPU_DEFAULTS.items() if key.lstrip("+") not in given]
+    overridden = {argument.split("=", 1)[0].lstrip("+~") for argument in sys.argv[1:]}
+    defaults = [f"{key}={value}" for key, value in CPU_DEFAULTS.items() if key.lstrip("+") not in overridden]
     sys.argv[1:1] = defaults
     main()

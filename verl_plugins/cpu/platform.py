@@ -30,15 +30,19 @@ def _cpu_device_module() -> types.ModuleType:
         setattr(module, name, _nothing)
     for name in ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved"):
         setattr(module, name, _no_bytes)
-    module.is_available = lambda: True
-    module.device_count = lambda: 1
-    module.current_device = lambda: torch.device("cpu")
-    module.get_device_name = lambda *_args: "cpu"
-    module.manual_seed = torch.manual_seed
-    module.manual_seed_all = torch.manual_seed
-    module.get_rng_state = lambda *_args: torch.get_rng_state()
-    module.set_rng_state = lambda state, *_args: torch.set_rng_state(state)
-    module.mem_get_info = lambda *_args: (psutil.virtual_memory().available, psutil.virtual_memory().total)
+    of_torch_cuda = {
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "current_device": lambda: torch.device("cpu"),
+        "get_device_name": lambda *_args: "cpu",
+        "manual_seed": torch.manual_seed,
+        "manual_seed_all": torch.manual_seed,
+        "get_rng_state": lambda *_args: torch.get_rng_state(),
+        "set_rng_state": lambda state, *_args: torch.set_rng_state(state),
+        "mem_get_info": lambda *_args: (psutil.virtual_memory().available, psutil.virtual_memory().total),
+    }
+    for name, function in of_torch_cuda.items():
+        setattr(module, name, function)
     return module
 
 

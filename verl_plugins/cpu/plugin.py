@@ -30,25 +30,25 @@ if _is_selected():
 def require_plugin() -> None:
     """Check that this process, and every process it starts, runs verl on the CPU platform with the CPU replica.
 
-    Whoever calls this has imported this module, which is all it takes here. Ray's processes have nothing but verl's
-    entry point to load it, so what verl decides that by is checked as well.
+    In this process the import of this module is enough. Ray's processes load it only through verl's entry point, so
+    the conditions under which verl does that are checked as well.
 
     Raises:
-        RuntimeError: verl does not load the entry point (which it says at DEBUG level only), or has another platform.
+        RuntimeError: verl does not load the entry point (which it logs at DEBUG level only), or has another platform.
     """
     from verl.workers.rollout.replica import RolloutReplicaRegistry
 
     if get_platform().device_name != "cpu":
         raise RuntimeError(
-            f"verl runs on the platform {get_platform().device_name!r}, not on cpu. Set VERL_PLATFORM=cpu before the "
-            "first import of verl, or use profile=gpu."
+            f"verl runs on the platform {get_platform().device_name!r}, not on cpu. Try: VERL_PLATFORM=cpu, set "
+            "before the first import of verl"
         )
     names = {point.name for point in entry_points(group="verl.plugins") if point.value == __name__}
     policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto").strip().lower()
     allowed = names if policy == "auto" else names & {name.strip() for name in policy.split(",")}
     if not allowed or RolloutReplicaRegistry._registry.get("vllm") is not _load_replica:
         raise RuntimeError(
-            "verl does not load the CPU plugin (entry point group 'verl.plugins', name 'cpu'). Install this repository "
-            "into the active environment (pip install --no-deps --no-build-isolation -e .), unset "
+            "verl does not load the CPU plugin (entry point group 'verl.plugins', name 'cpu'). Try: install this "
+            "repository into the active environment (pip install --no-deps --no-build-isolation -e .), unset "
             f"VERL_USE_EXTERNAL_PLUGINS (it is {policy!r}), and set VERL_PLATFORM=cpu before the first import of verl."
         )

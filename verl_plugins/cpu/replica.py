@@ -24,12 +24,12 @@ def rollout_threads() -> int:
     Raises:
         ValueError: the environment variable is no number of threads.
     """
-    given = os.environ.get(ROLLOUT_THREADS)
-    if given is None:
+    threads = os.environ.get(ROLLOUT_THREADS)
+    if threads is None:
         return max(1, len(os.sched_getaffinity(0)) - 1)
-    if not given.isdecimal() or int(given) < 1:
-        raise ValueError(f"{ROLLOUT_THREADS}={given} is not a number of threads; for example {ROLLOUT_THREADS}=1")
-    return int(given)
+    if not threads.isdecimal() or int(threads) < 1:
+        raise ValueError(f"{ROLLOUT_THREADS}={threads} is not a number of threads. Try: {ROLLOUT_THREADS}=1")
+    return int(threads)
 
 
 class CPUvLLMHttpServer(vLLMHttpServer):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ray
 from omegaconf import DictConfig, open_dict
 from verl.trainer.ppo.utils import Role
@@ -33,7 +35,7 @@ class CPUPPOTrainerSync(PPOTrainerSync):
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
-        self.role_worker_mapping = cpu_role_workers(self.role_worker_mapping)
+        self.role_worker_mapping: dict[Role, Any] = cpu_role_workers(self.role_worker_mapping)
 
     def _build_replay_buffer(self):
         # verl polls every 2 s, which is as long as a whole CPU step; its constructor default has no config key.

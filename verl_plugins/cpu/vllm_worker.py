@@ -20,7 +20,7 @@ def repack_output_layers(model: torch.nn.Module) -> None:
     """Repack the output layer from the weights it shares with the input embedding.
 
     With tied embeddings no weight is ever loaded *into* the output layer, so the layer-wise reload leaves its packed
-    copy as it was: logits would be computed from the weights of the first sync for ever. Packing again is harmless
+    copy as it was: logits would be computed from the weights of the first sync forever. Packing again is harmless
     where the layer has weights of its own.
     """
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
@@ -33,7 +33,9 @@ def repack_output_layers(model: torch.nn.Module) -> None:
 class CPUWeightSyncExtension(vLLMColocateWorkerExtension):
     """Mixed into vLLM's CPU worker by `CPUvLLMHttpServer`."""
 
-    def update_weights_from_ipc(self, peft_config: dict = None, base_sync_done: bool = False, use_shm: bool = False):
+    def update_weights_from_ipc(
+        self, peft_config: dict | None = None, base_sync_done: bool = False, use_shm: bool = False
+    ):
         """Receive the policy's weights and load them. Signature and meaning are verl's.
 
         A failure to load does not stop the conversation with the sender: the remaining buckets are taken and

@@ -28,9 +28,9 @@ def socket_timeout(seconds: float):
     """Give every ZMQ socket that is created inside this block a time limit.
 
     verl's sender waits for the rollout process without one, so a vLLM worker that died would leave the trainer
-    hanging for ever. The limit is set as a default of the process-wide context, which is the one verl uses.
+    waiting forever. The limit is set as a default of the process-wide context, which is the one verl uses.
     """
-    context = zmq.Context.instance()
+    context: zmq.Context = zmq.Context.instance()
     before = {}
     for option in (zmq.RCVTIMEO, zmq.SNDTIMEO):
         before[option] = context.sockopts.get(option, -1)
@@ -39,8 +39,8 @@ def socket_timeout(seconds: float):
         yield
     except zmq.Again as error:
         raise TimeoutError(
-            f"The rollout process did not take the new weights within {seconds:.0f} s. Its own error, if it died, is "
-            f"in the log of the vLLM server. On a very slow machine raise the limit: {SYNC_TIMEOUT_ENV}=<seconds>."
+            f"The rollout process did not take the new weights within {seconds:.0f} s. If it died, its own error is in "
+            f"the log of the vLLM server. On a very slow machine, try: {SYNC_TIMEOUT_ENV}=<seconds>"
         ) from error
     finally:
         for option, value in before.items():
@@ -50,7 +50,7 @@ def socket_timeout(seconds: float):
 class CPUProcessGroupMixin:
     """Initialise the process group with plain gloo before verl does.
 
-    verl would ask for the backend "cpu:gloo,cpu:gloo" (host and device being the same), which torch refuses.
+    verl would request the backend "cpu:gloo,cpu:gloo" (host and device being the same), which torch refuses.
     """
 
     def __init__(self, *args, **kwargs):
@@ -69,8 +69,8 @@ class CPUActorRolloutRefWorker(CPUProcessGroupMixin, ActorRolloutRefWorker):
     ref_worker_cls = CPUTrainingWorker
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
-    async def update_weights(self, global_steps: int = None, mode: str = "auto"):
-        """See `ActorRolloutRefWorker.update_weights`; raises TimeoutError instead of waiting for ever."""
+    async def update_weights(self, global_steps: int | None = None, mode: str = "auto"):
+        """See `ActorRolloutRefWorker.update_weights`; raises TimeoutError instead of waiting forever."""
         self.rollout.zmq_handle = own_socket(self.rollout.zmq_handle)
         with socket_timeout(sync_timeout_s()):
             return await super().update_weights(global_steps=global_steps, mode=mode)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ NAME = "torch_varlen"
 
 @dataclass(frozen=True)
 class Rows:
-    """Where packed rows begin and end.
+    """Where packed rows start and end.
 
     Attributes:
         bounds: int32 `[rows + 1]`, 0 and the end of each row.
@@ -38,7 +39,7 @@ class Rows:
 
     @classmethod
     def of(cls, position_ids_BT: Tensor) -> Rows:
-        """A row begins with each row of the batch and wherever a position does not follow the one before it."""
+        """A row starts with each row of the batch, and where a position does not follow the one before it."""
         begins_BT = torch.ones_like(position_ids_BT, dtype=torch.bool)
         begins_BT[:, 1:] = position_ids_BT.diff(dim=1) != 1
         begins_R = begins_BT.flatten().nonzero().flatten()
@@ -58,7 +59,7 @@ def _rows(position_ids_BT: Tensor) -> Rows:
 
 
 def packed_attention(
-    module: nn.Module,
+    module: nn.Module | None,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -88,19 +89,19 @@ def packed_attention(
         `[batch, tokens, heads, head size]`, and None in place of the weights, which are never formed.
 
     Raises:
-        ValueError: something is asked for that these kernels do not do.
+        ValueError: the rows are not packed, or an option is not supported by these kernels.
     """
     if attention_mask is not None or position_ids is None:
         raise ValueError(
-            f"attn_implementation={NAME} is for packed rows. actor_rollout_ref.model.use_remove_padding=True, or "
-            "actor_rollout_ref.model.override_config.attn_implementation=sdpa; for a critic the same under critic.model"
+            f"attn_implementation={NAME} needs packed rows. Try: actor_rollout_ref.model.use_remove_padding=True, or "
+            "actor_rollout_ref.model.override_config.attn_implementation=sdpa (for a critic: critic.model)"
         )
     refused = [name for name in ("softcap", "s_aux") if others.get(name) is not None]
     if refused or dropout:
         raise ValueError(
-            f"attn_implementation={NAME} knows no {', '.join([*refused, *(['dropout'] if dropout else [])])}, which "
-            "this model uses. actor_rollout_ref.model.override_config.attn_implementation=flash_attention_2, for a "
-            "critic the same under critic.model (needs the package flash-attn)"
+            f"attn_implementation={NAME} does not support {', '.join([*refused, *(['dropout'] if dropout else [])])}, "
+            "which this model uses. Try: actor_rollout_ref.model.override_config.attn_implementation=flash_attention_2 "
+            "(for a critic: critic.model), which needs the package flash-attn"
         )
     batch, _, tokens, _ = query.shape
     query, key, value = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))  # [tokens, heads, head size]
@@ -117,7 +118,8 @@ def _kernel(query: Tensor, key: Tensor, value: Tensor, rows: Rows, scaling: floa
 
     before = -1 if window is None else window - 1
     bounds, longest = rows.bounds, rows.longest
-    return varlen_attn(query, key, value, bounds, bounds, longest, longest, scale=scaling, window_size=(before, 0))
+    attended = varlen_attn(query, key, value, bounds, bounds, longest, longest, scale=scaling, window_size=(before, 0))
+    return cast(Tensor, attended)  # a tuple only where the log-sum-exp is requested
 
 
 def _row_by_row(

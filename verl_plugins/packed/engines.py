@@ -9,7 +9,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl_plugins.reply_logits import PackedRepliesMixin
 
 
-# verl's own engine holds the place for every vendor; a vendor's place of its own is looked up first.
+# verl's own engine is registered for every vendor; an entry for one vendor has priority.
 @EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cuda", vendor="nvidia")
 class PackedFSDPEngineWithLMHead(PackedRepliesMixin, FSDPEngineWithLMHead):
     """Policy and reference policy on NVIDIA GPUs."""

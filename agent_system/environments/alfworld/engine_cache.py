@@ -5,7 +5,7 @@
 process. What is remembered, and why the result cannot differ:
 
 - *Translation* (PDDL -> SAS) is a function of the game file. The stock engine runs it four times per game; here it runs
-  once per game and process, and the second variant, which only `policy_commands` needs, runs when it is asked for.
+  once per game and process, and the second variant, which only `policy_commands` needs, runs on demand.
 - *Text rules* are parsed once (`text_grammar`).
 - *Commands*: the text of an operator depends on the entities' names and on the facts its template reads. Where no
   action can change those facts it is derived once per game; any other template is derived at every step.
@@ -59,8 +59,8 @@ def engine_class() -> type[PddlEnv]:
     if not mismatches:
         return CachedPddlEnv
     warnings.warn(
-        f"the engine cache is off and ALFWorld steps cost many times more: {'; '.join(mismatches)}. "
-        "Install the proven version to switch it on.",
+        f"the engine cache is off, so ALFWorld steps take many times longer: {'; '.join(mismatches)}. "
+        f"Try: pip install {' '.join(f'{package}=={proven}' for package, proven in PROVEN_VERSIONS.items())}",
         RuntimeWarning,
         stacklevel=2,
     )

@@ -57,16 +57,14 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
 
     def __init__(self, game_file: str | Path | None = None, max_steps: int = 50) -> None:
         if not isinstance(max_steps, int) or isinstance(max_steps, bool) or max_steps < 1:
-            raise ConfigError(
-                f"env.max_steps={max_steps!r}: an episode needs at least one step; set for example env.max_steps=50"
-            )
+            raise ConfigError(f"env.max_steps={max_steps!r}: an episode needs at least one step. Try: env.max_steps=50")
         self.max_steps = max_steps
         charset = string.printable
         self.observation_space = gymnasium.spaces.Text(_MAX_OBSERVATION, min_length=0, charset=charset)
         self.action_space = gymnasium.spaces.Text(_MAX_ACTION, min_length=0, charset=charset)
         self._next_game = None if game_file is None else Path(game_file)
         self._loaded_game: Path | None = None
-        self._engine = None
+        self._engine: Any = None  # of textworld, which is not typed
         self._state: GameState | None = None
         self._task = ""
         self._kind: str | None = None
@@ -84,7 +82,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
             self._next_game = Path(options["game_file"])
         if self._next_game is None:
             raise ConfigError(
-                'no game is named: pass game_file=... to gymnasium.make or options={"game_file": ...} to reset'
+                'no game is set. Try: game_file=<path> in gymnasium.make, or options={"game_file": <path>} in reset'
             )
         self._state = None
         state = self._start(self._next_game)
@@ -97,13 +95,13 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
 
         Raises:
             TypeError: the action is not a string.
-            ResetNeeded: the episode has not begun, or is over.
+            ResetNeeded: the episode has not started, or is over.
             EnvironmentFault: the engine broke. The episode is lost; `reset` starts the game again on a new engine.
         """
         if not isinstance(action, str):
-            raise TypeError(f"an action is a str, not {type(action).__name__}")
+            raise TypeError(f"an action must be a str, not {type(action).__name__}")
         if self._state is None:
-            raise ResetNeeded("this episode has not begun or is over: call reset() before step()")
+            raise ResetNeeded("the episode has not started or is over. Try: reset()")
         try:
             with process_state_kept():
                 self._state, _, done = self._engine.step(action.strip().lower())
@@ -111,8 +109,8 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
             game = self._loaded_game
             self._drop_engine()
             raise EnvironmentFault(
-                f"{game}: the engine failed at step {self._steps + 1} on {action[:80]!r} ({error!r}); "
-                f"the same game can be played again"
+                f"{game}: the engine failed at step {self._steps + 1} on {action[:80]!r} ({error!r}). "
+                "Try: reset(), which plays the game from the start on a new engine"
             ) from error
         self._steps += 1
         observation, info = self._state.feedback.strip(), self._info()
@@ -136,7 +134,9 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         # The translator ends the process (SystemExit) where it does not like a game.
         except (Exception, SystemExit) as error:
             self._drop_engine()
-            raise TaskError(f"{game}: the engine cannot play it ({error!r}); fetch or generate it again") from error
+            raise TaskError(
+                f"{game}: the engine cannot play it ({error!r}). Try: download or generate it again"
+            ) from error
 
     def _load(self, game: Path) -> None:
         data = read_game(game)
@@ -154,6 +154,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         self._engine = self._loaded_game = self._state = None
 
     def _info(self) -> dict[str, Any]:
+        assert self._state is not None
         won = bool(self._state.won)
         return {
             "task": self._task,
@@ -169,5 +170,7 @@ def _split_intro(intro: str, game: Path) -> tuple[str, str]:
     room, mark, task = intro.partition(_TASK_MARK)
     task = task.strip().removesuffix(".").strip()
     if not mark or not task:
-        raise TaskError(f"{game}: its first text names no task (no sentence {_TASK_MARK!r}); generate the game again")
+        raise TaskError(
+            f"{game}: its first text has no task (no sentence {_TASK_MARK!r}). Try: generate the game again"
+        )
     return room.strip().removeprefix(_BANNER).strip(), task

@@ -2,7 +2,7 @@
 """A scripted expert that plays ALFWorld the way an agent has to: from the text alone, exploring.
 
 It sees the task sentence, the observations and the admissible actions, and nothing else. Its state is a function of
-what it has observed, never of what it meant to do, so it can be asked for advice in the middle of anybody's episode:
+what it has observed, never of what it meant to do, so it can advise in the middle of any player's episode:
 after random actions, with the wrong object in hand, or with the right one put down in the wrong place.
 
 Each piece of advice is a plan-execute decision. The sub-goal names the phase of the task and changes with it:
@@ -47,7 +47,7 @@ class Exploration(str, Enum):
     """In which order receptacles are searched."""
 
     LISTED = "listed"
-    """The next one in the list of admissible actions after where the agent stands, round and round."""
+    """The next place in the list of admissible actions after the agent's own, in a cycle."""
     RANDOM = "random"
     """Any one of those not searched yet."""
 
@@ -75,7 +75,7 @@ class Intent:
 
 
 def parse_task(task: str) -> Intent:
-    """What a task sentence asks for. Knows the templates of the six published task types.
+    """Parses a task sentence. Knows the templates of the six published task types.
 
     Raises:
         TaskError: the sentence follows none of them.
@@ -90,11 +90,11 @@ def parse_task(task: str) -> Intent:
                 destination=parts.get("destination"),
                 lamp=parts.get("lamp"),
             )
-    raise TaskError(f"the expert does not understand the task {task!r}: it knows ALFWorld's six templates only")
+    raise TaskError(f"the expert cannot parse the task {task!r}: it knows only ALFWorld's six templates")
 
 
 class Expert:
-    """Advice for one episode. Call `observe` on every turn, and `advise` on the turns whose advice is wanted.
+    """Advice for one episode. Call `observe` on every turn, and `advise` on the turns that need advice.
 
     Args:
         task: the task sentence.
@@ -120,7 +120,7 @@ class Expert:
         self._treated: set[tuple[str, str]] = set()
 
     def observe(self, observation: str, admissible: Sequence[str]) -> None:
-        """Takes in what the environment says now."""
+        """Update the state with the current observation."""
         self._admissible = tuple(admissible)
         if found := _ARRIVE.search(observation):
             self._location = found[1]
@@ -128,7 +128,7 @@ class Expert:
             receptacle = found[1] or found[2]
             self._searched.add(receptacle)
             self._seen_at = {thing: at for thing, at in self._seen_at.items() if at != receptacle}
-            self._seen_at |= {thing: receptacle for thing in _THING.findall(found[3])}
+            self._seen_at |= dict.fromkeys(_THING.findall(found[3]), receptacle)
         if found := _TAKE.search(observation):
             self._held, self._came_from = found[1], found[2]
             self._seen_at.pop(found[1], None)
@@ -144,8 +144,8 @@ class Expert:
 
     def advise(self, subgoal: str) -> Advice:
         """What to do now, given the sub-goal in force ("" before the first turn)."""
-        wanted, action = self._plan()
-        return Advice.towards(wanted, action, subgoal)
+        next_subgoal, action = self._plan()
+        return Advice.towards(next_subgoal, action, subgoal)
 
     # --- phases ---------------------------------------------------------------------------------------------------
 
@@ -176,6 +176,7 @@ class Expert:
         return self._reach(known[0]) if known else self._explore()
 
     def _treat(self, held: str) -> str:
+        assert self.intent.verb is not None  # else there is nothing to treat
         tool = _TOOLS[self.intent.verb]
         ready = [a for a in self._admissible if a.startswith(f"{self.intent.verb} {held} with {tool} ")]
         return ready[0] if ready else self._go_to_kind(tool)
@@ -191,18 +192,20 @@ class Expert:
             return moves[0]
         if self._location and _kind(self._location) == self.intent.destination:
             return self._reach(self._location)
+        assert self.intent.destination is not None  # only a task with a lamp has none
         return self._go_to_kind(self.intent.destination)
 
     def _put_aside(self, held: str) -> str:
-        """Frees the hand of something that is not wanted: here if it fits here, else where it came from."""
+        """Put down an object that is not needed: here if it fits here, else where it came from."""
         moves = [a for a in self._admissible if a.startswith(f"move {held} to ")]
         if moves:
             return moves[0]
         opening = f"open {self._location}"
+        assert self._came_from is not None  # set together with `_held`
         return opening if opening in self._admissible else self._reach(self._came_from)
 
     def _delivered(self) -> list[str]:
-        """Of a task with two objects: those that lie in a suitable receptacle, in the best one of them."""
+        """Of a task with two objects: those that are in a suitable receptacle, in the best one of them."""
         if self.intent.count == 1:
             return []
         at: dict[str, list[str]] = {}

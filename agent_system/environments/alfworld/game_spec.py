@@ -47,21 +47,28 @@ class GameSpec:
         if self.receptacles is not None and not _SMALLEST_ROOM <= self.receptacles[0] <= self.receptacles[1]:
             problems.append(
                 f"receptacles={self.receptacles}: a range low-high with low >= {_SMALLEST_ROOM} is needed, because a "
-                f"goal can need {_SMALLEST_ROOM} receptacles; for example --receptacles 4-6 (in a run "
+                f"goal can need {_SMALLEST_ROOM} receptacles. Try: --receptacles 4-6 (in a run "
                 "env.alfworld.generated.receptacles=[4,6])"
             )
         for name in ("same_kind", "objects_per_receptacle", "max_instances"):
             if getattr(self, name) < 1:
                 option = name.replace("_", "-")
                 problems.append(
-                    f"{name}={getattr(self, name)}: at least 1 is needed; for example --{option} 2 (in a run "
+                    f"{name}={getattr(self, name)}: at least 1 is needed. Try: --{option} 2 (in a run "
                     f"env.alfworld.generated.{name}=2)"
                 )
         if not self.task_types or len(set(self.task_types)) < len(self.task_types):
-            problems.append(f"task_types={[t.value for t in self.task_types]}: name each kind once, at least one")
+            problems.append(
+                f"task_types={[t.value for t in self.task_types]}: at least one is needed, each at most once. Try: "
+                f"--task-types {self.task_types[0].value if self.task_types else next(iter(TaskKind)).value}"
+            )
         for split in SPLITS:
             if getattr(self, split) < 0:
-                problems.append(f"{split}={getattr(self, split)}: a number of games, 0 or more")
+                option = split.replace("_", "-")
+                problems.append(
+                    f"{split}={getattr(self, split)}: the number of games cannot be negative. Try: --{option} 10 (in a "
+                    f"run env.alfworld.generated.{split}=10)"
+                )
         if problems:
             raise ConfigError("these games cannot be generated:\n  " + "\n  ".join(problems))
 

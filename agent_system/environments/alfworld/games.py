@@ -57,7 +57,7 @@ def read_game(path: Path) -> dict[str, Any]:
 
 
 def task_kind(path: Path) -> TaskKind | None:
-    """The task type of a game: from ``traj_data.json`` beside it, else from the folder's name; None if neither tells.
+    """The task type of a game: from ``traj_data.json`` beside it, else from the folder's name; None if neither has it.
 
     Raises:
         TaskError: ``traj_data.json`` is there but cannot be read.
@@ -67,7 +67,7 @@ def task_kind(path: Path) -> TaskKind | None:
         data = _parse_json(_read_bytes(trajectory), trajectory)
         name = data.get("task_type") if isinstance(data, dict) else None
         if not isinstance(name, str):
-            raise TaskError(f"{trajectory}: there is no 'task_type' in it; restore the file from the original data")
+            raise TaskError(f"{trajectory}: it has no 'task_type'. Try: download or generate the game again")
     else:
         name = path.parent.parent.name.split("-")[0]
     return TaskKind(name) if name in {kind.value for kind in TaskKind} else None
@@ -97,7 +97,7 @@ def find_games(data_dir: str | os.PathLike[str] | None, split: str) -> tuple[Gam
             continue
         kind = task_kind(path)
         content = _read_bytes(path)
-        # The original's rule; `read_game`, which plays a game somebody asked for by name, refuses instead.
+        # The original's rule. `read_game`, which reads a game that the caller selected, raises instead.
         data = _parse_json(content, path)
         if kind is None or (isinstance(data, dict) and not data.get("solvable")):
             left_out += 1
@@ -105,10 +105,10 @@ def find_games(data_dir: str | os.PathLike[str] | None, split: str) -> tuple[Gam
         _check_game(data, path)
         games.append(GameFile(path.resolve(), task_id, kind, sha256(content).hexdigest()))
     if not games:
-        found = f"{left_out} found and left out" if folder.is_dir() else "no such folder"
+        reason = f"{left_out} unsupported or not solvable" if folder.is_dir() else "no such folder"
         raise ConfigError(
-            f"0 playable ALFWorld games in {folder} ({found}). Name the folder that holds {DATA_FOLDER} with "
-            "env.alfworld.data_dir=... or with the ALFWORLD_DATA environment variable; `alfworld-download` fetches the "
+            f"0 playable ALFWorld games in {folder} ({reason}). Try: env.alfworld.data_dir=<folder that holds "
+            f"{DATA_FOLDER}>, or ALFWORLD_DATA=<this folder> in the environment, or `alfworld-download` for the "
             "published games"
         )
     logger.info("%d games in %s (%d left out: unsupported or not solvable)", len(games), folder, left_out)
@@ -131,8 +131,8 @@ def _data_root(data_dir: str | os.PathLike[str] | None) -> Path:
     configured = data_dir or os.environ.get("ALFWORLD_DATA")
     if not configured:
         raise ConfigError(
-            "no ALFWorld data folder is configured: set env.alfworld.data_dir=<folder that holds "
-            f"{DATA_FOLDER}> or the ALFWORLD_DATA environment variable"
+            "no ALFWorld data folder is configured. Try: env.alfworld.data_dir=<folder that holds "
+            f"{DATA_FOLDER}>, or ALFWORLD_DATA=<this folder> in the environment"
         )
     return Path(configured).expanduser() / DATA_FOLDER
 
@@ -148,15 +148,23 @@ def _parse_json(content: bytes, path: Path) -> Any:
     try:
         return json.loads(content)
     except ValueError as error:
-        raise TaskError(f"{path}: not valid JSON, perhaps cut short ({error}); fetch or generate it again") from error
+        raise TaskError(
+            f"{path}: not valid JSON, perhaps cut short ({error}). Try: download or generate it again"
+        ) from error
 
 
 def _check_game(data: Any, path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise TaskError(f"{path}: a JSON object is expected, found {type(data).__name__}")
+        raise TaskError(
+            f"{path}: a JSON object is needed, not a {type(data).__name__}. Try: download or generate the game again"
+        )
     wrong = [key for key in _TEXTS if not isinstance(data.get(key), str) or not data[key].strip()]
     if wrong:
-        raise TaskError(f"{path}: no text under {', '.join(map(repr, wrong))}; fetch or generate the game again")
+        raise TaskError(
+            f"{path}: no text under {', '.join(map(repr, wrong))}. Try: download or generate the game again"
+        )
     if data.get("solvable") is not True:
-        raise TaskError(f"{path}: 'solvable' is {data.get('solvable')!r}, only games marked true can be won")
+        raise TaskError(
+            f"{path}: 'solvable' is {data.get('solvable')!r}: the game cannot be won. Try: a game with 'solvable' true"
+        )
     return data

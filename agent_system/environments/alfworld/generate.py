@@ -6,7 +6,7 @@
 writes `<out>/json_2.1.1/{train,valid_seen,valid_unseen}/<task>-<Obj>-None-<Recep>-<scene>/trial_*/` with `game.tw-pddl`
 and `traj_data.json`, and `<out>/manifest.json`. Every game has been won in the real engine before it is written. Games
 depend on the `GameSpec` alone: same spec, same bytes, on every machine and with any number of workers. train and
-valid_seen share their scenes, valid_unseen plays in scenes of its own (`rooms.HELD_OUT_SCENES`).
+valid_seen share their scenes, valid_unseen has its own scenes (`rooms.HELD_OUT_SCENES`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from agent_system.environments.alfworld.games import DATA_FOLDER, GAME_NAME, TRA
 from agent_system.environments.alfworld.problem import GameFiles, compose
 from agent_system.environments.alfworld.rooms import TaskKind
 from agent_system.errors import ConfigError, TaskError
-from agent_system.processes import LOCK, end_with_parent, locked, usable_cpus
+from agent_system.locks import LOCK, locked
+from agent_system.processes import end_with_parent, usable_cpus
 
 GENERATOR_VERSION = 1
 """Raise it whenever the same spec would give other bytes."""
@@ -43,7 +44,7 @@ _MAX_ATTEMPTS = 200
 
 @dataclass(frozen=True)
 class Manifest:
-    """What lies in a finished folder. `digest` is SHA-256 over the paths and contents of all game files."""
+    """The content of a finished folder. `digest` is SHA-256 over the paths and contents of all game files."""
 
     spec: GameSpec
     games: int
@@ -142,8 +143,8 @@ def _produce(out_dir: Path, spec: GameSpec, split: str, index: int) -> tuple[str
             return name, digest
         reasons.append(fault)
     raise TaskError(
-        f"no solvable game in {_MAX_ATTEMPTS} attempts for {split} game {index} of {spec}: {reasons[:3] or 'no room'}; "
-        "allow more receptacles (--receptacles) or more objects (--objects-per-receptacle)"
+        f"no solvable game in {_MAX_ATTEMPTS} attempts for {split} game {index} of {spec}: {reasons[:3] or 'no room'}. "
+        "Try: --receptacles with a wider range, or a larger --objects-per-receptacle"
     )
 
 
@@ -174,23 +175,23 @@ def _prepared(out_dir: Path, spec: GameSpec) -> bool:
         if strangers := sorted(p.name for p in out_dir.iterdir() if p.name not in (LOCK, f"{MANIFEST}.new")):
             raise ConfigError(
                 f"{out_dir} holds {strangers[:5]} but no {MANIFEST}: it was not made by this generator. "
-                "Choose an empty folder (--out), or delete this one"
+                "Try: --out <empty folder>, or delete this one"
             )
         _write_manifest(out_dir, spec, None)
         return False
     try:
-        found = json.loads(path.read_text("utf-8"))
-        made_from, complete = found["made_from"], found["complete"]
+        manifest = json.loads(path.read_text("utf-8"))
+        made_from, complete = manifest["made_from"], manifest["complete"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise TaskError(f"{path} cannot be read ({error!r}): delete the folder and generate its games again") from error
-    wanted = _made_from(spec)
-    if made_from != wanted:
+        raise TaskError(f"{path} cannot be read ({error!r}). Try: delete the folder {out_dir} and run again") from error
+    expected = _made_from(spec)
+    if made_from != expected:
         known = made_from if isinstance(made_from, dict) else {}
-        differing = sorted(k for k in {*known, *wanted} if known.get(k) != wanted.get(k))
-        listed = ", ".join(f"{k} is {known.get(k)!r} there and {wanted.get(k)!r} here" for k in differing)
+        differing = sorted(k for k in {*known, *expected} if known.get(k) != expected.get(k))
+        listed = ", ".join(f"{k} is {known.get(k)!r} there and {expected.get(k)!r} here" for k in differing)
         raise ConfigError(
-            f"{out_dir} holds games of another spec ({listed}). Choose another folder (--out; "
-            "in a run env.alfworld.generated.dir), ask for what is there, or delete this one"
+            f"{out_dir} holds games of another spec ({listed}). Try: --out <another folder> (in a run "
+            "env.alfworld.generated.dir=<another folder>), or the values of that spec, or delete the folder"
         )
     return bool(complete)
 
@@ -202,9 +203,11 @@ def _reused(out_dir: Path, spec: GameSpec) -> Manifest:
     trials = sorted(p.parent for p in data.glob(f"*/*/*/{GAME_NAME}"))
     expected = sum(getattr(spec, split) for split in SPLITS)
     if len(trials) != expected:
-        raise TaskError(f"{data} holds {len(trials)} games, {MANIFEST} says {expected}: delete {out_dir} and run again")
+        raise TaskError(
+            f"{data} holds {len(trials)} games, but {MANIFEST} records {expected}. Try: delete {out_dir} and run again"
+        )
     if _combined({t.relative_to(data).as_posix(): _digest_on_disk(t) for t in trials}) != digest:
-        raise TaskError(f"games under {data} differ from what {MANIFEST} says: delete {out_dir} and run again")
+        raise TaskError(f"games in {data} differ from the digest in {MANIFEST}. Try: delete {out_dir} and run again")
     return Manifest(spec, expected, digest)
 
 
@@ -259,7 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--receptacles",
         type=_receptacle_range,
-        default="-".join(map(str, default.receptacles)),
+        default="-".join(map(str, default.receptacles or ())) or "all",
         help="a range such as 4-6, or 'all' of the floor plan",
     )
     for name, text in (
@@ -285,16 +288,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line: generates or reuses, and says which folder to point ALFWORLD_DATA at."""
+    """Command line: generates or reuses games, and prints the value of ALFWORLD_DATA for them."""
     parser = _parser()
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        values = {f.name: getattr(given, f.name) for f in fields(GameSpec)}
+        values = {f.name: getattr(options, f.name) for f in fields(GameSpec)}
         spec = GameSpec(**(values | {"task_types": tuple(values["task_types"])}))
-        manifest = generate_games(given.out, spec, workers=given.workers, progress=True)
+        manifest = generate_games(options.out, spec, workers=options.workers, progress=True)
     except (ConfigError, TaskError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    print(f"{manifest.games} games in {given.out} (digest {manifest.digest[:12]}): ALFWORLD_DATA={given.out.resolve()}")
+    print(
+        f"{manifest.games} games in {options.out} (digest {manifest.digest[:12]}): "
+        f"ALFWORLD_DATA={options.out.resolve()}"
+    )
 
 
 if __name__ == "__main__":

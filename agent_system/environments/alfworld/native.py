@@ -32,7 +32,7 @@ _idle: list[CDLL] = []
 
 
 def acquire_planner_library() -> CDLL:
-    """A copy of the planner library that nobody else in this process uses.
+    """A copy of the planner library that no other environment of this process uses.
 
     The planner keeps its game in global variables, so every environment needs a copy of its own. Copies are never
     unloaded (the process would crash: the library registers symbols that outlive it) but handed on: give them back with

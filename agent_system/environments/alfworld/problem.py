@@ -42,7 +42,7 @@ _PROPERTIES = (
 
 @dataclass(frozen=True)
 class GameFiles:
-    """One game as it will lie on disk: `<split>/<folder>/<trial>/{game.tw-pddl,traj_data.json}`."""
+    """One game as it is written to disk: `<split>/<folder>/<trial>/{game.tw-pddl,traj_data.json}`."""
 
     folder: str
     trial: str
@@ -170,12 +170,12 @@ def walkthrough(room: Room, goal: Goal) -> tuple[str, ...]:
 
 
 class _Tour:
-    """Writes commands while keeping track of where the player stands and what is open."""
+    """Writes commands while keeping track of the player's place and of what is open."""
 
     def __init__(self, room: Room):
         self.commands: list[str] = []
         self._room = room
-        self._names = display_names([x.id for x in (*room.receptacles, *room.things)])
+        self._names = display_names([*(x.id for x in room.receptacles), *(x.id for x in room.things)])
         self._location = room.start
         self._open: set[str] = set()
 

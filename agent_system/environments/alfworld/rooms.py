@@ -52,9 +52,9 @@ TOOLS: dict[TaskKind, Tool] = {
 }
 
 LAMP = "DeskLamp"
-"""The only lamp that published games ask for."""
+"""The only lamp in the tasks of published games."""
 LAMP_PLACES = frozenset({"Desk", "SideTable", "Dresser", "CoffeeTable", "Shelf", "TVStand"})
-"""Where a lamp stands in a generated room: open surfaces, because a lamp cannot be used inside a closed drawer."""
+"""Where a lamp is in a generated room: open surfaces, because a lamp cannot be used inside a closed drawer."""
 
 RECEPTACLE_KINDS = tuple(
     sorted(
@@ -98,7 +98,7 @@ class Receptacle:
 
 @dataclass(frozen=True)
 class Thing:
-    """An object that lies in or on the receptacle `home` (a receptacle's id)."""
+    """An object in or on the receptacle `home` (a receptacle's id)."""
 
     id: str
     kind: str
@@ -160,10 +160,13 @@ class _FloorPlan:
 @cache
 def scenes() -> tuple[int, ...]:
     """Numbers of all scenes with a floor plan, ascending."""
-    found = sorted(int(p.name[len("FloorPlan") : -len("-objects.json")]) for p in _LAYOUTS.glob("*-objects.json"))
-    if not found:
-        raise TaskError(f"no floor plans under {_LAYOUTS}: the installed alfworld package is incomplete, reinstall it")
-    return tuple(found)
+    scenes = sorted(int(p.name[len("FloorPlan") : -len("-objects.json")]) for p in _LAYOUTS.glob("*-objects.json"))
+    if not scenes:
+        raise TaskError(
+            f"no floor plans in {_LAYOUTS}: the installed package alfworld is incomplete. Try: pip install "
+            "--force-reinstall --no-deps alfworld"
+        )
+    return tuple(scenes)
 
 
 def room_category(scene: int) -> str:
@@ -244,7 +247,7 @@ def furnish(scene: int, goal: Goal, limits: RoomLimits, rng: random.Random) -> R
         things.append(Thing(_object_id(rng, goal.target), goal.target, home.id))
     receptacles = chosen.fill_up()
     things += _distractors(_floor_plan(scene).portable, goal, receptacles, things, limits, rng)
-    ids = [x.id for x in (*receptacles, *things)]
+    ids = [*(x.id for x in receptacles), *(x.id for x in things)]
     if len(set(ids)) < len(ids):
         return None
     taken = {r.location for r in receptacles}

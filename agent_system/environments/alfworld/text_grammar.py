@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TextWorld's text grammar, read once and expanded without copying.
 
-A TextWorld PDDL game words everything it says, feedback and commands alike, with a context-sensitive grammar. The
+A TextWorld PDDL game generates all its text, feedback and commands alike, with a context-sensitive grammar. The
 stock `ContextSensitiveGrammar` parses the same short strings again for every sentence and deep-copies every symbol with
 its whole context; that is almost all of the cost of a step. The grammar here gives the same text from the same
 rules: parsed strings are remembered, and symbols are never written to, so that nothing has to be copied.
@@ -51,7 +51,7 @@ def _evaluate(expression: str, context: Context) -> str:
 def _query(expression: str, context: Context) -> list[Context]:
     """One context for each way in which the facts meet the condition, in the engine's order."""
     entity_infos = context["entity_infos"]
-    found = []
+    found: list[Context] = []
     for mapping in context["state"].all_assignments(parse_query(expression), context["mapping"]):
         named = {placeholder.name: entity_infos[variable.name] for placeholder, variable in mapping.items()}
         found.append(

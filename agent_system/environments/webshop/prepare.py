@@ -25,48 +25,48 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from agent_system.environments.webshop.goals import FIXED_SEED, Goals, combinations, goal_table
+from agent_system.environments.webshop.generator.catalogue import GENERATOR, CatalogueSpec, write_catalogue
+from agent_system.environments.webshop.goals import FIXED_SEED, Goals, count_combinations, goal_table
 from agent_system.environments.webshop.nouns import NounTagger, best_tagger, tagger_by_name
 from agent_system.environments.webshop.products import Product, read_human_instructions, read_products
-from agent_system.environments.webshop.search import SearchIndex
+from agent_system.environments.webshop.search.engine import SearchIndex
 from agent_system.environments.webshop.shop import (
     ASIN_NUMBERS,
     ASINS,
     FORMAT,
     GOAL_COLUMNS,
+    GOAL_COUNTS,
     HUMAN,
     INDEX,
     MANIFEST,
     NOUNS,
-    PREPARE,
+    PREPARE_COMMAND,
     PRICES,
     PRODUCTS,
-    WISHES,
     ShopManifest,
     goal_column,
     read_prices,
 )
 from agent_system.environments.webshop.sources import FULL, HUMAN_FILE, SourceFiles, find_sources
-from agent_system.environments.webshop.store import LineStore, complete_lines, offsets_of, open_array, write_lines
-from agent_system.environments.webshop.synthetic import GENERATOR, CatalogueSpec, write_catalogue
+from agent_system.environments.webshop.store import LineStore, complete_lines, offsets_file, open_array, write_lines
 from agent_system.errors import ConfigError, HiPERError
-from agent_system.processes import LOCK, locked
+from agent_system.locks import LOCK, locked
 
 PROGRESS = "preparing.json"
 """What a run that was stopped had finished."""
 CLEARING = '{"clearing": true}'
-"""What that file says while a shop is taken away."""
+"""The content of that file while a shop is deleted."""
 GENERATED, DOWNLOADED = "generated", "source"
 SPEC_FILE = "spec.json"
 """What the catalogue beside it was generated from."""
 _RECORDS = (PRODUCTS, NOUNS, HUMAN)
 _SHOP_FILES = (
     *_RECORDS,
-    *(offsets_of(Path(name)).name for name in _RECORDS),
-    *(PRICES, ASINS, ASIN_NUMBERS, *WISHES.values()),
+    *(offsets_file(Path(name)).name for name in _RECORDS),
+    *(PRICES, ASINS, ASIN_NUMBERS, *GOAL_COUNTS.values()),
     *(goal_column(Path(), goals, name).name for goals in Goals for name in GOAL_COLUMNS),
 )
-"""What the stages write, beside the index. Anything else in the folder is somebody else's."""
+"""What the stages write, beside the index. Any other file in the folder is the user's."""
 _TITLES_AT_ONCE = 256
 
 
@@ -91,7 +91,7 @@ def prepare_shop(data_dir: Path, spec: ShopSpec, *, rebuild: bool = False, progr
     """Make the shop in `data_dir`, or reuse it where it is finished and made from the same files.
 
     Args:
-        rebuild: make it again, whatever is there.
+        rebuild: delete a shop in the folder and make it again.
         progress: whether progress bars are drawn on standard error.
 
     Raises:
@@ -144,8 +144,8 @@ class _Maker:
             before = json.loads(file.read_text(encoding="utf-8"))
             if before["made_from"] != made_from:
                 raise ConfigError(
-                    f"{self.folder} holds a shop half made from other files. Make it from these: "
-                    f"{PREPARE} {self.folder} --rebuild"
+                    f"{self.folder} holds an unfinished shop made from other files. "
+                    f"Try: {PREPARE_COMMAND} {self.folder} --rebuild"
                 )
             self.done = before["done"]
         else:
@@ -175,7 +175,7 @@ class _Maker:
                 prices.append((product.prices[0], product.prices[1] if len(product.prices) > 1 else np.nan))
                 asins.append(product.asin.encode("utf-8"))
                 if product.instruction is not None:
-                    wishes.append((number, combinations(product)))
+                    wishes.append((number, count_combinations(product)))
                 yield product.to_json()
 
         write_lines(self.folder / PRODUCTS, lines())
@@ -184,7 +184,7 @@ class _Maker:
         np.save(self.folder / ASINS, names[order])
         np.save(self.folder / ASIN_NUMBERS, order.astype(np.int32))
         np.save(self.folder / PRICES, np.array(prices, dtype=np.float64).reshape(-1, 2))
-        np.save(self.folder / WISHES[Goals.SYNTHETIC], np.array(wishes, dtype=np.int64).reshape(-1, 2))
+        np.save(self.folder / GOAL_COUNTS[Goals.SYNTHETIC], np.array(wishes, dtype=np.int64).reshape(-1, 2))
 
     def nouns(self) -> None:
         """Nouns of every title."""
@@ -221,22 +221,22 @@ class _Maker:
         by_number = {}
         for asin, instructions in written.items():
             place = int(np.searchsorted(asins, asin.encode("utf-8")))
-            asked = [one for one in instructions if one.attributes]
-            if asked and place < len(asins) and asins[place] == asin.encode("utf-8"):
-                by_number[int(numbers[place])] = asked
+            with_attributes = [instruction for instruction in instructions if instruction.attributes]
+            if with_attributes and place < len(asins) and asins[place] == asin.encode("utf-8"):
+                by_number[int(numbers[place])] = with_attributes
         by_number = dict(sorted(by_number.items()))
         write_lines(
             self.folder / HUMAN,
             (
-                json.dumps([(one.instruction, one.attributes, one.options) for one in asked], ensure_ascii=False)
-                for asked in by_number.values()
+                json.dumps([(i.instruction, i.attributes, i.options) for i in instructions], ensure_ascii=False)
+                for instructions in by_number.values()
             ),
         )
-        wishes = np.array([(number, len(asked)) for number, asked in by_number.items()], dtype=np.int64)
-        np.save(self.folder / WISHES[Goals.HUMAN], wishes.reshape(-1, 2))
+        wishes = np.array([(number, len(instructions)) for number, instructions in by_number.items()], dtype=np.int64)
+        np.save(self.folder / GOAL_COUNTS[Goals.HUMAN], wishes.reshape(-1, 2))
         prices = read_prices(self.folder)
         for goals in Goals:
-            table = goal_table(prices, open_array(self.folder / WISHES[goals]).tolist(), goals, FIXED_SEED)
+            table = goal_table(prices, open_array(self.folder / GOAL_COUNTS[goals]).tolist(), goals, FIXED_SEED)
             for name in GOAL_COLUMNS:
                 np.save(goal_column(self.folder, goals, name), getattr(table, name))
 
@@ -246,15 +246,15 @@ def _sources(data_dir: Path, spec: ShopSpec, progress: bool) -> SourceFiles:
         return find_sources(spec.source, data_dir / DOWNLOADED, small=spec.small, progress=progress)
     folder = data_dir / GENERATED
     marker = folder / SPEC_FILE
-    wanted = f"generator {GENERATOR}: {spec.catalogue}"
-    if not marker.exists() or marker.read_text(encoding="utf-8") != wanted:
+    expected = f"generator {GENERATOR}: {spec.catalogue}"
+    if not marker.exists() or marker.read_text(encoding="utf-8") != expected:
         if (data_dir / MANIFEST).exists() or (data_dir / PROGRESS).exists():
             raise ConfigError(
-                f"{data_dir} was made from other data than {wanted}. Another folder, or make it anew: "
-                f"{PREPARE} {data_dir} --rebuild"
+                f"{data_dir} was made from other data than {expected}. "
+                f"Try: {PREPARE_COMMAND} {data_dir} --rebuild, or another folder"
             )
         write_catalogue(folder, spec.catalogue, progress=progress)
-        marker.write_text(wanted, encoding="utf-8")
+        marker.write_text(expected, encoding="utf-8")
     return find_sources(str(folder), folder, small=False, progress=progress)
 
 
@@ -263,13 +263,13 @@ def _reused(data_dir: Path, digests: dict[str, str], tagger: str | None) -> Shop
     names = sorted({*digests, *manifest.sources})
     if changed := [name for name in names if digests.get(name) != manifest.sources.get(name)]:
         raise ConfigError(
-            f"{data_dir} was prepared from other data ({', '.join(changed)} differ). Another folder, or make it anew: "
-            f"{PREPARE} {data_dir} --rebuild"
+            f"{data_dir} was prepared from other data ({', '.join(changed)} differ). "
+            f"Try: {PREPARE_COMMAND} {data_dir} --rebuild, or another folder"
         )
     if tagger is not None and tagger != manifest.tagger:
         raise ConfigError(
-            f"{data_dir} has nouns from {manifest.tagger}, not from {tagger}. Make it anew: "
-            f"{PREPARE} {data_dir} --rebuild --tagger {tagger}"
+            f"{data_dir} has nouns from {manifest.tagger}, not from {tagger}. Try: "
+            f"{PREPARE_COMMAND} {data_dir} --rebuild --tagger {tagger}"
         )
     return manifest
 
@@ -279,8 +279,8 @@ def _refuse_strangers(data_dir: Path) -> None:
     strangers = present - {LOCK, GENERATED, DOWNLOADED, f"{PROGRESS}.partial"}
     if strangers and not present & {MANIFEST, PROGRESS}:
         raise ConfigError(
-            f"{data_dir} holds {sorted(strangers)[:5]} and no shop. Choose an empty folder for --data-dir; the "
-            "published files are named with --source"
+            f"{data_dir} holds {sorted(strangers)[:5]} and no shop. Try: --data-dir <empty folder> (the "
+            "folder of the published files is --source)"
         )
 
 
@@ -318,17 +318,17 @@ def main() -> None:
     parser.add_argument("--products", type=int, default=default.products, help="size of a generated catalogue")
     parser.add_argument("--seed", type=int, default=default.seed, help="seed of a generated catalogue")
     parser.add_argument("--tagger", help="what finds the nouns of titles; default: spaCy if its model is installed")
-    parser.add_argument("--rebuild", action="store_true", help="make the shop anew, whatever is there")
-    given = parser.parse_args()
+    parser.add_argument("--rebuild", action="store_true", help="delete a shop in the folder and make it again")
+    options = parser.parse_args()
     try:
-        catalogue = CatalogueSpec(products=given.products, seed=given.seed)
-        spec = ShopSpec(given.source, catalogue, given.small, given.tagger)
-        manifest = prepare_shop(given.data_dir, spec, rebuild=given.rebuild, progress=True)
+        catalogue = CatalogueSpec(products=options.products, seed=options.seed)
+        spec = ShopSpec(options.source, catalogue, options.small, options.tagger)
+        manifest = prepare_shop(options.data_dir, spec, rebuild=options.rebuild, progress=True)
     except HiPERError as error:
         sys.exit(f"error: {error}")
     goals = ", ".join(f"{count:,} {name}" for name, count in manifest.goals.items())
     size = sum(manifest.files.values()) / 2**20
-    print(f"{given.data_dir}: {manifest.products:,} products; goals: {goals}; nouns by {manifest.tagger}")
+    print(f"{options.data_dir}: {manifest.products:,} products; goals: {goals}; nouns by {manifest.tagger}")
     print(f"{size:.1f} MiB")
 
 

@@ -25,30 +25,31 @@ from agent_system.environments.webshop.goals import (
 )
 from agent_system.environments.webshop.products import HumanInstruction, Product
 from agent_system.environments.webshop.reward import Score, score_purchase
-from agent_system.environments.webshop.search import SearchIndex
-from agent_system.environments.webshop.site import HITS
+from agent_system.environments.webshop.search.engine import SearchIndex
+from agent_system.environments.webshop.site import MAX_HITS
 from agent_system.environments.webshop.store import LineStore, open_array
 from agent_system.errors import ConfigError
 
 FORMAT = 1
-"""Raise it whenever a prepared shop of before can no longer be read."""
+"""Increase it with every change after which an earlier prepared shop can no longer be read."""
 MANIFEST = "shop.json"
 PRODUCTS, NOUNS, HUMAN = "products.jsonl", "nouns.jsonl", "human.jsonl"
 PRICES, ASINS, ASIN_NUMBERS = "prices.npy", "asins.npy", "asin_numbers.npy"
 INDEX = "index"
-WISHES = {Goals.SYNTHETIC: "synthetic_wishes.npy", Goals.HUMAN: "human_wishes.npy"}
+GOAL_COUNTS = {Goals.SYNTHETIC: "synthetic_wishes.npy", Goals.HUMAN: "human_wishes.npy"}
+"""Files of (product, number of its goals), for the products that have goals, in catalogue order."""
 GOAL_COLUMNS = ("product", "choice", "price_upper", "price")
-PREPARE = "python -m agent_system.environments.webshop.prepare --data-dir"
+PREPARE_COMMAND = "python -m agent_system.environments.webshop.prepare --data-dir"
 
 
 @dataclass(frozen=True)
 class ShopManifest:
-    """What a prepared folder holds.
+    """The description of a prepared folder.
 
     Attributes:
         format: `FORMAT` of the code that wrote it.
-        sources: SHA-256 of each file it was made from, by name.
-        tagger: what found the nouns of the titles.
+        sources: SHA-256 of each source file, by name.
+        tagger: name of the tagger of the titles' nouns.
         products: number of products.
         goals: number of goals of each kind.
         files: size in bytes of every file, by its path in the folder.
@@ -62,41 +63,43 @@ class ShopManifest:
     files: dict[str, int]
 
     def write(self, folder: Path) -> None:
-        """Written last, in one go: a folder with a manifest is complete."""
+        """Write the manifest, atomically and last: a folder with a manifest is complete."""
         partial = folder / f"{MANIFEST}.partial"
         partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
         partial.rename(folder / MANIFEST)
 
     @classmethod
     def read(cls, folder: Path) -> ShopManifest:
-        """The manifest of a folder.
+        """Read the manifest of a folder.
 
         Raises:
             ConfigError: there is none, or another version of this program wrote it.
         """
         file = folder / MANIFEST
         if not file.exists():
-            raise ConfigError(f"{folder} holds no prepared shop ({MANIFEST} is missing). Make one: {PREPARE} {folder}")
+            raise ConfigError(
+                f"{folder} holds no prepared shop ({MANIFEST} is missing). Try: {PREPARE_COMMAND} {folder}"
+            )
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             if content["format"] != FORMAT:
                 raise ConfigError(
                     f"{folder} was prepared by another version (format {content['format']}, this one reads {FORMAT}). "
-                    f"Make it again: {PREPARE} {folder} --rebuild"
+                    f"Try: {PREPARE_COMMAND} {folder} --rebuild"
                 )
             return cls(**content)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
-                f"{file} cannot be read ({error!r}). Make it again: {PREPARE} {folder} --rebuild"
+                f"{file} cannot be read ({error!r}). Try: {PREPARE_COMMAND} {folder} --rebuild"
             ) from error
 
 
 class Shop:
-    """An opened shop. Everything in it is mapped into memory and shared by all processes of a node.
+    """An opened shop. Its files are mapped into memory and shared by all processes of a node.
 
     Raises:
         ConfigError: the folder holds no complete shop of this version.
-        TaskError: one of its files is broken.
+        TaskError: one of its files is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -106,15 +109,15 @@ class Shop:
             file = folder / name
             if not file.exists() or file.stat().st_size != size:
                 raise ConfigError(
-                    f"{file} is missing or was changed after the shop was prepared. Make it again: "
-                    f"{PREPARE} {folder} --rebuild"
+                    f"{file} is missing or was changed after the shop was prepared. "
+                    f"Try: {PREPARE_COMMAND} {folder} --rebuild"
                 )
         self._products = LineStore(folder / PRODUCTS)
         self._nouns = LineStore(folder / NOUNS)
         self._human = LineStore(folder / HUMAN)
-        self._human_products = open_array(folder / WISHES[Goals.HUMAN])[:, 0]
+        self._human_products = open_array(folder / GOAL_COUNTS[Goals.HUMAN])[:, 0]
         self._index = SearchIndex.open(folder / INDEX)
-        # Bounded: a process holds some thousand products and searches, not the catalogue.
+        # Bounded: a process keeps a few thousand products and searches, not the catalogue.
         self.product = lru_cache(maxsize=4096)(self._product)
         self.search = lru_cache(maxsize=1024)(self._search)
         self._table = lru_cache(maxsize=8)(self._make_table)
@@ -127,7 +130,7 @@ class Shop:
         return Product.from_json(self._products[number])
 
     def _search(self, query: str) -> list[int]:
-        return self._index.search(query, HITS)
+        return self._index.search(query, MAX_HITS)
 
     def nouns(self, number: int) -> list[str]:
         """Nouns of a product's title, with repeats."""
@@ -136,7 +139,7 @@ class Shop:
     # ------------------------------------------------------------------ goals
 
     def goals(self, goals: Goals, split: Split, seed: int) -> GoalTable:
-        """All goals in their order. The seed counts under `legacy` only."""
+        """All goals in their order. The seed is used under `legacy` only."""
         return self._table(goals, split, seed if split is Split.LEGACY else FIXED_SEED)
 
     def ranges(self, goals: Goals, split: Split) -> dict[str, range]:
@@ -147,7 +150,7 @@ class Shop:
         """One goal.
 
         Raises:
-            TaskError: there is none of that index.
+            TaskError: there is no goal of that index.
         """
         table = self.goals(goals, split, seed)
         index = require_index(index, len(table))
@@ -155,7 +158,7 @@ class Shop:
         product, upper = self.product(number), float(table.price_upper[index])
         if goals is Goals.SYNTHETIC:
             return synthetic_goal(product, choice, upper, index)
-        return human_goal(product, self._written(number, choice), upper, index)
+        return human_goal(product, self._human_instruction(number, choice), upper, index)
 
     def score(self, goals: Goals, split: Split, seed: int, goal: Goal, bought: int, chosen: dict[str, str]) -> Score:
         """Score the purchase of product number `bought` with the chosen options."""
@@ -174,8 +177,8 @@ class Shop:
         goals = range(len(self.goals(Goals.SYNTHETIC, Split.LEGACY, seed)))
         return goal_weights([self.goal(Goals.SYNTHETIC, Split.LEGACY, seed, index).attributes for index in goals])
 
-    def _written(self, number: int, choice: int) -> HumanInstruction:
-        # One record per product that has any, in catalogue order, as the wishes are.
+    def _human_instruction(self, number: int, choice: int) -> HumanInstruction:
+        # One record per product that has human goals, in catalogue order, as in the file of the goal counts.
         record = self._human[int(np.searchsorted(self._human_products, number))]
         instruction, attributes, options = json.loads(record)[choice]
         return HumanInstruction(instruction, tuple(attributes), tuple(options))
@@ -183,8 +186,8 @@ class Shop:
     def _make_table(self, goals: Goals, split: Split, seed: int) -> GoalTable:
         if split is Split.FIXED:
             return GoalTable(**{name: open_array(goal_column(self.folder, goals, name)) for name in GOAL_COLUMNS})
-        wishes = [tuple(wish) for wish in open_array(self.folder / WISHES[goals]).tolist()]
-        return goal_table(read_prices(self.folder), wishes, goals, seed)
+        goal_counts = [tuple(pair) for pair in open_array(self.folder / GOAL_COUNTS[goals]).tolist()]
+        return goal_table(read_prices(self.folder), goal_counts, goals, seed)
 
 
 def read_prices(folder: Path) -> list[list[float]]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shop as a state machine: pages, what they show, what can be clicked, and what a click does.
+"""The shop as a state machine: pages, their texts, their clickable elements, and the transitions.
 
-Pages, texts and transitions are the original's (`web_agent_site/app.py`, `envs/web_agent_text_env.py`), without HTML in
-between. A page is a list of `Segment`s; the two text observations and the shop for people are written from it.
+Pages, texts and transitions are those of the original (`web_agent_site/app.py`, `envs/web_agent_text_env.py`), without
+HTML. A page is a sequence of `Segment`s, from which the text observations are written.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import Protocol
 
 from agent_system.environments.webshop.products import Product
 
-HITS = 50
-"""Products that a search finds at most."""
+MAX_HITS = 50
+"""The largest number of products that a search returns."""
 HITS_PER_PAGE = 10
 NO_RATING = "N.A."
 SEPARATOR = " [SEP] "
 SEARCH_TEMPLATE = "search[<your query>]"
-"""Stands for every search in a list of admissible actions."""
+"""Represents every search in a list of admissible actions."""
 
-# As the original matches it: from the start, greedy, on one line; what follows the last bracket does not count.
+# As the original matches it: from the start, greedy, on one line; text after the last bracket is ignored.
 _ACTION = re.compile(r"(.+)\[(.+)\]")
 
 
 class Page(str, Enum):
-    """Where a shopper is."""
+    """The kind of page that is shown."""
 
     SEARCH = "search"
     RESULTS = "results"
@@ -42,7 +42,7 @@ class Page(str, Enum):
 
 
 class Detail(str, Enum):
-    """An item's sub-pages, by the label of the button that opens them."""
+    """An item's sub-pages; the value is the label of the button that opens it."""
 
     DESCRIPTION = "Description"
     FEATURES = "Features"
@@ -51,7 +51,7 @@ class Detail(str, Enum):
 
 
 class Role(Enum):
-    """What a segment of a page is."""
+    """The role of a segment on its page."""
 
     TEXT = "text"
     BUTTON = "button"
@@ -68,10 +68,10 @@ class Segment:
 
 
 class Catalogue(Protocol):
-    """What the site needs of a shop."""
+    """The part of a shop that the site uses."""
 
     def search(self, query: str) -> list[int]:
-        """Numbers of at most `HITS` products, best first."""
+        """Numbers of at most `MAX_HITS` products, best first."""
 
     def product(self, number: int) -> Product:
         """The product of that number."""
@@ -79,16 +79,16 @@ class Catalogue(Protocol):
 
 @dataclass
 class State:
-    """Everything a page depends on.
+    """The state that determines the page.
 
     Attributes:
-        query: what was searched for; None before the first search.
-        results_page: counts from 1.
-        item: number of the product that is looked at.
-        detail: which sub-page of it.
+        query: the last search; None before the first one.
+        results_page: page of the results, from 1.
+        item: number of the product that is shown.
+        detail: the sub-page of it that is shown.
         options: the value chosen in each option group, in the order of the first choice in each.
-        visited: ids of the products looked at since the last visit of the search page.
-        score: the score to show on the last page.
+        visited: ids of the products opened since the last return to the search page.
+        score: the score that the last page shows.
     """
 
     page: Page = Page.SEARCH
@@ -102,12 +102,12 @@ class State:
 
 
 class Site:
-    """One shopper's visit.
+    """The pages of one episode.
 
     Args:
         catalogue: the shop.
         instruction: the task, shown on every page.
-        checkout: called on the purchase with the product and the chosen options; returns the score.
+        checkout: called at the purchase with the product and the chosen options; returns the score.
         show_attributes: whether items have the page "Attributes". The original's default is no.
     """
 
@@ -124,23 +124,23 @@ class Site:
         self._details = [d for d in Detail if show_attributes or d is not Detail.ATTRIBUTES]
         self.state = State()
 
-    # ------------------------------------------------------------------ what can be done
+    # ------------------------------------------------------------------ actions
 
     @property
     def has_search_bar(self) -> bool:
-        """Whether the page shows one. A search is carried out on every page all the same."""
+        """Whether the page shows a search bar. A search is carried out on every page, with or without it."""
         return self.state.page is Page.SEARCH
 
     @property
     def clickables(self) -> list[str]:
-        """What can be clicked, in lower case and in the page's order."""
+        """Texts of the clickable elements, in lower case and in the page's order."""
         return list(self._links())
 
     def act(self, action: str) -> bool:
-        """Carry out `search[...]` or `click[...]`; anything else, and a click on what is not there, changes nothing.
+        """Carry out `search[...]` or `click[...]`. Any other action, and a click on a missing element, has no effect.
 
         Returns:
-            Whether the action meant something here.
+            Whether the action was carried out.
         """
         if self.state.page is Page.DONE:
             return False
@@ -158,13 +158,13 @@ class Site:
         return True
 
     def _bracketed_click(self, action: str) -> tuple[str, str] | None:
-        """A click on a text with a bracket, "click[black [2 pack]]", which the original lists and never matches."""
+        """A click on a text with a bracket, "click[black [2 pack]]", which the original lists but never matches."""
         label = action.removeprefix("click[").removesuffix("]").lower()
         is_click = action.startswith("click[") and action.endswith("]")
         return ("click", label) if is_click and label in self._links() else None
 
     def _links(self) -> dict[str, Callable[[], None]]:
-        """What each clickable text does. Of equal texts the last one on the page counts, in the place of the first."""
+        """The transition of each clickable text. Of equal texts the last one counts, at the position of the first."""
         state = self.state
         if state.page is Page.DONE:
             return {}
@@ -213,10 +213,11 @@ class Site:
         self.state.options[name] = value
 
     def _buy(self) -> None:
+        assert self.state.item is not None  # "buy now" is a link of an item's page
         self.state.score = self._checkout(self.state.item, dict(self.state.options))
         self.state.page = Page.DONE
 
-    # ------------------------------------------------------------------ what is seen
+    # ------------------------------------------------------------------ observations
 
     @property
     def instruction(self) -> str:
@@ -230,7 +231,8 @@ class Site:
 
     @property
     def item(self) -> Product:
-        """The product that is looked at, or was bought."""
+        """The product that is shown, or was bought."""
+        assert self.state.item is not None  # read on the pages of an item only
         return self._catalogue.product(self.state.item)
 
     def product(self, number: int) -> Product:
@@ -238,11 +240,12 @@ class Site:
         return self._catalogue.product(number)
 
     def hits(self) -> list[int]:
-        """All products that the last search found, best first."""
+        """All products that match the last search, best first."""
+        assert self.state.query is not None  # read on the results of a search only
         return self._catalogue.search(self.state.query)
 
     def hits_shown(self) -> list[int]:
-        """Those on this page of the results; none beyond the last."""
+        """The hits on this page of the results; empty beyond the last page."""
         end = self.state.results_page * HITS_PER_PAGE
         return self.hits()[end - HITS_PER_PAGE : end]
 
@@ -294,7 +297,7 @@ class Site:
         yield Segment("Buy Now", Role.BUTTON)
 
     def detail_lines(self) -> tuple[str, ...]:
-        """What the sub-page that is looked at says."""
+        """Texts of the sub-page that is shown."""
         product = self.item
         if self.state.detail is Detail.DESCRIPTION:
             return (product.description,)
@@ -323,7 +326,7 @@ class Site:
         return SEPARATOR.join(segment.text.strip() for segment in self.segments() if _is_node(segment.text))
 
     def rich_text(self) -> str:
-        """The observation of the mode "text_rich": a line for each segment, with marks on what can be clicked."""
+        """The observation of the mode "text_rich": a line for each segment; clickable ones are marked."""
         first = ""
         lines = []
         for segment in self.segments():
@@ -344,7 +347,7 @@ class Site:
         return first + "\n".join(lines) + "\n"
 
     def page_text(self) -> str:
-        """The page without the task, each piece of text in quotes: what verl-agent's manager shows in a prompt."""
+        """The page without the task, each text in quotes, as verl-agent's manager shows it in a prompt."""
         if self.state.page is Page.DONE:
             return self.text()
         texts = [segment.text.strip() for segment in self.segments() if _is_node(segment.text)]
@@ -364,7 +367,7 @@ def parse_action(action: str) -> tuple[str, str] | None:
 
 
 def _as_json(options: dict[str, str]) -> str:
-    """As the original's templates write it: sorted by name, and safe within HTML."""
+    """JSON as the original's templates write it: sorted by name, and safe within HTML."""
     return json.dumps(options, sort_keys=True).translate(_HTML_IN_JSON)
 
 
@@ -372,7 +375,7 @@ _HTML_IN_JSON = {ord(character): f"\\u{ord(character):04x}" for character in "<>
 
 
 def _is_node(text: str) -> bool:
-    """Whether text makes a text node of its own in the original's page: blank text with a line break does not."""
+    """Whether the text is a text node in the original's page: blank text with a line break is not."""
     return bool(text) and (bool(text.strip()) or "\n" not in text)
 
 

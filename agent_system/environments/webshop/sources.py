@@ -14,6 +14,7 @@ import urllib.request
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from tqdm import tqdm
 
@@ -23,7 +24,7 @@ FULL = ("items_shuffle.json", "items_ins_v2.json")
 SMALL = ("items_shuffle_1000.json", "items_ins_v2_1000.json")
 HUMAN_FILE = "items_human_ins.json"
 ORIGIN = "origin.txt"
-"""Says in the folder of downloads where its files are from; without it they were put there by hand."""
+"""File in the folder of downloads with the address they are from; without it the user put them there."""
 _CHUNK = 1 << 20
 
 
@@ -44,7 +45,7 @@ def find_sources(source: str, folder: Path, *, small: bool, progress: bool) -> S
     """Find the published files.
 
     Args:
-        source: a folder, or an address (http, https or file) under which the files lie.
+        source: a folder, or an address (http, https or file) under which the files are.
         folder: takes what is downloaded and unpacked. What was taken there from another address is deleted.
         small: prefer the small catalogue.
         progress: whether progress bars are drawn.
@@ -52,28 +53,35 @@ def find_sources(source: str, folder: Path, *, small: bool, progress: bool) -> S
     Raises:
         TaskError: a file is not there, or is broken.
     """
-    given, origin = _given_folder(source), source.rstrip("/")
-    if given is None:
+    local_folder, origin = _local_folder(source), source.rstrip("/")
+    if local_folder is None:
         _forget_others(folder, origin)
 
     def obtain(name: str) -> Path | None:
-        return _downloaded(origin, name, folder, progress) if given is None else _looked_up(given, name, folder)
+        if local_folder is None:
+            return _downloaded(origin, name, folder, progress)
+        return _looked_up(local_folder, name, folder)
 
     pairs = (SMALL, FULL) if small else (FULL, SMALL)
     for items, attributes in pairs:
-        found = [obtain(name) for name in (items, attributes, HUMAN_FILE)]
-        if found[0] is not None:
-            missing = [name for name, file in zip((items, attributes, HUMAN_FILE), found, strict=True) if file is None]
+        names = (items, attributes, HUMAN_FILE)
+        files = [obtain(name) for name in names]
+        if files[0] is not None:
+            missing = [name for name, file in zip(names, files, strict=True) if file is None]
             if missing:
-                raise TaskError(f"{source} has {items} but not {', '.join(missing)}: all three files are needed")
-            return SourceFiles(*found)
+                raise TaskError(
+                    f"{source} has {items} but not {', '.join(missing)}, and all three files are needed. "
+                    "Try: put the missing files there"
+                )
+            return SourceFiles(*cast("list[Path]", files))  # none is missing
     raise TaskError(
-        f"{source} holds neither {FULL[0]} nor {SMALL[0]} (nor either with .gz). The files are published with the code "
-        "of WebShop (princeton-nlp/WebShop, setup.sh names them); without --source a catalogue is generated"
+        f"{source} holds neither {FULL[0]} nor {SMALL[0]} (nor either with .gz). Try: download the files that "
+        "setup.sh of princeton-nlp/WebShop names, or leave out --source (in a run env.webshop.source=null) to generate "
+        "a catalogue"
     )
 
 
-def _given_folder(source: str) -> Path | None:
+def _local_folder(source: str) -> Path | None:
     """The folder that `source` names; None if it is an address to download from."""
     if source.startswith("file://"):
         return Path(urllib.request.url2pathname(urllib.parse.urlsplit(source).path))
@@ -99,10 +107,10 @@ def _downloaded(address: str, name: str, folder: Path, progress: bool) -> Path |
     """The file in `folder`, downloaded if need be; None if there is none of that name."""
     if (folder / name).exists():
         return folder / name
-    for given in (name, f"{name}.gz"):
-        file = _download(address, folder / given, progress)
+    for published in (name, f"{name}.gz"):
+        file = _download(address, folder / published, progress)
         if file is not None:
-            return file if given == name else _unpacked(file, folder / name)
+            return file if published == name else _unpacked(file, folder / name)
     return None
 
 
@@ -117,7 +125,7 @@ def _forget_others(folder: Path, origin: str) -> None:
 
 
 def _set_origin(folder: Path, origin: str) -> None:
-    """Say where the files of `folder` are from, before the first of them is written."""
+    """Record where the files of `folder` are from, before the first of them is written."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{ORIGIN}.partial"
     partial.write_text(origin, encoding="utf-8")
@@ -132,14 +140,14 @@ def _unpacked(packed: Path, target: Path) -> Path:
         with gzip.open(packed, "rb") as stream, partial.open("wb") as out:
             shutil.copyfileobj(stream, out, _CHUNK)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise TaskError(f"{packed} is broken or only a part of the file ({error}); download it again") from error
+        raise TaskError(f"{packed} is broken or only a part of the file ({error}). Try: download it again") from error
     os.utime(partial, ns=(time, time))
     partial.rename(target)
     return target
 
 
 def _download(origin: str, target: Path, progress: bool) -> Path | None:
-    """Download the file of `target`'s name, going on where an earlier attempt stopped; None if the server has none.
+    """Download the file of `target`'s name, resuming an earlier attempt; None if the server has none.
 
     Raises:
         TaskError: the server cannot be reached, or the connection ended too early.
@@ -150,13 +158,13 @@ def _download(origin: str, target: Path, progress: bool) -> Path | None:
     request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
-            goes_on = answer.status == 206
+            resumes = answer.status == 206
             length = answer.headers.get("Content-Length")
-            total = None if length is None else int(length) + (have if goes_on else 0)
+            total = None if length is None else int(length) + (have if resumes else 0)
             _set_origin(target.parent, origin)
             with (
-                partial.open("ab" if goes_on else "wb") as out,
-                tqdm(total=total, initial=have if goes_on else 0, desc=target.name, unit="B", unit_scale=True,
+                partial.open("ab" if resumes else "wb") as out,
+                tqdm(total=total, initial=have if resumes else 0, desc=target.name, unit="B", unit_scale=True,
                      disable=not progress) as bar,
             ):  # fmt: skip
                 while chunk := answer.read(_CHUNK):
@@ -173,14 +181,15 @@ def _download(origin: str, target: Path, progress: bool) -> Path | None:
         raise _broken_off(address, error) from error
     if total is not None and partial.stat().st_size != total:
         raise TaskError(
-            f"{address}: {partial.stat().st_size} of {total} bytes arrived; the same command goes on where it stopped"
+            f"{address}: {partial.stat().st_size} of {total} bytes arrived. "
+            "Try: the same command, which resumes the download"
         )
     partial.rename(target)
     return target
 
 
 def _broken_off(address: str, error: Exception) -> TaskError:
-    return TaskError(f"{address} cannot be downloaded ({error}); the same command goes on where it stopped")
+    return TaskError(f"{address} cannot be downloaded ({error}). Try: the same command, which resumes the download")
 
 
 def _digest(file: Path, progress: bool) -> str:

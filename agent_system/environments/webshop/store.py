@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records on disk, read in place: one copy in the page cache, however many processes and environments read it."""
+"""Records on disk, mapped into memory: one copy in the page cache for any number of processes and environments."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from agent_system.errors import TaskError
 
 
 def write_lines(file: Path, lines: Iterable[str], *, append_after: int = 0) -> int:
-    """Write one record per line and, beside it, where each starts (`LineStore` reads them).
+    """Write one record per line and, in a second file, the offset of each (`LineStore` reads them).
 
     Args:
-        append_after: keep that many records that are there already and write the new ones after them.
+        append_after: number of existing records to keep; the new ones are written after them.
 
     Returns:
-        How many records the file has now.
+        The number of records in the file.
     """
-    offsets_file = offsets_of(file)
     with file.open("r+b" if append_after else "wb") as stream:
         starts = [0]
         for _ in range(append_after):
@@ -30,20 +29,20 @@ def write_lines(file: Path, lines: Iterable[str], *, append_after: int = 0) -> i
         stream.truncate()
         for line in lines:
             starts.append(starts[-1] + stream.write(line.encode("utf-8") + b"\n"))
-    np.save(offsets_file, np.array(starts, dtype=np.int64))
+    np.save(offsets_file(file), np.array(starts, dtype=np.int64))
     return len(starts) - 1
 
 
 def complete_lines(file: Path) -> int:
-    """Number of whole records in a file whose writing may have been cut off."""
+    """Number of complete records in a file whose writing may have been interrupted."""
     if not file.exists():
         return 0
     with file.open("rb") as stream:
         return sum(line.endswith(b"\n") for line in stream)
 
 
-def offsets_of(file: Path) -> Path:
-    """The file of the offsets that belongs to a file of records."""
+def offsets_file(file: Path) -> Path:
+    """The file of the offsets of a file of records."""
     return file.with_suffix(".offsets.npy")
 
 
@@ -51,14 +50,14 @@ class LineStore:
     """Records by number, mapped into memory.
 
     Raises:
-        TaskError: a file is missing, or the two do not belong together.
+        TaskError: a file is missing, or the two do not match.
     """
 
     def __init__(self, file: Path) -> None:
-        self._starts = open_array(offsets_of(file))
+        self._starts = open_array(offsets_file(file))
         size = file.stat().st_size if file.exists() else -1
         if not len(self._starts) or int(self._starts[-1]) != size:
-            raise TaskError(f"{file} is missing, or is not the whole file; prepare the shop again")
+            raise TaskError(f"{file} is missing or incomplete. Try: --rebuild of the prepare command")
         with file.open("rb") as stream:
             self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
 
@@ -73,9 +72,9 @@ def open_array(file: Path) -> np.ndarray:
     """An array that `numpy.save` wrote, mapped into memory, read-only.
 
     Raises:
-        TaskError: missing or broken.
+        TaskError: it is missing or damaged.
     """
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise TaskError(f"{file} is missing or broken ({error}); prepare the shop again") from error
+        raise TaskError(f"{file} is missing or damaged ({error}). Try: --rebuild of the prepare command") from error

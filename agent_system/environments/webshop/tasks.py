@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Goals of a shop as panels of tasks.
 
-Under `fixed` a panel holds the goals of one split. Under `legacy` it holds what the peers' workers play: worker k draws
-its goals from its own shuffle (seed `seed + k` in training, `1000 + k` in validation), so a task is a pair of a
-worker's seed and an index in that worker's order. The peers' validation follows their seed; ours is theirs at seed 0,
-so that runs with different seeds are compared on the same goals.
+Under `fixed` a panel holds the goals of one split. Under `legacy` it holds the tasks of verl-agent's environment
+workers: worker k draws its goals from its own shuffle (seed `seed + k` in training, `1000 + k` in validation), so a
+task is a worker's seed and an index in that worker's order. In verl-agent the validation goals depend on the run's
+seed; here they are those of seed 0, so that runs with different seeds are compared on the same goals.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from agent_system.errors import ConfigError, TaskError
 ENV_ID = "hiper/WebShop-v0"
 PARTS = ("train", "eval", "test")
 LEGACY_WORKERS = 128
-"""Environment workers in the published scripts, for training and for validation alike."""
+"""Environment workers in the published scripts, in training and in validation."""
 LEGACY_VALIDATION = 1000
 """Seed of the first validation worker."""
 HELD_OUT_LIMIT = 20_000
-"""`limit` for held-out parts: as many as training has by default, but not changed by `env.webshop.train_goals`."""
+"""`limit` for held-out parts: the default of `env.webshop.train_goals`, but independent of that key."""
 _TASK_ID = re.compile(r"(synthetic|human)-(fixed|legacy)(-?\d*)-(\d+)")
 
 
@@ -36,13 +36,15 @@ def shop_panel(shop: Shop, goals: Goals, split: Split, part: str, seed: int, lim
     Args:
         part: "train", "eval" or "test".
         seed: `env.seed`; counts for the training goals of `legacy` only.
-        limit: most tasks in the panel; of more goals a fixed draw is taken.
+        limit: largest number of tasks in the panel; more goals are sampled with a fixed seed.
 
     Raises:
         ConfigError: unknown part, or too few goals.
     """
     if part not in PARTS:
-        raise ConfigError(f"env.webshop.eval_dataset={part} is not one of eval, test. env.webshop.eval_dataset=test")
+        raise ConfigError(
+            f"env.webshop.eval_dataset={part} is not one of eval, test. Try: env.webshop.eval_dataset=test"
+        )
     indices = shop.ranges(goals, split)[part]
     if split is Split.FIXED:
         chosen = indices if len(indices) <= limit else sorted(random.Random(FIXED_SEED).sample(indices, limit))
@@ -73,11 +75,11 @@ def shop_panel(shop: Shop, goals: Goals, split: Split, part: str, seed: int, lim
 
 
 def task_id(goals: Goals, split: Split, seed: int, index: int) -> str:
-    """Name of a task, from which `goal_of` finds it again."""
+    """Name of a task; `parse_task_id` is the inverse."""
     return f"{goals.value}-{split.value}{seed if split is Split.LEGACY else ''}-{index}"
 
 
-def goal_of(name: str) -> tuple[Goals, Split, int, int]:
+def parse_task_id(name: str) -> tuple[Goals, Split, int, int]:
     """(goals, split, seed, index) of a task's name.
 
     Raises:
@@ -85,5 +87,5 @@ def goal_of(name: str) -> tuple[Goals, Split, int, int]:
     """
     match = _TASK_ID.fullmatch(name)
     if match is None:
-        raise TaskError(f"{name!r} is not the name of a WebShop task (such as synthetic-fixed-17)")
+        raise TaskError(f"{name!r} is not the name of a WebShop task. Try: synthetic-fixed-17")
     return Goals(match[1]), Split(match[2]), int(match[3] or FIXED_SEED), int(match[4])

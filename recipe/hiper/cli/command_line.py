@@ -10,6 +10,7 @@ import hydra
 from omegaconf import DictConfig
 
 from agent_system.errors import HiPERError
+from recipe.hiper.configuration.old_keys import translate_old_keys
 from recipe.hiper.configuration.overrides import check_overrides
 
 
@@ -24,6 +25,9 @@ def run_command(action: Callable[[DictConfig], object]) -> None:
             print(f"\n{error}", file=sys.stderr)
             raise SystemExit(1) from None
 
+    sys.argv[1:], notices = translate_old_keys(sys.argv[1:])
+    for notice in notices:
+        print(notice, file=sys.stderr)
     try:
         check_overrides(sys.argv[1:])
     except HiPERError as error:

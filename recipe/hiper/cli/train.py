@@ -6,63 +6,61 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from agent_system.errors import HiPERError
-from recipe.hiper.configuration.hardware import apply_hardware
-from recipe.hiper.configuration.overrides import ENVIRONMENTS, reference_config
+from recipe.hiper.configuration.hardware import count_gpus, set_process_environment
+from recipe.hiper.configuration.keys import environment_of
+from recipe.hiper.configuration.model import check_model, checkpoint_bytes, expand_model_paths
+from recipe.hiper.configuration.overrides import reference_config
+from recipe.hiper.configuration.schema import RunSettings
 from recipe.hiper.configuration.settings import number_of_heads
-from recipe.hiper.configuration.validation import check_config, check_model, checkpoint_bytes
+from recipe.hiper.configuration.validation import read_settings
+from recipe.hiper.run_dir.checkpoints import correct_pointer, how_to_resume, resume_problems
+from recipe.hiper.run_dir.earlier_runs import (
+    changed_settings,
+    earlier_run,
+    exclusive_run_folder,
+    move_earlier_results,
+    record_start,
+    refuse_other_run,
+    use_evaluation_folder,
+)
 from recipe.hiper.run_dir.progress import ProgressBar, quiet_terminal
 from recipe.hiper.run_dir.recorder import require_disk_space
-from recipe.hiper.run_dir.resume import (
-    begin,
-    changes,
-    correct_pointer,
-    earlier_run,
-    held,
-    how_to_go_on,
-    refuse_another_run,
-    resume_problems,
-    separate_evaluation,
-    set_aside,
-)
+from recipe.hiper.tasks.families import SECTIONS, task_problems
 from recipe.hiper.tasks.preparation import prepare
-from recipe.hiper.tasks.webshop import webshop_problems
 
 
 class RunStopped(HiPERError):
     """The run ended before its last step."""
 
 
-def check(config: DictConfig) -> None:
-    """Check everything that can be checked before anything is made.
+def check(config: DictConfig) -> RunSettings:
+    """Read the configuration and check everything that can be checked before anything is created.
 
     Raises:
         ConfigError: one message with every problem.
     """
+    count_gpus(config)
     profile = "cpu" if config.trainer.device == "cpu" else "gpu"
-    environment = next(name for name in ENVIRONMENTS if name in config.env)
-    check_config(config, reference_config(profile, environment), (task_problems, resume_problems))
-
-
-def task_problems(config: DictConfig) -> Iterator[str]:
-    """A message for every problem with the environment's own settings."""
-    if "webshop" in config.env:
-        yield from webshop_problems(config)
+    reference = reference_config(profile, environment_of(config))
+    return read_settings(config, SECTIONS, reference=reference, checks=(task_problems, resume_problems))
 
 
 def checked_and_prepared(config: DictConfig) -> DictConfig:
-    """Fill in what depends on the machine, check everything that can be checked, make what is missing.
+    """Check everything that can be checked, fill in what depends on the machine, make what is missing.
 
     Raises:
-        HiPERError: something is wrong with the configuration, the tasks or the model; the message says what fixes it.
+        HiPERError: something is wrong with the configuration, the tasks or the model; the message has what to type.
     """
-    apply_hardware(config)
     check(config)
+    set_process_environment(config)
+    expand_model_paths(config)
+    if config.actor_rollout_ref.model.path:
+        check_model(config)  # before minutes of preparation
     prepare(config, progress=True)
     check_model(config)
     return config
@@ -72,23 +70,24 @@ def train(config: DictConfig) -> None:
     """Check, prepare, train.
 
     Raises:
-        HiPERError: something is wrong; the message says what fixes it, or where the whole story is.
+        HiPERError: something is wrong; the message has the remedy, or the log file with the whole traceback.
     """
     started = time.time()
-    separate_evaluation(config)
-    with held(Path(config.run_dir)):
+    check(config)  # before any folder is created
+    use_evaluation_folder(config)
+    with exclusive_run_folder(Path(config.run_dir)):
         earlier = earlier_run(config)
         if earlier is not None:
-            refuse_another_run(config, earlier)  # before anything is made
+            refuse_other_run(config, earlier)  # before anything is made
         config = checked_and_prepared(config)
         if earlier is not None:
-            refuse_another_run(config, earlier)  # and now that the model is known
-            for line in changes(config, earlier):
+            refuse_other_run(config, earlier)  # and now that the model is known
+            for line in changed_settings(config, earlier):
                 print(f"changed: {line}", file=sys.stderr)
-        if line := correct_pointer(config):
-            print(line, file=sys.stderr)
-        if aside := set_aside(config):
-            print(f"this folder held results of an earlier run: they are now in {aside}", file=sys.stderr)
+        if correction := correct_pointer(config):
+            print(correction, file=sys.stderr)
+        if moved_to := move_earlier_results(config):
+            print(f"this folder held results of an earlier run: they are now in {moved_to}", file=sys.stderr)
         _run(config)
     print(f"finished after {(time.time() - started) / 60:.1f} min", file=sys.stderr)
 
@@ -104,7 +103,7 @@ def _run(config: DictConfig) -> None:
     if config.trainer.save_freq > 0 and not config.trainer.val_only:
         require_disk_space(config.trainer.default_local_dir, recorder_arguments["checkpoint_bytes"])
     OmegaConf.save(config, folder / "config.yaml")
-    begin(config)
+    record_start(config)
     log_file = folder / "logs" / f"train-{time.strftime('%Y%m%d-%H%M%S')}.log"
     print(f"run: {folder}\nlog: {log_file}", file=sys.stderr)
     try:
@@ -120,7 +119,9 @@ def _run(config: DictConfig) -> None:
     except HiPERError:
         raise
     except KeyboardInterrupt:
-        raise RunStopped(f"interrupted. {how_to_go_on(config)}") from None
+        raise RunStopped(f"interrupted. {how_to_resume(config)}") from None
     except Exception as error:
         last_line = str(error).strip().splitlines()[-1] if str(error).strip() else ""
-        raise RunStopped(f"the run failed: {type(error).__name__}: {last_line}\nAll of it is in {log_file}") from error
+        raise RunStopped(
+            f"the run failed: {type(error).__name__}: {last_line}\nThe whole traceback is in {log_file}"
+        ) from error

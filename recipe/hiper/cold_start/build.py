@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import json
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from agent_system.environments.alfworld.game_spec import GameSpec
 from agent_system.environments.alfworld.games import alfworld_panel
@@ -24,7 +26,7 @@ from agent_system.environments.alfworld.generate import generate_games
 from agent_system.environments.tasks import epoch_order
 from agent_system.environments.webshop.shop import ShopManifest
 from agent_system.errors import ConfigError, TaskError
-from agent_system.processes import locked_file
+from agent_system.locks import locked_file
 from recipe.hiper.cold_start.demonstrations import Demonstration, DemonstrationSpec, Example, collect
 from recipe.hiper.cold_start.model import ModelSpec, build_model
 from recipe.hiper.cold_start.shop_demonstrations import ShopDemonstrationSpec, collect_in_shop, shop_names
@@ -86,7 +88,7 @@ class WarmStartSpec(CloningSpec):
 class ShopWarmStartSpec(CloningSpec):
     """Everything that a shop's model depends on besides the shop. Arguments as `WarmStartSpec`.
 
-    `max_names`: where a shop has at most so many names and values of options, each of them is a token of its own, the
+    `max_names`: where a shop has at most so many names and values of options, each of them is one token, the
     same in a task, on a page and in a reply. Choosing one is then copying one token; in pieces, some of which differ
     after a space and after a bracket, that was learned late, if at all.
     """
@@ -145,7 +147,7 @@ def make_shop_warm_start(
         names = shop_names(shop)
         every = sorted({*names.groups, *names.values})
         few = every if len(every) <= spec.max_names else []
-        # Attributes stand behind commas in titles and tasks alike, but for the first one, and option values behind
+        # Attributes follow commas in titles and tasks alike, but for the first one, and option values behind
         # colons in tasks and sub-goals: none of them may look different for it.
         return train_tokenizer(texts, spec.max_vocabulary, spec.model.positions, spec.max_phrases, few, apart=",:")
 
@@ -195,7 +197,7 @@ def _make(
 def _keep_freed_memory() -> None:
     """Have glibc's allocator keep what is freed. Elsewhere than on glibc nothing happens.
 
-    It gives every activation back to the kernel otherwise, and asks for it again in the next step: a quarter of the
+    It gives every activation back to the kernel otherwise, and allocates it again in the next step: a quarter of the
     time went into page faults.
     """
     if platform.libc_ver()[0] == "glibc":
@@ -217,6 +219,18 @@ def _flat(demonstrations: list[Demonstration]) -> list[Example]:
     return [example for demonstration in demonstrations for example in demonstration.examples]
 
 
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Switch off the progress bars of transformers, which draws one ("Writing model shards") for any model it saves."""
+    were_enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_enabled:
+            transformers_logging.enable_progress_bar()
+
+
 def _save(
     out_dir: Path,
     model: Qwen2ForCausalLM,
@@ -228,7 +242,8 @@ def _save(
     partial = out_dir.with_name(f"{out_dir.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model.save_pretrained(partial)
+    with _no_progress_bars():
+        model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     content = {
         "digest": spec.digest,
@@ -247,7 +262,9 @@ def _save(
 def _reused(out_dir: Path, spec: WarmStartSpec | ShopWarmStartSpec, data_digest: str) -> TrainReport:
     path = out_dir / MANIFEST
     if not path.exists():
-        raise ConfigError(f"{out_dir} exists and holds no {MANIFEST}: it is not a warm start. Choose another --out")
+        raise ConfigError(
+            f"{out_dir} exists and holds no {MANIFEST}: it is not a warm start. Try: --out <another folder>"
+        )
     try:
         report_file = json.loads(path.read_text("utf-8"))
         digest, games_digest, report = (
@@ -256,10 +273,10 @@ def _reused(out_dir: Path, spec: WarmStartSpec | ShopWarmStartSpec, data_digest:
             TrainReport(**report_file["report"]),
         )
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise TaskError(f"{path} cannot be read ({error!r}): delete {out_dir} and make the model again") from error
+        raise TaskError(f"{path} cannot be read ({error!r}). Try: delete {out_dir} and run again") from error
     if digest != spec.digest or games_digest != data_digest:
         raise ConfigError(
-            f"{out_dir} holds a model that was made from other settings or other data (digest {digest[:12]}, wanted "
-            f"{spec.digest[:12]}). Choose another folder (--out), or delete this one"
+            f"{out_dir} holds a model that was made from other settings or other data (digest {digest[:12]}, not "
+            f"{spec.digest[:12]}). Try: --out <another folder>, or delete this one"
         )
     return report

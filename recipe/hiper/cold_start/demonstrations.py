@@ -45,7 +45,7 @@ class DemonstrationSpec:
     """How demonstrations are played.
 
     Args:
-        episodes: number of episodes; games are played in turn, again from the first when all were played.
+        episodes: number of episodes; games are played in turn, in a cycle.
         max_turns: turns after which an episode is cut.
         history_length: (observation, action) pairs in a prompt (`env.history_length`).
         idle: share of turns on which the player looks around (`look`) instead of continuing.
@@ -53,7 +53,7 @@ class DemonstrationSpec:
         slips: share of turns on which another action than the player's is executed.
         wrong_subgoals: share of turns after which a wrong sub-goal is in force.
         listed: share of episodes that search receptacles in the order of the list; the others search at random.
-        style: of prompts and replies, one of the compact ones. The episodes are the same whatever it is.
+        style: of prompts and replies, one of the compact ones. The episodes do not depend on it.
         seed: any integer.
     """
 

@@ -10,7 +10,6 @@ The panel is the one that training validates on: every model meets the same task
 from __future__ import annotations
 
 import argparse
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from typing import Any
 
 import gymnasium
 import torch
+from scipy.stats import binomtest
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -101,20 +101,17 @@ class Report:
         return "\n".join(lines)
 
 
-def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """The Wilson score interval of a share (E. B. Wilson, 1927); `z` = 1.96 gives 95%."""
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95% Wilson score interval of a success rate (E. B. Wilson, 1927)."""
+    interval = binomtest(successes, trials).proportion_ci(method="wilson")
+    return interval.low, interval.high
 
 
 def goals_panel(shop: Path, part: str, episodes: int) -> TaskPanel:
     """The synthetic goals that every model is measured on in a shop; `part` is train, eval or test.
 
     Raises:
-        ConfigError: there is no such shop or part, or it has fewer goals than asked for.
+        ConfigError: there is no such shop or part, or it has fewer goals than `episodes`.
     """
     goals = shop_panel(open_shop(shop.absolute()), Goals.SYNTHETIC, Split.FIXED, part, 0, limit=20_000)
     return held_out_subset(goals, episodes, HELD_OUT_SEED)
@@ -124,7 +121,7 @@ def panel(games: Path, split: str, episodes: int) -> TaskPanel:
     """The games that every model is measured on, with the kinds of tasks in the proportions of the split.
 
     Raises:
-        ConfigError: the folder has no games, or fewer than asked for.
+        ConfigError: the folder has no games, or fewer than `episodes`.
     """
     return held_out_subset(alfworld_panel(games, split), episodes, HELD_OUT_SEED)
 

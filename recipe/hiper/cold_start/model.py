@@ -32,7 +32,7 @@ class ModelSpec:
         if self.hidden % self.heads:
             raise ConfigError(
                 f"a model of hidden={self.hidden} cannot have heads={self.heads}: the heads share the dimensions "
-                f"equally; for example warm_start.model.heads={max(1, self.hidden // 32)}"
+                f"equally. Try: warm_start.model.heads={max(1, self.hidden // 32)}"
             )
 
 

@@ -41,7 +41,7 @@ class ShopDemonstrationSpec:
             and replies alike. Otherwise a small model guesses the commonest value instead of reading the task.
         slips: share of turns on which a random admissible action is executed instead of the shopper's.
         wrong_subgoals: share of turns after which a wrong sub-goal is in force.
-        style: of prompts and replies, one of the compact ones. The episodes are the same whatever it is.
+        style: of prompts and replies, one of the compact ones. The episodes do not depend on it.
         seed: any integer.
     """
 
@@ -118,7 +118,8 @@ class ShopNames:
 def shop_names(shop: Path) -> ShopNames:
     """The names of a prepared shop."""
     catalogue = open_shop(shop)
-    groups, values = set(), set()
+    groups: set[str] = set()
+    values: set[str] = set()
     for number in range(len(catalogue)):
         product = catalogue.product(number)
         groups.update(product.options)

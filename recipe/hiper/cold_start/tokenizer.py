@@ -2,7 +2,7 @@
 """A small byte-level BPE tokenizer in Qwen2's own tokenizer class, trained on the games' own text.
 
 The class matters: `AutoTokenizer`, and with it verl and vLLM, gives every model of type `qwen2` a `Qwen2Tokenizer` with
-Qwen2's normalizer and word splitting, whatever a tokenizer file says about them. A tokenizer with a pipeline of its own
+Qwen2's normalizer and word splitting, regardless of the tokenizer file. A tokenizer with a pipeline of its own
 would be trained with one segmentation and used with another. What goes beyond that segmentation is added as whole
 tokens, which are found before words are split:
 
@@ -29,7 +29,7 @@ PAD = "<|pad|>"
 END = "<|endoftext|>"
 TAGS = ("<switch>", "</switch>", "<subgoal>", "</subgoal>", "<action>", "</action>", "KEEP", "SWITCH")
 NUMBERS = tuple(f" {digit}" for digit in range(1, 10))
-"""Like TAGS, tokens whatever the texts hold; not special ones: decoding with `skip_special_tokens` keeps them."""
+"""Like TAGS, tokens for all texts; not special ones: decoding with `skip_special_tokens` keeps them."""
 
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """A chat is its messages' contents and nothing else: the model was never shown roles."""
@@ -58,7 +58,7 @@ def train_tokenizer(
             out when every word of the texts is one token already.
         model_max_length: written to the tokenizer's configuration.
         max_phrases: upper limit of the phrases.
-        names: words that become a token each, wherever they stand alone.
+        names: words that become a token each, where they are separate words.
         apart: characters that no phrase holds.
 
     Returns:
@@ -99,8 +99,8 @@ def train_tokenizer(
 def find_phrases(texts: Sequence[str], limit: int, names: Sequence[str] = (), apart: str = "") -> list[str]:
     """The phrases of at least two words that byte-pair encoding over whole words merges first, sorted.
 
-    Texts are cut at tags, line breaks, numbers, kinds of things (the words that stand before numbers), and before each
-    ` |` of a list; no phrase reaches over a cut. Each word stands for one character of the alphabet that the merges are
+    Texts are cut at tags, line breaks, numbers, kinds of things (the words before numbers), and before each
+    ` |` of a list; no phrase reaches over a cut. Each word is one character of the alphabet that the merges are
     learned over.
 
     Args:
@@ -120,9 +120,9 @@ def find_phrases(texts: Sequence[str], limit: int, names: Sequence[str] = (), ap
     learner = Tokenizer(models.BPE())
     trainer = trainers.BpeTrainer(vocab_size=len(marks) + limit, min_frequency=MIN_COUNT, show_progress=False)
     learner.train_from_iterator((piece for piece, count in sorted(pieces.items()) for _ in range(count)), trainer)
-    words = {mark: word for word, mark in marks.items()}
+    word_of = {mark: word for word, mark in marks.items()}
     merged = (token for token in learner.get_vocab() if len(token) > 1)
-    return sorted("".join(words[mark] for mark in token) for token in merged)
+    return sorted("".join(word_of[mark] for mark in token) for token in merged)
 
 
 def _any_of(texts: Iterable[str]) -> str:

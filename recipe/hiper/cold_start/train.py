@@ -49,7 +49,10 @@ class TrainSpec:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ConfigError(f"{self.steps} steps of imitation: at least 1 is needed (--steps, warm_start.steps)")
+            raise ConfigError(
+                f"warm_start.steps={self.steps}: at least 1 is needed. Try: warm_start.steps=null "
+                "(or leave out --steps) for the default"
+            )
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ def _losses(model: Qwen2ForCausalLM, batch: Sequence[EncodedExample]) -> tuple[T
 def _collate(batch: Sequence[EncodedExample]) -> tuple[Tensor, Tensor, Tensor]:
     """Inputs, next tokens and whether those belong to the reply, all `[B, L]`.
 
-    Padding stands on the right, where a causal model cannot see it from the real tokens: no attention mask is needed.
+    Padding is on the right, where a causal model cannot see it from the real tokens: no attention mask is needed.
     """
     length = max(e.length for e in batch) - 1
     ids_BL = torch.zeros(len(batch), length, dtype=torch.long)

@@ -25,52 +25,61 @@ def has_gpu() -> bool:
 
 
 def choose_profile(arguments: list[str]) -> list[str]:
-    """Append `profile=...` where the user did not say, and set the environment it needs.
+    """Append `profile=...` where the command line has none, and set the environment that the profile needs.
 
-    The environment must be right before the first import of verl, which settles its platform for good.
+    The environment must be right before the first import of verl, which chooses its platform then.
     """
-    given = [argument.split("=", 1)[1] for argument in arguments if argument.startswith("profile=")]
-    profile = given[-1] if given else ("gpu" if has_gpu() else "cpu")
+    chosen = [argument.split("=", 1)[1] for argument in arguments if argument.startswith("profile=")]
+    profile = chosen[-1] if chosen else ("gpu" if has_gpu() else "cpu")
     if profile == "cpu":
         for name, value in PROFILE_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         # Rollout and updates alternate, so each may have the cores; Ray would give its workers one thread each.
         os.environ.setdefault("OMP_NUM_THREADS", str(usable_cpus()))
-    return arguments if given else [*arguments, f"profile={profile}"]
+    return arguments if chosen else [*arguments, f"profile={profile}"]
 
 
-def apply_hardware(config: DictConfig) -> None:
-    """Values that depend on the machine: the number of GPUs, and the environment of every Ray process."""
+def count_gpus(config: DictConfig) -> None:
+    """Fill in `trainer.n_gpus_per_node`. Values of a wrong type are left to `validation.read_settings`.
+
+    Raises:
+        ConfigError: there is no GPU, or there are fewer than `trainer.n_gpus_per_node`.
+    """
     import torch  # it reads the environment, which `choose_profile` sets first
 
     trainer = config.trainer
-    if trainer.device != "cpu":
-        found = torch.cuda.device_count()
-        if not found and trainer.nnodes == 1:
+    if trainer.device == "cpu" or not isinstance(trainer.nnodes, int):
+        return
+    gpus = torch.cuda.device_count()
+    if not gpus and trainer.nnodes == 1:
+        raise ConfigError(
+            f"profile=gpu: PyTorch {torch.__version__} sees no GPU on this machine (nvidia-smi and the driver show "
+            "why). Try: profile=cpu"
+        )
+    if trainer.n_gpus_per_node is None:
+        if not gpus:
             raise ConfigError(
-                f"profile=gpu: PyTorch {torch.__version__} sees no GPU on this machine (nvidia-smi and the driver tell "
-                "why). profile=cpu"
+                f"trainer.n_gpus_per_node=null with trainer.nnodes={trainer.nnodes}: this machine has no GPU to count. "
+                "Try: trainer.n_gpus_per_node=8"
             )
-        if trainer.n_gpus_per_node is None:
-            if not found:
-                raise ConfigError(
-                    f"trainer.nnodes={trainer.nnodes}, and this machine has no GPU to count. Say how many each node "
-                    "has, for example trainer.n_gpus_per_node=8"
-                )
-            trainer.n_gpus_per_node = found
-        if trainer.nnodes == 1 and not 1 <= trainer.n_gpus_per_node <= found:
-            raise ConfigError(
-                f"trainer.n_gpus_per_node={trainer.n_gpus_per_node}, but this machine has {found} GPUs. "
-                f"trainer.n_gpus_per_node={found}, or profile=cpu"
-            )
-    if "wandb" in trainer.logger and not os.environ.get("WANDB_API_KEY"):
+        trainer.n_gpus_per_node = gpus
+    if trainer.nnodes == 1 and isinstance(trainer.n_gpus_per_node, int) and trainer.n_gpus_per_node > gpus:
+        raise ConfigError(
+            f"trainer.n_gpus_per_node={trainer.n_gpus_per_node}, but this machine has {gpus} GPUs. "
+            f"Try: trainer.n_gpus_per_node={gpus}, or profile=cpu"
+        )
+
+
+def set_process_environment(config: DictConfig) -> None:
+    """Make `run_dir` absolute, and fill in the environment variables of every Ray process."""
+    folder = Path(config.run_dir).absolute()
+    if "wandb" in config.trainer.logger and not os.environ.get("WANDB_API_KEY"):
         # Without a key wandb would ask on a terminal that nobody sees. Offline runs are uploaded with `wandb sync`.
         os.environ.setdefault("WANDB_MODE", "offline")
     ours = ("HIPER_CACHE", "ALFWORLD_DATA", "OMP_NUM_THREADS", *PROFILE_ENVIRONMENT)
     names = (*ours, "VERL_LOGGING_LEVEL", "WANDB_MODE", "WANDB_API_KEY")
     forwarded = {name: os.environ[name] for name in names if name in os.environ}
-    forwarded["TENSORBOARD_DIR"] = str(Path(config.run_dir).absolute() / "tensorboard")
-    forwarded["WANDB_DIR"] = str(Path(config.run_dir).absolute())
+    forwarded |= {"TENSORBOARD_DIR": str(folder / "tensorboard"), "WANDB_DIR": str(folder)}
     with open_dict(config):
-        config.run_dir = str(Path(config.run_dir).absolute())
+        config.run_dir = str(folder)
         config.ray_kwargs.ray_init.runtime_env.env_vars = forwarded

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from agent_system.errors import ConfigError
+from recipe.hiper.configuration.schema import RunSettings
+from recipe.hiper.configuration.section import require_section
 from recipe.hiper.estimators.hae import HAEConfig
-from recipe.hiper.estimators.registry import OF_GROUPS, EstimatorConfig
+from recipe.hiper.estimators.registry import Estimator, EstimatorConfig, UnknownEstimator, find_estimator
 from recipe.hiper.estimators.shaping import ShapingConfig
 
 OWN_KEYS = (
@@ -27,6 +31,9 @@ OWN_KEYS = (
 )
 """Keys inside sections that verl converts to dataclasses which do not know them."""
 
+ONE_LOSS = (1.0, 1.0, 1.0)
+"""Value coefficients of a critic with one head."""
+
 
 @dataclass(frozen=True)
 class HiPERSettings:
@@ -37,7 +44,7 @@ class HiPERSettings:
         regularize_copies: `algorithm.hae.regularize_copies`, see `credit.token_credit`.
         random_signs: `algorithm.hae.random_signs`: a control that must not learn.
         num_heads: value heads of the critic: three, two, one without hierarchy, none where there is no critic.
-        value_coefficients: weights of the high, low and term value losses.
+        value_coefficients: weights of the high, low and term value losses; 1 for a critic with one head.
         updates_per_step: number of equal mini-batches a step's rows are cut into; None for mini-batches of
             `ppo_mini_batch_size` rows, whose number grows with the length of the episodes.
         poll_interval: seconds between two looks at the finished episodes.
@@ -53,29 +60,54 @@ class HiPERSettings:
 
     @classmethod
     def from_config(cls, config: DictConfig) -> HiPERSettings:
-        """Read the keys. Values out of range raise ValueError; `validation.check_config` reports them all together."""
-        algorithm, critic = config.algorithm, config.critic
+        """Read the keys of a configuration that was checked (`validation.read_settings`).
+
+        Raises:
+            ConfigError: a value does not fit its type or range after all.
+        """
+        values: Any = OmegaConf.to_container(config, resolve=True)
+        return cls.from_settings(require_section(RunSettings, values, ""))
+
+    @classmethod
+    def from_settings(cls, settings: RunSettings) -> HiPERSettings:
+        """What the trainer needs of a run's settings."""
+        algorithm, critic = settings.algorithm, settings.critic
+        # The weights belong to the three losses of a critic with several heads.
+        heads = number_of_heads(settings)
+        weights = (critic.high_value_coef, 1.0, critic.term_value_coef) if heads > 1 else ONE_LOSS
         return cls(
             estimator=EstimatorConfig(
                 name=algorithm.adv_estimator,
-                hae=hae_config(config),
-                shaping=shaping_config(config),
+                hae=hae_config(settings),
+                shaping=shaping_config(settings),
                 whiten=algorithm.hae.norm_adv,
                 divide_by_std=algorithm.norm_adv_by_std_in_grpo,
                 step_weight=algorithm.gigpo.step_weight,
             ),
             regularize_copies=algorithm.hae.regularize_copies,
             random_signs=algorithm.hae.random_signs,
-            num_heads=number_of_heads(config),
-            value_coefficients=(critic.high_value_coef, 1.0, critic.term_value_coef),
+            num_heads=heads,
+            value_coefficients=weights,
             updates_per_step=algorithm.updates_per_step,
-            poll_interval=config.trainer.poll_interval,
+            poll_interval=settings.trainer.poll_interval,
         )
 
 
-def hae_config(config: DictConfig) -> HAEConfig:
+def chosen_estimator(config: RunSettings | DictConfig) -> Estimator:
+    """The entry of `algorithm.adv_estimator` in the table of estimators.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        return find_estimator(config.algorithm.adv_estimator)
+    except UnknownEstimator as error:
+        raise ConfigError(str(error)) from None
+
+
+def hae_config(settings: RunSettings) -> HAEConfig:
     """The estimator's settings."""
-    algorithm = config.algorithm
+    algorithm = settings.algorithm
     return HAEConfig(
         gamma=algorithm.gamma,
         lam_turn=algorithm.lam,
@@ -86,16 +118,17 @@ def hae_config(config: DictConfig) -> HAEConfig:
     )
 
 
-def shaping_config(config: DictConfig) -> ShapingConfig:
-    """The penalties. `use_invalid_action_penalty=False` is a coefficient of 0.
+def shaping_config(settings: RunSettings) -> ShapingConfig:
+    """The penalties. `use_invalid_action_penalty=false` is a coefficient of 0.
 
-    What stands under `algorithm.hae` belongs to that estimator: the others are given the environment's rewards and the
-    penalties for replies that cannot be read or carried out, and nothing about keeping and switching.
+    The keys under `algorithm.hae` belong to that estimator: the others get the environment's rewards and the penalties
+    for replies that cannot be parsed or executed, and nothing about keeping and switching.
     """
-    actor, hae = config.actor_rollout_ref.actor, config.algorithm.hae
+    algorithm, actor = settings.algorithm, settings.actor_rollout_ref.actor
+    hae = algorithm.hae
     every = ShapingConfig(
         invalid_action_penalty_coef=actor.invalid_action_penalty_coef if actor.use_invalid_action_penalty else 0.0,
-        inadmissible_penalty=config.algorithm.inadmissible_penalty,
+        inadmissible_penalty=algorithm.inadmissible_penalty,
     )
     of_hae = replace(
         every,
@@ -106,25 +139,28 @@ def shaping_config(config: DictConfig) -> ShapingConfig:
         penalty_credit=hae.penalty_credit,
         switch_cost=hae.switch_cost,
     )
-    return of_hae if config.algorithm.adv_estimator == "hae" else every
+    return of_hae if chosen_estimator(settings).is_hierarchical else every
 
 
-def episodes_at_once(config: DictConfig) -> int:
+def episodes_at_once(config: RunSettings | DictConfig) -> int:
     """Episodes that are played at the same time, in training or in validation."""
-    held_out = config.env.val_tasks * config.actor_rollout_ref.rollout.val_kwargs.n
-    return max(config.data.train_batch_size * config.env.rollout.n, held_out)
+    held_out: int = config.env.val_tasks * config.actor_rollout_ref.rollout.val_kwargs.n
+    training: int = config.data.train_batch_size * config.env.rollout.n
+    return max(training, held_out)
 
 
-def number_of_heads(config: DictConfig) -> int:
-    """Value heads the configuration asks for: 3, 2, 1 for estimators without hierarchy, 0 for those of groups."""
-    if config.algorithm.adv_estimator in OF_GROUPS:
-        return 0
-    if config.algorithm.adv_estimator != "hae":
-        return 1
+def number_of_heads(config: RunSettings | DictConfig) -> int:
+    """Value heads of the critic: the estimator's default, or the number that `use_{two,three}_heads_critic` choose.
+
+    1 where both are false although the estimator needs more: `rules` refuses that.
+    """
+    estimator = chosen_estimator(config)
     three, two = config.critic.use_three_heads_critic, config.critic.use_two_heads_critic
+    if not estimator.chooses_heads or (three is None and not two):
+        return estimator.default_heads
     if two:
         return 2
-    return 3 if three or three is None else 1
+    return 3 if three else 1
 
 
 def verl_config(config: DictConfig) -> DictConfig:
@@ -136,8 +172,10 @@ def verl_config(config: DictConfig) -> DictConfig:
         for key in OWN_KEYS:
             section, name = key.rsplit(".", 1)
             OmegaConf.select(config, section).pop(name)
+        # The agent loop knows no estimators: this decides whether states after truncated episodes are valued.
+        config.env.bootstrap_row = chosen_estimator(config).uses_bootstrap and config.algorithm.hae.bootstrap_truncated
         config.critic.enable = heads > 0
         if heads == 0:
-            config.trainer.critic_warmup = 0  # else these first steps would teach nobody
+            config.trainer.critic_warmup = 0  # else nothing would be trained in these first steps
         config.critic.model.override_config.num_value_heads = heads
     return config

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recorded episodes, read back into the grids that the estimators take. For the credit lab.
 
-The files are those of `run_dir.recorder`: a JSON line for each episode. Whatever does not fit that format is an
-error that names file, line and field; what a run could not record (values without a critic, credit in validation) is
-no error but a reason why some estimators are left out.
+The files are those of `run_dir.recorder`: a JSON line for each episode. Anything that does not fit that format is an
+error that names file, line and field. What a run could not record (values without a critic, credit in validation) is
+no error but a reason to skip some estimators.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from tqdm import tqdm
 from agent_system.errors import ConfigError
 from agent_system.rollout.records import TurnRecord
 from recipe.hiper.estimators.registry import TurnGrids
-from recipe.hiper.estimators.values import Head
+from recipe.hiper.estimators.values import ValueSlot
 
 ONCE = {"task_id", "kind", "split", "stop", "won", "score", "bootstrap"}
 """Attributes of a record that an episode file has once for the episode, or not at all."""
 TURN_FIELDS = {field.name for field in fields(TurnRecord)} - ONCE
 CREDIT_FIELDS = {"shaped_reward", "values", "advantages", "switch_probability"}
-VALUES = tuple(head.name.lower() for head in Head)
+VALUES = tuple(head.name.lower() for head in ValueSlot)
 ADVANTAGES = ("switch", "subgoal", "action")
-WHO_WRITES = (
-    "It was written by another version of HiPER, or is no episode file. Read it with that version's lab, or record "
-    "episodes with this one: a run writes them to <run_dir>/episodes/train_*.jsonl"
+FORMAT_HINT = (
+    "It was written by another version of HiPER, or is no episode file. Try: that version's lab, or episodes recorded "
+    "with this version (<run_dir>/episodes/train_*.jsonl)"
 )
-LARGEST = 1e100
+LARGEST_NUMBER = 1e100
 """Larger numbers are no rewards or values, and their squares are not finite."""
-BAR_FROM = 4
-"""Files from which a progress bar is worth its line."""
+PROGRESS_BAR_FROM = 4
+"""Number of files from which a progress bar is shown."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,18 @@ class Episodes:
 
 @dataclass(frozen=True)
 class _Episode:
-    """One line: where it stands, and what is read of it."""
+    """One line of a file.
+
+    Attributes:
+        place: file and line, for error messages.
+        name: the same without the folders of this machine, for what is written.
+        group: equal for episodes of one task and seed.
+        won: whether it was won.
+        turns: as in the file.
+    """
 
     place: str
+    name: str
     group: tuple[int, Any, str]
     won: bool
     turns: list[dict[str, Any]]
@@ -117,29 +126,29 @@ def read_episodes(paths: Sequence[Path]) -> Episodes:
     known: dict[Path, Path] = {}
     for path in paths:
         if path.resolve() in known:
-            raise ConfigError(f"{path} is given twice, and would count twice. Leave one out")
+            raise ConfigError(f"{path} is named twice, and would count twice. Try: name it once")
         known[path.resolve()] = path
-    bar = tqdm(paths, "reading", unit="file", disable=None if len(paths) >= BAR_FROM else True)
+    bar = tqdm(paths, "reading", unit="file", disable=None if len(paths) >= PROGRESS_BAR_FROM else True)
     episodes = [episode for number, path in enumerate(bar) for episode in _read_file(number, path)]
     for what, trait in (
         ("credit (training episodes, and not validation)", "has_credit"),
         ("a plan-execute agent", "is_planned"),
     ):
-        having, lacking = ([e for e in episodes if getattr(e, trait) == wanted] for wanted in (True, False))
+        having, lacking = ([e for e in episodes if getattr(e, trait) == value] for value in (True, False))
         if having and lacking:
             raise ConfigError(
-                f"{having[0].place} has {what}, {lacking[0].place} has not. They cannot be compared in one table: give "
-                "the files in two calls"
+                f"{having[0].place} has {what}, {lacking[0].place} has not. They cannot be compared in one table. "
+                "Try: two calls"
             )
     return _grids(episodes, len(paths))
 
 
 def _read_file(number: int, path: Path) -> Iterator[_Episode]:
-    example = "Give episode files of a run: <run_dir>/episodes/train_000001.jsonl"
+    example = "Try: episode files of a run, <run_dir>/episodes/train_000001.jsonl"
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except IsADirectoryError:
-        raise ConfigError(f"{path} is a folder. Give the files in it: {path}/train_*.jsonl") from None
+        raise ConfigError(f"{path} is a folder. Try: the files in it, {path}/train_*.jsonl") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}. {example}") from None
     except UnicodeDecodeError as error:
@@ -153,31 +162,39 @@ def _read_file(number: int, path: Path) -> Iterator[_Episode]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise ConfigError(f"{place} is not JSON ({error}). {example}") from None
-        episode = _episode(number, place, row)
+        episode = _episode(number, place, f"{_short_name(path)}, line {index}", row)
         name = (row.get("step"), row["session"])
         if name in seen:
-            raise ConfigError(f"{place}: the episode {row['session']} stands there twice. Remove one of the lines")
+            raise ConfigError(
+                f"{place}: the episode {row['session']} is in the file twice. Try: remove one of the lines"
+            )
         seen.add(name)
         yield episode
     if not seen:
         raise ConfigError(f"{path} holds no episode. {example}")
 
 
-def _episode(number: int, place: str, row: Any) -> _Episode:
+def _short_name(path: Path) -> str:
+    """ "<run>/episodes/<file>" for a file of a run, else the name of the file: nothing of this machine's folders."""
+    path = path.resolve()
+    return "/".join(path.parts[1:][-3:]) if path.parent.name == "episodes" else path.name
+
+
+def _episode(number: int, place: str, name: str, row: Any) -> _Episode:
     _check(place, row, "session", str)
     _check(place, row, "won", bool)
     _check(place, row, "trajectory", list)
     if not row["trajectory"]:
-        raise ConfigError(f"{place}: the episode has no turns. {WHO_WRITES}")
+        raise ConfigError(f"{place}: the episode has no turns. {FORMAT_HINT}")
     has_credit = any(isinstance(turn, dict) and CREDIT_FIELDS & turn.keys() for turn in row["trajectory"])
     for index, turn in enumerate(row["trajectory"]):
         _check_turn(f"{place}, turn {index}", turn, has_credit)
         if turn["turn"] != index:
             raise ConfigError(
-                f'{place}: turn {index} has "turn": {turn["turn"]}; one is missing or repeated. {WHO_WRITES}'
+                f'{place}: turn {index} has "turn": {turn["turn"]}; one is missing or repeated. {FORMAT_HINT}'
             )
     uid = row["session"].rsplit("_", 1)[0]
-    return _Episode(place, (number, row.get("step"), uid), row["won"], row["trajectory"])
+    return _Episode(place, name, (number, row.get("step"), uid), row["won"], row["trajectory"])
 
 
 def _check_turn(place: str, turn: Any, has_credit: bool) -> None:
@@ -185,7 +202,7 @@ def _check_turn(place: str, turn: Any, has_credit: bool) -> None:
     for name in sorted(expected):
         _check(place, turn, name, object)
     for name in sorted(turn.keys() - expected):
-        raise ConfigError(f'{place} has the field "{name}", which this version does not know. {WHO_WRITES}')
+        raise ConfigError(f'{place} has the field "{name}", which this version does not know. {FORMAT_HINT}')
     for name in ("observation", "switch"):
         _check(place, turn, name, str)
     for name in ("boundary", "copied_exactly", "comparable", "admissible", "terminated"):
@@ -205,19 +222,19 @@ def _check_turn(place: str, turn: Any, has_credit: bool) -> None:
 def _check(place: str, row: Any, name: str, kind: type, *, may_be_null: bool = False) -> None:
     """Refuse a row without the field, or with something else in it; float is any number of ordinary size."""
     if not isinstance(row, dict):
-        raise ConfigError(f"{place} is no JSON object. {WHO_WRITES}")
+        raise ConfigError(f"{place} is no JSON object. {FORMAT_HINT}")
     if name not in row:
-        raise ConfigError(f'{place} has no field "{name}". {WHO_WRITES}')
+        raise ConfigError(f'{place} has no field "{name}". {FORMAT_HINT}')
     value = row[name]
     if value is None and may_be_null:
         return
     if kind is float:
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
     else:
         fits = isinstance(value, kind)
     if not fits:
-        wanted = {float: "a number", bool: "true or false", str: "text", list: "a list", dict: "an object"}
-        raise ConfigError(f'{place}: "{name}" is {json.dumps(value)[:60]} and not {wanted.get(kind)}. {WHO_WRITES}')
+        expected = {float: "a number", bool: "true or false", str: "text", list: "a list", dict: "an object"}
+        raise ConfigError(f'{place}: "{name}" is {json.dumps(value)[:60]} and not {expected.get(kind)}. {FORMAT_HINT}')
 
 
 def _grids(episodes: list[_Episode], files: int) -> Episodes:
@@ -237,8 +254,8 @@ def _grids(episodes: list[_Episode], files: int) -> Episodes:
     has_credit = episodes[0].has_credit
     probability, values, recorded = torch.zeros(valid.shape, dtype=torch.float64), None, None
     without_values = without_probability = (
-        f"{episodes[0].place} records no credit: validation episodes have none, nor have those of a run with "
-        "algorithm.adv_estimator=gae. Give <run_dir>/episodes/train_*.jsonl of another run"
+        f"{episodes[0].name} records no credit: validation episodes have none, nor have those of a run with "
+        "algorithm.adv_estimator=gae. Try: <run_dir>/episodes/train_*.jsonl of another run"
     )
     if has_credit:
         probability = grid("switch_probability")
@@ -281,7 +298,7 @@ def _grids(episodes: list[_Episode], files: int) -> Episodes:
 def _nulls(episodes: list[_Episode], grid: Tensor, name: str, cause: str) -> str:
     """Why a field cannot be used; "" if it is nowhere null."""
     bad = grid.isnan().flatten(1).any(dim=1)
-    return f'"{name}" are null in {episodes[int(bad.nonzero()[0])].place}: {cause}' if bad.any() else ""
+    return f'"{name}" are null in {episodes[int(bad.nonzero()[0])].name}: {cause}' if bad.any() else ""
 
 
 def _is_one_head(values: Tensor) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recipe.hiper.credit_lab.estimators import Decision
-from recipe.hiper.credit_lab.statistics import REFERENCE, Findings, Interval, Row
+from recipe.hiper.credit_lab.statistics import REFERENCE, Comparison, Interval, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,16 +24,20 @@ COLUMNS = 4
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a picture; `families` by name of the estimator, `weak` for what is only there to orient."""
+    """Colours of a picture; `estimators` by name, `weak` for lines that only orient."""
 
     name: str
     page: str
     text: str
     weak: str
-    families: dict[str, str]
+    estimators: dict[str, str]
     won: str
     lost: str
     diverging: str
+
+    def color(self, estimator: str) -> str:
+        """The colour of an estimator's row; that of the text for a row without a colour."""
+        return self.estimators.get(estimator, self.text)
 
     def settings(self) -> dict[str, object]:
         """matplotlib's rc."""
@@ -44,34 +48,34 @@ class Theme:
 
 LIGHT = Theme(
     name="light", page="#ffffff", text="#1c1c21", weak="#8a8b94", won="#0b6638", lost="#a3202a", diverging="RdBu_r",
-    families={
+    estimators={
         "reference": "#55565f", "hae": "#0b57a4", "turn_gae": "#0a7d5c", "gae": "#b35900", "grpo": "#7b3fa0",
         "rloo": "#a0307a", "gigpo": "#5548c8",
     },
 )  # fmt: skip
 DARK = Theme(
     name="dark", page="#17181c", text="#ececf0", weak="#7b7e8a", won="#7fd6a4", lost="#ff9e9e", diverging="berlin",
-    families={
+    estimators={
         "reference": "#b4b6c1", "hae": "#8ab8ff", "turn_gae": "#6fd3b0", "gae": "#ffb066", "grpo": "#d0a3f0",
         "rloo": "#f09acb", "gigpo": "#aaa2ff",
     },
 )  # fmt: skip
 
 
-def draw(findings: Findings, theme: Theme) -> dict[str, bytes]:
+def draw(comparison: Comparison, theme: Theme) -> dict[str, bytes]:
     """All pictures as PNG, by name. `pull` only where there is a policy that switches."""
     from matplotlib import rc_context
 
-    pictures: dict[str, Callable[[Findings, Theme], Figure]] = {
+    pictures: dict[str, Callable[[Comparison, Theme], Figure]] = {
         "overview": _overview,
         "pull": _pull,
         "correlations": _correlations,
         "outcomes": _outcomes,
     }
-    if not any(math.isfinite(row.pull.value) for row in findings.rows):
+    if not any(math.isfinite(row.pull.value) for row in comparison.rows):
         del pictures["pull"]
     with rc_context(theme.settings()):
-        return {name: _png(picture(findings, theme)) for name, picture in pictures.items()}
+        return {name: _png(picture(comparison, theme)) for name, picture in pictures.items()}
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -90,14 +94,14 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _of(findings: Findings, decision: Decision) -> list[Row]:
-    return [row for row in findings.rows if row.decision is decision]
+def _of(comparison: Comparison, decision: Decision) -> list[Row]:
+    return [row for row in comparison.rows if row.decision is decision]
 
 
 def _name_rows(axes: Axes, rows: list[Row], theme: Theme) -> None:
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
-        label.set_color(theme.families[row.family])
+        label.set_color(theme.color(row.estimator))
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.3)
     axes.tick_params(axis="y", length=0)
@@ -109,14 +113,14 @@ def _whisker(axes: Axes, at: int, interval: Interval, color: str) -> None:
     axes.plot([interval.value], [at], color=color, marker="o", markersize=5, linestyle="")
 
 
-def _overview(findings: Findings, theme: Theme) -> Figure:
+def _overview(comparison: Comparison, theme: Theme) -> Figure:
     """A row of panels for each type of decision: bias, variance, agreement with the reference."""
-    decisions = list(findings.correlations)
-    lines = max(len(_of(findings, decision)) for decision in decisions) - 1
+    decisions = list(comparison.correlations)
+    lines = max(len(_of(comparison, decision)) for decision in decisions) - 1
     figure = _figure(10.5, len(decisions) * (0.21 * lines + 0.85))
     panels = figure.subplots(len(decisions), 3, squeeze=False, sharex="col")
     for place, decision in enumerate(decisions):
-        rows = [row for row in _of(findings, decision) if row.label != REFERENCE]
+        rows = [row for row in _of(comparison, decision) if row.label != REFERENCE]
         bias, variance, agreement = panels[place]
         _name_rows(bias, rows, theme)
         for axes in (variance, agreement):
@@ -124,7 +128,7 @@ def _overview(findings: Findings, theme: Theme) -> Figure:
             axes.set_yticklabels([])
         bias.set_title(f"{decision.text} decisions ({rows[0].turns} turns)", loc="left", fontsize=10, fontweight="bold")
         for at, row in enumerate(rows):
-            color = theme.families[row.family]
+            color = theme.color(row.estimator)
             if math.isfinite(row.bias.value):
                 _whisker(bias, at, row.bias, color)
                 if math.isfinite(row.variance_ratio):
@@ -142,7 +146,7 @@ def _overview(findings: Findings, theme: Theme) -> Figure:
         agreement.axvline(0.5, color=theme.weak, linewidth=0.8, linestyle=":")
     for axes, text in zip(
         panels[-1],
-        ("bias, in reward (bar: 95%)", "variance / Monte Carlo's", "● share of equal signs   ◇ correlation"),
+        ("bias, in reward (bar: 95%)", "variance / Monte Carlo's", "● fraction of equal signs   ◇ correlation"),
         strict=True,
     ):
         axes.set_xlabel(text)
@@ -151,36 +155,36 @@ def _overview(findings: Findings, theme: Theme) -> Figure:
     return figure
 
 
-def _pull(findings: Findings, theme: Theme) -> Figure:
+def _pull(comparison: Comparison, theme: Theme) -> Figure:
     """Where the switch advantage moves the probability of SWITCH."""
-    rows = [row for row in _of(findings, Decision.SWITCH) if math.isfinite(row.pull.value)]
+    rows = [row for row in _of(comparison, Decision.SWITCH) if math.isfinite(row.pull.value)]
     figure = _figure(7.5, 0.23 * len(rows) + 0.9)
     axes = figure.subplots()
     _name_rows(axes, rows, theme)
     for at, row in enumerate(rows):
-        _whisker(axes, at, row.pull, theme.families[row.family])
+        _whisker(axes, at, row.pull, theme.color(row.estimator))
     axes.axvline(0.0, color=theme.text, linewidth=0.8)
     axes.set_xlabel("← KEEP      pull, in standard deviations of the advantage      SWITCH →")
     return figure
 
 
-def _correlations(findings: Findings, theme: Theme) -> Figure:
-    """Who agrees with whom: a matrix for each type of decision."""
+def _correlations(comparison: Comparison, theme: Theme) -> Figure:
+    """Correlation of the estimators with each other: a matrix for each type of decision."""
     from matplotlib.colors import to_rgb
 
-    size = len(next(iter(findings.correlations.values())))
+    size = len(next(iter(comparison.correlations.values())))
     side = 0.34 * size
-    figure = _figure(side * len(findings.correlations) + 1.7, side + 1.8)
-    panels = figure.subplots(1, len(findings.correlations), squeeze=False)[0]
-    for axes, (decision, matrix) in zip(panels, findings.correlations.items(), strict=True):
-        rows = _of(findings, decision)
+    figure = _figure(side * len(comparison.correlations) + 1.7, side + 1.8)
+    panels = figure.subplots(1, len(comparison.correlations), squeeze=False)[0]
+    for axes, (decision, matrix) in zip(panels, comparison.correlations.items(), strict=True):
+        rows = _of(comparison, decision)
         image = axes.imshow(matrix, vmin=-1.0, vmax=1.0, cmap=theme.diverging, aspect="auto")
         axes.set_title(decision.text, fontsize=10, fontweight="bold")
         axes.set_xticks(range(size), [row.label for row in rows], rotation=90)
         axes.set_yticks(range(size), [row.label for row in rows] if axes is panels[0] else [])
         for ticks in (axes.get_xticklabels(), axes.get_yticklabels() if axes is panels[0] else []):
             for label, row in zip(ticks, rows, strict=False):
-                label.set_color(theme.families[row.family])
+                label.set_color(theme.color(row.estimator))
         axes.tick_params(length=0)
         for (down, across), value in np.ndenumerate(matrix):
             behind = theme.page if math.isnan(value) else to_rgb(image.cmap(image.norm(value)))
@@ -199,37 +203,37 @@ def _short(correlation: float) -> str:
 
 
 def _ink(behind: str | tuple[float, float, float]) -> str:
-    """Black or white, whichever can be read on the colour."""
+    """Black or white, the one that can be read on the colour."""
     from matplotlib.colors import to_rgb
 
     red, green, blue = to_rgb(behind)
     return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "#ffffff"
 
 
-def _outcomes(findings: Findings, theme: Theme) -> Figure:
+def _outcomes(comparison: Comparison, theme: Theme) -> Figure:
     """Mean action advantage of won and lost episodes by turns to the end, a panel for each estimator."""
     from matplotlib.ticker import MaxNLocator
 
-    lines = -(-len(findings.curves) // COLUMNS)
+    lines = -(-len(comparison.curves) // COLUMNS)
     figure = _figure(10.5, 1.75 * lines + 0.5)
     panels = figure.subplots(lines, COLUMNS, squeeze=False, sharex=True, sharey=True).flatten()
-    for axes, curve in zip(panels, findings.curves, strict=False):
+    for axes, curve in zip(panels, comparison.curves, strict=False):
         for points, label, color in ((curve.won, "won", theme.won), (curve.lost, "lost", theme.lost)):
             if points:
                 left, means = zip(*points, strict=True)
                 axes.plot(left, means, color=color, label=label, linewidth=1.5, marker="o", markersize=2.5)
-        axes.set_title(curve.label, fontsize=9, color=theme.families[curve.family])
+        axes.set_title(curve.label, fontsize=9, color=theme.color(curve.estimator))
         axes.axhline(0.0, color=theme.weak, linewidth=0.8)
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in panels[len(findings.curves) :]:
+    for axes in panels[len(comparison.curves) :]:
         axes.set_visible(False)
-    for axes in panels[max(0, len(findings.curves) - COLUMNS) : len(findings.curves)]:
+    for axes in panels[max(0, len(comparison.curves) - COLUMNS) : len(comparison.curves)]:
         axes.tick_params(labelbottom=True)
     # The last turn on the right, as one reads.
     panels[0].invert_xaxis()
     handles, labels = [], []
-    for axes in panels[: len(findings.curves)]:
+    for axes in panels[: len(comparison.curves)]:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             if label not in labels:
                 handles.append(handle)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The findings of the credit lab as text for the terminal, as CSV and as one self-contained HTML page."""
+"""The comparison of the credit lab as text for the terminal, as CSV and as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from statistics import mean
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from recipe.hiper.credit_lab.episodes import Episodes
-from recipe.hiper.credit_lab.estimators import Decision, LabConfig, LeftOut, by_reason
-from recipe.hiper.credit_lab.statistics import REFERENCE, Findings, Interval, Row
+from recipe.hiper.credit_lab.estimators import Decision, LabConfig, SkippedEstimator, by_reason
+from recipe.hiper.credit_lab.figures import LIGHT
+from recipe.hiper.credit_lab.statistics import REFERENCE, Comparison, Interval, Row
 
 TEMPLATE = "page.html.jinja"
-HEADINGS = ("estimator", "bias [95%]", "sd", "variance ratio", "equal signs", "correlation", "silent", "pull [95%]")
+HEADINGS = ("estimator", "bias [95%]", "sd", "variance ratio", "equal signs", "correlation", "zeros", "pull [95%]")
 CAPTIONS = {
     "overview": (
         "What an estimator gives for what",
         "Left: bias, the mean difference between the return that the estimator expects and the one that came. A bar is "
         "a 95% interval over groups of episodes; one that crosses 0 shows no bias. Middle: its variance over that of "
-        "the Monte-Carlo advantage; shorter is quieter. Right: the dot is the share of turns on which its sign is the "
-        "Monte-Carlo advantage's (0.5, dotted, is a coin), the diamond the correlation of the two. Low is no fault by "
-        "itself: the reference is noise for the greater part, and what leaves the noise out agrees with it less.",
+        "the Monte-Carlo advantage; shorter is quieter. Right: the dot is the fraction of turns on which its sign is "
+        "the Monte-Carlo advantage's (0.5, dotted, is a coin), the diamond the correlation of the two. Low is no fault "
+        "by itself: the reference is mostly noise, and an estimator without that noise agrees with it less.",
     ),
     "pull": (
         "Where the switch advantage moves the policy",
@@ -56,14 +57,14 @@ class Report:
     """Everything that is written.
 
     Attributes:
-        episodes, config, findings, left_out: the comparison.
+        episodes, config, comparison, skipped: what was compared, how, and with what result.
         source: where gamma and the lambdas come from.
     """
 
     episodes: Episodes
     config: LabConfig
-    findings: Findings
-    left_out: list[LeftOut]
+    comparison: Comparison
+    skipped: list[SkippedEstimator]
     source: str
 
     def notes(self) -> Iterator[str]:
@@ -82,12 +83,12 @@ class Report:
         if episodes.turns.values is None:
             yield "Baseline of the reference: mean return of the other episodes of the group (of all, if alone)."
         else:
-            explained = ", ".join(f"{d.text} {share:.0%}" for d, share in self.findings.explained.items())
-            yield f"The recorded values explain this share of the variance of the return-to-go: {explained}."
+            explained = ", ".join(f"{d.text} {share:.0%}" for d, share in self.comparison.explained.items())
+            yield f"The recorded values explain this fraction of the variance of the return-to-go: {explained}."
         if not episodes.is_shaped:
             yield "Rewards are the environment's: shaped ones are not recorded here."
-        if self.findings.recorded:
-            yield self.findings.recorded
+        if self.comparison.recorded:
+            yield self.comparison.recorded
         if episodes.cut:
             yield f"The step limit cut {episodes.cut} episodes. What would have come after counts 0."
         alone = sizes.count(1)
@@ -102,7 +103,7 @@ def _span(sizes: list[int]) -> str:
 def text_tables(report: Report) -> str:
     """Markdown, a table for each type of decision, then what was left out."""
     parts = []
-    for decision, rows in _by_decision(report.findings):
+    for decision, rows in _by_decision(report.comparison):
         lines = [_heading(decision, rows), ""]
         headings = _headings(decision)
         table = [headings, *(cells(row)[: len(headings)] for row in rows)]
@@ -115,14 +116,14 @@ def text_tables(report: Report) -> str:
                 rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
                 lines.append(f"| {' | '.join(rules)} |")
         parts.append("\n".join(lines))
-    left_out = [f"Left out: {names}. {_sentence(reason)}" for names, reason in by_reason(report.left_out)]
+    left_out = [f"Left out: {names}. {_sentence(reason)}" for names, reason in by_reason(report.skipped)]
     return "\n\n".join([*parts, "\n".join([*report.notes(), *left_out])])
 
 
-def csv_text(findings: Findings) -> str:
+def csv_text(comparison: Comparison) -> str:
     """All rows and columns; empty where there is no number."""
     lines: list[dict[str, object]] = []
-    for row in findings.rows:
+    for row in comparison.rows:
         flat: dict[str, object] = {}
         for name, value in asdict(row).items():
             if name in ("bias", "pull"):
@@ -141,7 +142,7 @@ def html_page(report: Report, light: dict[str, bytes], dark: dict[str, bytes]) -
     """One page without anything outside it.
 
     Args:
-        report: what it says.
+        report: its content.
         light, dark: PNG files by name, a key of `CAPTIONS`.
     """
     environment = Environment(
@@ -157,13 +158,14 @@ def html_page(report: Report, light: dict[str, bytes], dark: dict[str, bytes]) -
         {
             "heading": _heading(decision, rows),
             "columns": _headings(decision),
-            "rows": [(row.family, cells(row)[: len(_headings(decision))]) for row in rows],
+            "rows": [(row.estimator, cells(row)[: len(_headings(decision))]) for row in rows],
         }
-        for decision, rows in _by_decision(report.findings)
+        for decision, rows in _by_decision(report.comparison)
     ]
     return environment.get_template(TEMPLATE).render(
+        estimators=list(LIGHT.estimators),
         notes=list(report.notes()),
-        left_out=[(names, _sentence(reason)) for names, reason in by_reason(report.left_out)],
+        skipped=[(names, _sentence(reason)) for names, reason in by_reason(report.skipped)],
         tables=tables,
         figures=figures,
         reference=REFERENCE,
@@ -179,14 +181,14 @@ def cells(row: Row) -> list[str]:
         _number(row.variance_ratio),
         _share(row.sign_agreement),
         _number(row.correlation),
-        _share(row.silent),
+        _share(row.zero_fraction),
         _interval(row.pull),
     ]
 
 
-def _by_decision(findings: Findings) -> Iterator[tuple[Decision, list[Row]]]:
-    for decision in findings.correlations:
-        yield decision, [row for row in findings.rows if row.decision is decision]
+def _by_decision(comparison: Comparison) -> Iterator[tuple[Decision, list[Row]]]:
+    for decision in comparison.correlations:
+        yield decision, [row for row in comparison.rows if row.decision is decision]
 
 
 def _headings(decision: Decision) -> list[str]:
@@ -208,10 +210,10 @@ def _share(value: float) -> str:
     return f"{value:.0%}" if math.isfinite(value) else "–"
 
 
-def _interval(found: Interval) -> str:
-    if not math.isfinite(found.low):
-        return _number(found.value)
-    return f"{_number(found.value)} [{_number(found.low)}, {_number(found.high)}]"
+def _interval(interval: Interval) -> str:
+    if not math.isfinite(interval.low):
+        return _number(interval.value)
+    return f"{_number(interval.value)} [{_number(interval.low)}, {_number(interval.high)}]"
 
 
 def _blank(value: object) -> object:

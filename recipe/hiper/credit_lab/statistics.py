@@ -3,11 +3,11 @@
 
 Notation: G(t) = sum_k gamma^k r(t+k) over the rest of the episode (nothing after its end, cut or not), b(t) a baseline
 that was settled before the decision. G(t) - b(t) is the Monte-Carlo advantage: free of bias and as noisy as the
-episodes are, so it is what the others are held against. The mean return that an estimator expects is A(t) + b(t).
+episodes are, so it is what the others are compared with. The mean return that an estimator expects is A(t) + b(t).
 
 Whose baseline? One value too high or too low for all turns alike moves no policy gradient (its expectation times
 grad log pi is 0) and goes in whitening. Bias is therefore taken against the Monte-Carlo advantage with the estimator's
-*own* baseline: what is left is the error of the return it stands for. All else is taken against *one* reference
+*own* baseline: the rest is the error of the return that it estimates. All else is taken against *one* reference
 for all rows, with the value recorded before the decision: V_term of a switch, V_hi of a sub-goal, V_lo of an action.
 """
 
@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import scipy.stats
 import torch
 from torch import Tensor
 
 from recipe.hiper.credit_lab.episodes import ADVANTAGES, Episodes
-from recipe.hiper.credit_lab.estimators import Compared, Decision, decision_masks, mean_of_others
-from recipe.hiper.estimators.values import Head
+from recipe.hiper.credit_lab.estimators import Decision, VariantAdvantages, decision_masks, mean_of_others
+from recipe.hiper.estimators.values import ValueSlot
 
 REFERENCE = "Monte Carlo"
 RESAMPLES = 1000
@@ -50,9 +51,9 @@ class Row:
         mean, sd: of the advantages before whitening.
         bias: mean of A - (G - own baseline).
         variance_ratio: variance over that of the Monte-Carlo advantage.
-        sign_agreement: share of turns with the Monte-Carlo advantage's sign, of those on which neither is 0.
+        sign_agreement: fraction of turns with the Monte-Carlo advantage's sign, of those on which neither is 0.
         correlation: Pearson's, with the Monte-Carlo advantage.
-        silent: share of turns on which the advantage is exactly 0.
+        zero_fraction: fraction of turns on which the advantage is exactly 0.
         pull: mean of (q - beta) A in units of `sd`, switch only: the slope of the objective, as the estimator sees it,
             along a common logit of SWITCH. Above 0 the update makes SWITCH likelier. A baseline adds nothing to its
             expectation, so it is the one column that shows the bias of the gradient itself.
@@ -62,7 +63,7 @@ class Row:
 
     decision: Decision
     label: str
-    family: str
+    estimator: str
     turns: int
     mean: float
     sd: float
@@ -70,7 +71,7 @@ class Row:
     variance_ratio: float
     sign_agreement: float
     correlation: float
-    silent: float
+    zero_fraction: float
     pull: Interval
 
 
@@ -83,20 +84,20 @@ class OutcomeCurve:
     """
 
     label: str
-    family: str
+    estimator: str
     won: list[tuple[int, float]]
     lost: list[tuple[int, float]]
 
 
 @dataclass(frozen=True)
-class Findings:
-    """Everything the lab says.
+class Comparison:
+    """Everything the lab reports.
 
     Attributes:
-        rows: the table, the reference first in each type of decision.
-        correlations: of all rows with each other, `[rows, rows]`, for each type that there is.
+        rows: the table, the reference first for each type of decision.
+        correlations: of all rows with each other, `[rows, rows]`, for each type that occurs.
         curves: by outcome.
-        explained: share of the variance of the return-to-go that the reference's baseline explains.
+        explained: fraction of the variance of the return-to-go that the reference's baseline explains.
         recorded: how the advantages of the run compare with these.
     """
 
@@ -116,41 +117,41 @@ def return_to_go(rewards: Tensor, gamma: float) -> Tensor:
     return torch.stack(columns[::-1], dim=1)
 
 
-def monte_carlo(episodes: Episodes, gamma: float) -> tuple[Tensor, Compared]:
+def monte_carlo(episodes: Episodes, gamma: float) -> tuple[Tensor, VariantAdvantages]:
     """G(t) `[episodes, turns]` and the reference. Without values its baseline is the mean return of other episodes."""
     returns = return_to_go(episodes.turns.rewards, gamma)
     values, shape = episodes.turns.values, (*returns.shape, len(Decision))
     if values is None:
         baseline = mean_of_others(episodes, returns[:, 0])[:, None, None].expand(shape)
     elif episodes.has_one_head or not episodes.is_hierarchical:
-        baseline = values[..., Head.HIGH, None].expand(shape)
+        baseline = values[..., ValueSlot.HIGH, None].expand(shape)
     else:
-        baseline = torch.stack([values[..., head] for head in (Head.TERM, Head.HIGH, Head.LOW)], dim=-1)
-    return returns, Compared(REFERENCE, "reference", returns[..., None] - baseline, baseline)
+        baseline = torch.stack([values[..., head] for head in (ValueSlot.TERM, ValueSlot.HIGH, ValueSlot.LOW)], dim=-1)
+    return returns, VariantAdvantages(REFERENCE, "reference", returns[..., None] - baseline, baseline)
 
 
-def findings(episodes: Episodes, compared: list[Compared], gamma: float) -> Findings:
+def compare_variants(episodes: Episodes, variants: list[VariantAdvantages], gamma: float) -> Comparison:
     """Compare. Deterministic: the bootstrap has a fixed seed."""
     returns, reference = monte_carlo(episodes, gamma)
-    everyone = [reference, *compared]
+    compared = [reference, *variants]
     masks = decision_masks(episodes)
     decisions = [decision for decision in Decision if masks[..., decision].any()]
     rows, correlations, explained = [], {}, {}
     for decision in decisions:
         mask = masks[..., decision]
         at = _Turns(episodes, mask, returns[mask].numpy())
-        advantages = [one.advantages[..., decision][mask].numpy() for one in everyone]
-        for one, advantage in zip(everyone, advantages, strict=True):
-            own = one.baseline[..., decision][mask].numpy()
-            rows.append(_row(decision, one, advantage, own, advantages[0], at))
+        advantages = [variant.advantages[..., decision][mask].numpy() for variant in compared]
+        for variant, advantage in zip(compared, advantages, strict=True):
+            own = variant.baseline[..., decision][mask].numpy()
+            rows.append(_row(decision, variant, advantage, own, advantages[0], at))
         matrix = [[_correlation(a, b) for b in advantages] for a in advantages]
         correlations[decision] = np.array(matrix)
         explained[decision] = 1.0 - _ratio(advantages[0].var(), at.returns.var())
-    curves = [_curve(one, episodes) for one in everyone]
-    return Findings(rows, correlations, curves, explained, recorded_note(episodes, compared))
+    curves = [_curve(variant, episodes) for variant in compared]
+    return Comparison(rows, correlations, curves, explained, recorded_note(episodes, variants))
 
 
-def recorded_note(episodes: Episodes, compared: list[Compared]) -> str:
+def recorded_note(episodes: Episodes, variants: list[VariantAdvantages]) -> str:
     """Which of the estimators recomputes what the run recorded, in a sentence; "" if it recorded nothing."""
     if episodes.recorded is None:
         return ""
@@ -158,7 +159,7 @@ def recorded_note(episodes: Episodes, compared: list[Compared]) -> str:
     valid, opens = episodes.turns.valid, episodes.turns.opens
     mask = torch.stack([valid, opens, valid], dim=-1)[..., : len(ADVANTAGES)]
     recorded = episodes.recorded[mask]
-    worst = {one.label: float((one.advantages[mask] - recorded).abs().max()) for one in compared}
+    worst = {variant.label: float((variant.advantages[mask] - recorded).abs().max()) for variant in variants}
     nearest = min(worst, key=lambda label: worst[label])
     gap = worst[nearest]
     if gap <= 1e-4 * max(1.0, float(recorded.abs().max())):
@@ -190,30 +191,35 @@ class _Turns:
 
 
 def _row(
-    decision: Decision, one: Compared, advantage: np.ndarray, own: np.ndarray, reference: np.ndarray, at: _Turns
+    decision: Decision,
+    variant: VariantAdvantages,
+    advantage: np.ndarray,
+    own: np.ndarray,
+    reference: np.ndarray,
+    at: _Turns,
 ) -> Row:
     sd = float(advantage.std())
-    silent = np.abs(advantage) <= 1e-9 * max(1.0, float(np.abs(advantage).max()))
-    speaking = ~silent & (np.abs(reference) > 1e-9)
-    agreement = np.sign(advantage[speaking]) == np.sign(reference[speaking])
+    is_zero = np.abs(advantage) <= 1e-9 * max(1.0, float(np.abs(advantage).max()))
+    both_nonzero = ~is_zero & (np.abs(reference) > 1e-9)
+    agreement = np.sign(advantage[both_nonzero]) == np.sign(reference[both_nonzero])
     bias = pull = Interval(NAN)
-    if one.in_reward_units:
+    if variant.in_reward_units:
         bias = bootstrap_mean(advantage - (at.returns - own), at.cluster)
     if decision is Decision.SWITCH and not at.episodes.without_probability:
         slope = bootstrap_mean(at.surprise * advantage, at.cluster)
         pull = Interval(*(_ratio(value, sd) for value in slope))
     return Row(
         decision=decision,
-        label=one.label,
-        family=one.family,
+        label=variant.label,
+        estimator=variant.estimator,
         turns=len(advantage),
-        mean=float(advantage.mean()) if one.in_reward_units else NAN,
-        sd=sd if one.in_reward_units else NAN,
+        mean=float(advantage.mean()) if variant.in_reward_units else NAN,
+        sd=sd if variant.in_reward_units else NAN,
         bias=bias,
-        variance_ratio=_ratio(sd**2, float(reference.var())) if one.in_reward_units else NAN,
+        variance_ratio=_ratio(sd**2, float(reference.var())) if variant.in_reward_units else NAN,
         sign_agreement=float(agreement.mean()) if len(agreement) else NAN,
         correlation=_correlation(advantage, reference),
-        silent=float(silent.mean()),
+        zero_fraction=float(is_zero.mean()),
         pull=pull,
     )
 
@@ -227,14 +233,17 @@ def bootstrap_mean(values: np.ndarray, cluster: np.ndarray) -> Interval:
     """
     _, index = np.unique(cluster, return_inverse=True)
     sums, counts = np.bincount(index, weights=values), np.bincount(index).astype(float)
-    groups = len(sums)
-    if groups < 2:
+    if len(sums) < 2:
         return Interval(float(values.mean()))
-    generator, means = np.random.default_rng(0), []
-    for _ in range(RESAMPLES // AT_ONCE):
-        drawn = generator.integers(groups, size=(AT_ONCE, groups))
-        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    low, high = scipy.stats.bootstrap(
+        (sums, counts),
+        lambda sums, counts, axis: sums.sum(axis=axis) / counts.sum(axis=axis),
+        paired=True,
+        n_resamples=RESAMPLES,
+        batch=AT_ONCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
     return Interval(float(values.mean()), float(low), float(high))
 
 
@@ -250,18 +259,18 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b) / scale if a @ a > floor**2 and b @ b > floor**2 else NAN
 
 
-def _curve(one: Compared, episodes: Episodes) -> OutcomeCurve:
+def _curve(variant: VariantAdvantages, episodes: Episodes) -> OutcomeCurve:
     valid = episodes.turns.valid
     left = valid.sum(dim=1, keepdim=True) - 1 - torch.arange(valid.shape[1])
-    advantage = one.advantages[..., Decision.ACTION]
+    advantage = variant.advantages[..., Decision.ACTION]
     sd = float(advantage[valid].numpy().std())
 
-    def means(chosen: Tensor) -> list[tuple[int, float]]:
-        found = []
+    def means(of_episodes: Tensor) -> list[tuple[int, float]]:
+        points = []
         for turns in range(valid.shape[1]):
-            these = advantage[valid & chosen[:, None] & (left == turns)]
-            if len(these) >= FEWEST_TURNS and sd > 1e-12:
-                found.append((turns, float(these.mean()) / sd))
-        return found
+            selected = advantage[valid & of_episodes[:, None] & (left == turns)]
+            if len(selected) >= FEWEST_TURNS and sd > 1e-12:
+                points.append((turns, float(selected.mean()) / sd))
+        return points
 
-    return OutcomeCurve(one.label, one.family, means(episodes.won), means(~episodes.won))
+    return OutcomeCurve(variant.label, variant.estimator, means(episodes.won), means(~episodes.won))

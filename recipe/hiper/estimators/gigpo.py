@@ -3,7 +3,7 @@
 
 Source: Feng et al., "Group-in-Group Policy Optimization for LLM Agent Training", arXiv 2505.10978, section 4. Episodes
 of one task that come to the same observation (an anchor state) are compared by what they earned from there on. A turn
-whose state nobody else of its group met has no second part. No critic.
+whose state no other turn of its group has gets no second part. No critic.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recipe.hiper.estimators.group_baselines import group_advantages
+from recipe.hiper.estimators.config import EstimatorConfig
+from recipe.hiper.estimators.entry import DIVIDE_BY_STD, SHARED_KEYS, Estimator
+from recipe.hiper.estimators.grids import TurnAdvantages, TurnGrids
+from recipe.hiper.estimators.group_baselines import group_advantages, in_training_precision
+from recipe.hiper.estimators.shaping import ShapedRewards
 
 
 def gigpo_advantages(
@@ -66,3 +70,25 @@ def gigpo_advantages(
     step = group_advantages(return_ET[valid_ET], state, divide_by_std=divide_by_std)
     advantages[valid_ET] = advantages[valid_ET] + step_weight * step
     return advantages.to(dtype)
+
+
+def _estimate(turns: TurnGrids, shaped: ShapedRewards, config: EstimatorConfig) -> TurnAdvantages:
+    advantage_ET = gigpo_advantages(
+        shaped.rewards,
+        turns.valid,
+        turns.anchor,
+        turns.group,
+        gamma=config.hae.gamma,
+        step_weight=config.step_weight,
+        divide_by_std=config.divide_by_std,
+    )
+    return TurnAdvantages.of_turns(turns, shaped, in_training_precision(advantage_ET, turns))
+
+
+ESTIMATOR = Estimator(
+    name="gigpo",
+    function=_estimate,
+    needs_groups=True,
+    rewards_in_float64=True,
+    keys=SHARED_KEYS | {"algorithm.gamma", "algorithm.gigpo.step_weight", DIVIDE_BY_STD},
+)

@@ -6,6 +6,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from recipe.hiper.estimators.grids import TurnAdvantages, TurnGrids
+from recipe.hiper.estimators.shaping import ShapedRewards
+
 EPSILON = 1e-6
 """Added to a standard deviation before something is divided by it, as the released code of GRPO and GiGPO does."""
 
@@ -37,3 +40,14 @@ def group_advantages(x_N: Tensor, group_N: Tensor, *, divide_by_std: bool) -> Te
         squares = x.new_zeros(groups).index_add(0, group, centred**2)
         centred = centred / ((squares / (counts - 1).clamp(min=1)).sqrt()[group] + EPSILON)
     return centred.masked_fill((low == high)[group], 0.0).to(x_N.dtype)
+
+
+def of_episodes(turns: TurnGrids, shaped: ShapedRewards, advantage_E: Tensor) -> TurnAdvantages:
+    """Give every turn the advantage of its episode, `[episodes]`."""
+    advantage_ET = advantage_E[:, None] * turns.valid.bool()
+    return TurnAdvantages.of_turns(turns, shaped, in_training_precision(advantage_ET, turns))
+
+
+def in_training_precision(advantage_ET: Tensor, turns: TurnGrids) -> Tensor:
+    """Advantages that were compared in float64, in the precision of the batch (at least float32)."""
+    return advantage_ET.to(torch.promote_types(turns.rewards.dtype, torch.float32))

@@ -11,7 +11,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from recipe.hiper.estimators.group_baselines import group_advantages
+from recipe.hiper.estimators.config import EstimatorConfig
+from recipe.hiper.estimators.entry import DIVIDE_BY_STD, SHARED_KEYS, Estimator
+from recipe.hiper.estimators.grids import TurnAdvantages, TurnGrids
+from recipe.hiper.estimators.group_baselines import group_advantages, of_episodes
+from recipe.hiper.estimators.shaping import ShapedRewards
 
 
 def grpo_advantages(returns_E: Tensor, group_E: Tensor, *, divide_by_std: bool = True) -> Tensor:
@@ -26,3 +30,17 @@ def grpo_advantages(returns_E: Tensor, group_E: Tensor, *, divide_by_std: bool =
         `[episodes]`.
     """
     return group_advantages(returns_E, group_E, divide_by_std=divide_by_std)
+
+
+def _estimate(turns: TurnGrids, shaped: ShapedRewards, config: EstimatorConfig) -> TurnAdvantages:
+    advantage_E = grpo_advantages(shaped.rewards.sum(dim=1), turns.group, divide_by_std=config.divide_by_std)
+    return of_episodes(turns, shaped, advantage_E)
+
+
+ESTIMATOR = Estimator(
+    name="grpo",
+    function=_estimate,
+    needs_groups=True,
+    rewards_in_float64=True,
+    keys=SHARED_KEYS | {DIVIDE_BY_STD},
+)

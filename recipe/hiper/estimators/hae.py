@@ -16,55 +16,24 @@ Notation, shapes in names:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-SwitchAdvantage = Literal["segment_return", "termination"]
+from recipe.hiper.estimators.config import EstimatorConfig, HAEConfig, SwitchAdvantage
+from recipe.hiper.estimators.entry import SHARED_KEYS, Estimator
+from recipe.hiper.estimators.grids import TurnAdvantages, TurnGrids
+from recipe.hiper.estimators.shaping import ShapedRewards, ShapingConfig
+from recipe.hiper.estimators.values import ValueSlot
 
-
-@dataclass(frozen=True)
-class HAEConfig:
-    """Settings of the estimator.
-
-    Attributes:
-        gamma: discount per turn, in [0, 1].
-        lam_turn: lambda of the executor's GAE over the turns of a segment, in [0, 1].
-        lam_seg: lambda of the planner's GAE over segments, in [0, 1].
-        switch_advantage: "segment_return" (released code) or "termination" (the paper's text).
-        bootstrap_truncated: value the state after an episode that the step limit cut, instead of counting it as 0.
-        lam_boundary: lambda of executor and switch across the end of a segment, in [0, 1]. At 0 (the paper) what comes
-            after a segment is V_hi, whatever the other lambdas are; at 1 it is the planner's lambda-return.
-
-    Raises:
-        ValueError: a value outside its range; the message names the key.
-    """
-
-    gamma: float
-    lam_turn: float
-    lam_seg: float
-    switch_advantage: SwitchAdvantage = "segment_return"
-    bootstrap_truncated: bool = False
-    lam_boundary: float = 0.0
-
-    def __post_init__(self) -> None:
-        keys = {
-            "gamma": "algorithm.gamma",
-            "lam_turn": "algorithm.lam",
-            "lam_seg": "algorithm.hae.lam_seg",
-            "lam_boundary": "algorithm.hae.lam_boundary",
-        }
-        for name, key in keys.items():
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"HAEConfig.{name} ({key}) = {value} is not in [0, 1]; for example {key}=1.0")
-        names = get_args(SwitchAdvantage)
-        if self.switch_advantage not in names:
-            raise ValueError(
-                f"HAEConfig.switch_advantage (algorithm.hae.switch_advantage) = {self.switch_advantage!r} is not one "
-                f"of {names}; for example algorithm.hae.switch_advantage={names[0]}"
-            )
+__all__ = [
+    "ESTIMATOR",
+    "HAEConfig",
+    "HierarchicalAdvantages",
+    "SwitchAdvantage",
+    "hierarchical_advantages",
+    "switch_charge",
+]
 
 
 @dataclass(frozen=True)
@@ -135,8 +104,8 @@ def hierarchical_advantages(
         values_low_prev: V_lo(s_t, o_{t-1}), `[episodes, turns]`; needed by "termination".
 
     Returns:
-        Tensors in at least float32 (float64 stays float64), without gradient. What stands at invalid positions of the
-        inputs, NaN included, has no influence.
+        Tensors in at least float32 (float64 stays float64), without gradient. Invalid positions of the inputs have
+        no influence, NaN included.
 
     Raises:
         ValueError: shapes differ, `valid` is not right-padded, or an argument that the configuration needs is missing.
@@ -200,12 +169,12 @@ def hierarchical_advantages(
         adv_switch = segment_return_ET - real(values_term)
         target_term = segment_return_ET
     else:
-        for name, grid in (("switch_prob", switch_prob), ("values_low_prev", values_low_prev)):
-            if grid is None:
-                raise ValueError(
-                    f"algorithm.hae.switch_advantage=termination needs the argument {name}; without it use "
-                    "algorithm.hae.switch_advantage=segment_return"
-                )
+        if switch_prob is None or values_low_prev is None:
+            name = "switch_prob" if switch_prob is None else "values_low_prev"
+            raise ValueError(
+                f"algorithm.hae.switch_advantage=termination needs the argument {name}. Try: "
+                "algorithm.hae.switch_advantage=segment_return"
+            )
         adv_switch = (boundary.to(dtype) - real(switch_prob)) * (v_hi_ET - real(values_low_prev))
         target_term = torch.zeros_like(r_ET)
 
@@ -271,7 +240,101 @@ def _bootstrap(cut: Tensor, boot_E: Tensor | None, name: str, config: HAEConfig,
         if cut.any():
             raise ValueError(
                 f"{int(cut.sum())} episodes were cut by the step limit and algorithm.hae.bootstrap_truncated=True "
-                f"needs the argument {name}; without it use algorithm.hae.bootstrap_truncated=False"
+                f"needs the argument {name}. Try: algorithm.hae.bootstrap_truncated=False"
             )
         return zeros_ET
     return torch.where(cut, boot_E.to(dtype)[:, None], zeros_ET)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The estimator's entry in the table.
+
+
+def _estimate(turns: TurnGrids, shaped: ShapedRewards, config: EstimatorConfig) -> TurnAdvantages:
+    high, low, before_switch = turns.required_values.unbind(dim=-1)
+    # On turn 0 there is no sub-goal to keep: with the planner's own value in its place the advantage is zero.
+    low_before = torch.cat([high[:, :1], before_switch[:, 1:]], dim=1)
+    bootstrap = turns.bootstrap if config.hae.bootstrap_truncated else None
+    result = hierarchical_advantages(
+        shaped.rewards,
+        low,
+        high,
+        before_switch,
+        turns.boundary,
+        turns.valid,
+        turns.terminated,
+        config.hae,
+        # The prompt after the last turn shows the sub-goal in force, and nothing is written yet: the value before the
+        # switch decision is the executor's there.
+        bootstrap_low=None if bootstrap is None else bootstrap[:, ValueSlot.TERM],
+        bootstrap_high=None if bootstrap is None else bootstrap[:, ValueSlot.HIGH],
+        switch_prob=turns.switch_probability,
+        values_low_prev=low_before,
+    )
+    valid, opens = turns.valid.bool(), turns.opens
+    # The value before the switch decision learns the return within the segment. For "termination" it stands for
+    # V_lo(s_t, o_{t-1}), and turns on which o_{t-1} was kept show what that is worth.
+    if config.hae.switch_advantage == "segment_return":
+        term_target, term_mask = result.target_term, valid
+    else:
+        term_target, term_mask = result.target_low, valid & ~opens
+    pairs = {
+        ValueSlot.HIGH: (result.target_high, opens),
+        ValueSlot.LOW: (result.target_low, valid),
+        ValueSlot.TERM: (term_target, term_mask),
+    }
+    return TurnAdvantages(
+        shaped=shaped,
+        switch=result.adv_switch + switch_charge(turns, shaped, config.shaping),
+        subgoal=result.adv_high,
+        action=result.adv_low,
+        targets=torch.stack([pairs[slot][0].masked_fill(~pairs[slot][1], 0.0) for slot in ValueSlot], dim=-1),
+        has_target=torch.stack([pairs[slot][1] for slot in ValueSlot], dim=-1),
+    )
+
+
+def switch_charge(turns: TurnGrids, shaped: ShapedRewards, config: ShapingConfig) -> Tensor:
+    """What is charged to the switch decision alone, `[episodes, turns]`; zero on turn 0, where there is no decision.
+
+    `switch_cost` is a deliberation cost (Harb et al., "When Waiting Is Not an Option", arXiv 1709.04571): a price of
+    SWITCH, taken off less its expectation, so that KEEP gains what SWITCH is likely to cost: -(q - beta) cost. With
+    `penalty_credit` "switch" the price of KEEP and of a wrong copy is charged here instead of in the rewards.
+    """
+    later = turns.valid.bool().clone()
+    later[:, :1] = False
+    surprise = turns.boundary.to(shaped.rewards.dtype) - turns.switch_probability.to(shaped.rewards.dtype)
+    charge = -config.switch_cost * surprise
+    if config.penalty_credit == "switch":
+        charge = charge + shaped.keep_penalty + shaped.consistency_penalty
+    return torch.where(later, charge, torch.zeros((), dtype=charge.dtype))
+
+
+ESTIMATOR = Estimator(
+    name="hae",
+    function=_estimate,
+    critic_heads=(3, 2),
+    uses_bootstrap=True,
+    is_hierarchical=True,
+    keys=SHARED_KEYS
+    | {
+        "algorithm.gamma",
+        "algorithm.lam",
+        "algorithm.hae.lam_seg",
+        "algorithm.hae.lam_boundary",
+        "algorithm.hae.switch_advantage",
+        "algorithm.hae.norm_adv",
+        "algorithm.hae.regularize_copies",
+        "algorithm.hae.keep_penalty",
+        "algorithm.hae.keep_penalty_mode",
+        "algorithm.hae.keep_consistency_penalty",
+        "algorithm.hae.keep_consistency_requires_both",
+        "algorithm.hae.penalty_credit",
+        "algorithm.hae.switch_cost",
+        "algorithm.hae.bootstrap_truncated",
+        "critic.use_three_heads_critic",
+        "critic.use_two_heads_critic",
+        "critic.high_value_coef",
+        "critic.term_value_coef",
+    },
+)
+"""The paper's estimator: three advantages per turn, each against the values before and after its decision."""

@@ -11,7 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recipe.hiper.estimators.group_baselines import group_advantages
+from recipe.hiper.estimators.config import EstimatorConfig
+from recipe.hiper.estimators.entry import Estimator
+from recipe.hiper.estimators.grids import TurnAdvantages, TurnGrids
+from recipe.hiper.estimators.group_baselines import group_advantages, of_episodes
+from recipe.hiper.estimators.shaping import ShapedRewards
 
 
 def rloo_advantages(returns_E: Tensor, group_E: Tensor) -> Tensor:
@@ -27,4 +31,12 @@ def rloo_advantages(returns_E: Tensor, group_E: Tensor) -> Tensor:
     centred = group_advantages(returns_E, group_E, divide_by_std=False)
     _, group, counts = torch.unique(group_E, return_inverse=True, return_counts=True)
     size = counts[group].to(centred.dtype)
-    return centred * size / (size - 1).clamp(min=1)
+    leave_one_out: Tensor = centred * size / (size - 1).clamp(min=1)
+    return leave_one_out
+
+
+def _estimate(turns: TurnGrids, shaped: ShapedRewards, config: EstimatorConfig) -> TurnAdvantages:
+    return of_episodes(turns, shaped, rloo_advantages(shaped.rewards.sum(dim=1), turns.group))
+
+
+ESTIMATOR = Estimator(name="rloo", function=_estimate, needs_groups=True, rewards_in_float64=True)

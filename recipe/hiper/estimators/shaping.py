@@ -27,12 +27,12 @@ class ShapingConfig:
             no such penalty.
         keep_penalty: added because of KEEP turns; at most 0.
         keep_penalty_mode: "fixed" adds `keep_penalty` on every KEEP turn. "normalized" adds `keep_penalty / T` on every
-            KEEP turn of an episode of T turns, so that the episode pays `keep_penalty` times its share of KEEP turns.
+            KEEP turn of an episode of T turns: the episode pays `keep_penalty` times its fraction of KEEP turns.
         keep_consistency_penalty: added on a KEEP turn whose reply does not repeat the kept sub-goal; at most 0.
         keep_consistency_requires_both: skip that penalty where the kept or the written sub-goal is empty.
         penalty_credit: "turn" makes the two KEEP penalties part of the turn's reward, so that every decision before
             them is charged too (released code). "switch" charges the decision to keep, and nothing else.
-        switch_cost: price of a SWITCH, charged to that decision alone; at least 0. See `estimate.switch_charge`.
+        switch_cost: price of a SWITCH, charged to that decision alone; at least 0. See `hae.switch_charge`.
 
     Raises:
         ValueError: a value outside its range; the message names the key.
@@ -52,7 +52,7 @@ class ShapingConfig:
         coefficient = self.invalid_action_penalty_coef
         if not coefficient >= 0.0:
             key = "actor_rollout_ref.actor.invalid_action_penalty_coef"
-            raise ValueError(f"{key} = {coefficient} is subtracted, so it must be >= 0; for example {key}=0.1")
+            raise ValueError(f"{key} = {coefficient} is subtracted, so it must be >= 0. Try: {key}=0.1")
         for section, name in (
             ("algorithm", "inadmissible_penalty"),
             ("algorithm.hae", "keep_penalty"),
@@ -61,14 +61,14 @@ class ShapingConfig:
             value = getattr(self, name)
             if not value <= 0.0:
                 key = f"{section}.{name}"
-                raise ValueError(f"{key} = {value} is added to the reward, so it must be <= 0; for example {key}=-0.3")
+                raise ValueError(f"{key} = {value} is added to the reward, so it must be <= 0. Try: {key}=-0.3")
         if not self.switch_cost >= 0.0:
             key = "algorithm.hae.switch_cost"
-            raise ValueError(f"{key} = {self.switch_cost} is a price, so it must be >= 0; for example {key}=0.1")
+            raise ValueError(f"{key} = {self.switch_cost} is a price, so it must be >= 0. Try: {key}=0.1")
         for name, kind in (("keep_penalty_mode", KeepPenaltyMode), ("penalty_credit", PenaltyCredit)):
             key, modes, value = f"algorithm.hae.{name}", get_args(kind), getattr(self, name)
             if value not in modes:
-                raise ValueError(f"{key} = {value!r} is not one of {modes}; for example {key}={modes[0]}")
+                raise ValueError(f"{key} = {value!r} is not one of {modes}. Try: {key}={modes[0]}")
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recipe.hiper.estimators.config import EstimatorConfig
+from recipe.hiper.estimators.entry import SHARED_KEYS, Estimator
+from recipe.hiper.estimators.grids import TurnAdvantages, TurnGrids
+from recipe.hiper.estimators.shaping import ShapedRewards
+from recipe.hiper.estimators.values import ValueSlot
+
 
 @dataclass(frozen=True)
-class TurnAdvantages:
+class AdvantagesAndTargets:
     """Advantages and value targets, each `[episodes, turns]` and zero outside valid turns."""
 
     advantages: Tensor
@@ -33,7 +39,7 @@ def turn_gae(
     gamma: float,
     lam: float,
     bootstrap: Tensor | None = None,
-) -> TurnAdvantages:
+) -> AdvantagesAndTargets:
     """A(t) = r(t) + gamma V(t+1) - V(t) + gamma lam A(t+1); the target is A(t) + V(t).
 
     After the last turn V is 0 where the environment terminated and `bootstrap` where the step limit cut the episode.
@@ -61,13 +67,13 @@ def turn_gae(
     dtype = torch.promote_types(torch.promote_types(rewards.dtype, values.dtype), torch.float32)
     zero = torch.zeros((), dtype=dtype)
     r_ET, v_ET = torch.where(valid, rewards.to(dtype), zero), torch.where(valid, values.to(dtype), zero)
-    goes_on = valid & ~terminated.bool()
+    continues = valid & ~terminated.bool()
     followed = torch.zeros_like(valid)
     followed[:, :-1] = valid[:, 1:]
-    followed &= goes_on
+    followed &= continues
     next_v_ET = torch.cat([v_ET[:, 1:], torch.zeros_like(v_ET[:, :1])], dim=1)
     after_last = torch.zeros_like(v_ET) if bootstrap is None else bootstrap.to(dtype)[:, None]
-    next_v_ET = torch.where(followed, next_v_ET, torch.where(goes_on, after_last, zero))
+    next_v_ET = torch.where(followed, next_v_ET, torch.where(continues, after_last, zero))
     delta_ET = torch.where(valid, r_ET + gamma * next_v_ET - v_ET, zero)
 
     carry = torch.zeros_like(delta_ET[:, :1])
@@ -77,4 +83,33 @@ def turn_gae(
         carry = delta_ET[:, turn : turn + 1] + gamma * lam * (followed[:, turn : turn + 1] * carry)
         columns.append(carry)
     advantages = torch.cat(columns[::-1], dim=1) if columns else delta_ET
-    return TurnAdvantages(advantages=advantages, targets=advantages + v_ET)
+    return AdvantagesAndTargets(advantages=advantages, targets=advantages + v_ET)
+
+
+def _estimate(turns: TurnGrids, shaped: ShapedRewards, config: EstimatorConfig) -> TurnAdvantages:
+    bootstrap = turns.bootstrap if config.hae.bootstrap_truncated else None
+    result = turn_gae(
+        shaped.rewards,
+        turns.required_values[..., ValueSlot.HIGH],
+        turns.valid,
+        turns.terminated,
+        gamma=config.hae.gamma,
+        lam=config.hae.lam_turn,
+        bootstrap=None if bootstrap is None else bootstrap[:, ValueSlot.HIGH],
+    )
+    return TurnAdvantages.of_turns(turns, shaped, result.advantages, result.targets)
+
+
+ESTIMATOR = Estimator(
+    name="turn_gae",
+    function=_estimate,
+    critic_heads=(1,),
+    uses_bootstrap=True,
+    keys=SHARED_KEYS
+    | {
+        "algorithm.gamma",
+        "algorithm.lam",
+        "algorithm.hae.norm_adv",
+        "algorithm.hae.bootstrap_truncated",
+    },
+)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-class Head(IntEnum):
+class ValueSlot(IntEnum):
     """The three values of a turn, as indices into the last dimension of `[rows, 3]` tensors."""
 
     HIGH = 0
@@ -37,7 +37,7 @@ def read_slots(values_RL: list[Tensor], value_low_R: Tensor) -> Tensor:
         value_low_R: `protocol.TokenSpans.value_low`, integer `[rows]`.
 
     Returns:
-        `[rows, 3]`, last dimension by `Head`.
+        `[rows, 3]`, last dimension by `ValueSlot`.
 
     Raises:
         ValueError: shapes differ, or `value_low_R` leaves the response.
@@ -51,9 +51,9 @@ def read_slots(values_RL: list[Tensor], value_low_R: Tensor) -> Tensor:
         )
     slots = HEAD_OF_SLOT[len(values_RL)]
     first = torch.zeros_like(value_low_R)
-    positions = {Head.HIGH: first, Head.LOW: value_low_R, Head.TERM: first}
+    positions = {ValueSlot.HIGH: first, ValueSlot.LOW: value_low_R, ValueSlot.TERM: first}
     row = torch.arange(rows, device=value_low_R.device)
-    return torch.stack([values_RL[slots[slot]][row, positions[slot]] for slot in Head], dim=1)
+    return torch.stack([values_RL[slots[slot]][row, positions[slot]] for slot in ValueSlot], dim=1)
 
 
 def explained_variance(prediction: Tensor, target: Tensor, mask: Tensor) -> float:

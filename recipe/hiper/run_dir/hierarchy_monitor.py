@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does the hierarchy still live? An alarm over the metrics of the latest training steps. Pure functions.
+"""An alarm when the hierarchy degenerates, from the metrics of the latest training steps. Pure functions.
 
-Two ways to lose it are known from published runs: SWITCH on nearly every turn (each sub-goal lasts one turn, planner
-and executor decide at the same moments, and the hierarchical estimate is turn-level bootstrapping), and no SWITCH at
-all (one sub-goal per episode, so there is nothing to plan).
+Two kinds of degeneration are known from published runs: SWITCH on nearly every turn (each sub-goal lasts one turn,
+planner and executor decide at the same moments, and the hierarchical estimate is turn-level bootstrapping), and no
+SWITCH at all (one sub-goal per episode, so there is nothing to plan).
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ SWITCH_RATE = "rollout/switch_rate"
 """Share of turns that SWITCH, the first of each episode left out. Flat agents have none."""
 
 ALARM_STEPS = 3
-"""Training steps in a row that must look the same: one batch may do so by chance or while the policy passes through."""
+"""Consecutive training steps that an alarm needs: a single batch may look degenerate by chance."""
 
 ALWAYS_SWITCH = 0.95
-"""From this switch rate on, the mean segment lasts at most 1.05 turns, however long the episodes."""
+"""At this switch rate or more, the mean segment has at most 1.05 turns, for any length of the episodes."""
 
 NEVER_SWITCH = 0.02
-"""Up to this switch rate sub-goals are hardly ever changed, unless episodes are long. See `SEGMENTS_PER_EPISODE`."""
+"""At this switch rate or less, sub-goals hardly change, unless episodes are long. See `SEGMENTS_PER_EPISODE`."""
 
 SEGMENTS_PER_EPISODE = 1.5
-"""A low switch rate counts below so many segments per episode only, that is, where fewer than half of the episodes
-change their sub-goal: in an episode of 50 turns, 2% are one change, which is a plan of two parts."""
+"""A low switch rate counts only below this number of segments per episode, that is, if fewer than half of the episodes
+change their sub-goal. In an episode of 50 turns, 2% is one change, which is a plan of two parts."""
 
 
 class Degeneration(Enum):
-    """How a hierarchy is lost; the value names it in the curve."""
+    """The kind of degeneration; the value is its label in the learning curve."""
 
     ALWAYS_SWITCH = "always SWITCH"
     NEVER_SWITCH = "never SWITCH"
 
 
-SEEN = {
+DESCRIPTIONS = {
     Degeneration.ALWAYS_SWITCH: f"SWITCH on {ALWAYS_SWITCH:.0%} or more of the turns since step {{since}}, so a "
-    "sub-goal lasts one turn and the planner adds nothing",
+    "sub-goal lasts one turn and planning has no effect",
     Degeneration.NEVER_SWITCH: f"SWITCH on {NEVER_SWITCH:.0%} or less of the turns since step {{since}}, so an episode "
     "has one sub-goal and nothing is planned",
 }
@@ -53,17 +53,17 @@ REMEDIES = {
     "actor_rollout_ref.rollout.temperature=1.0 (higher); under hae also algorithm.hae.switch_cost=0, "
     "algorithm.hae.keep_penalty=-0.6 (more negative)",
 }
-"""What to try, as overrides for the command line. Other estimators than hae charge for neither KEEP nor SWITCH."""
+"""Overrides to try. Only hae has a cost of KEEP and of SWITCH."""
 
 
 @dataclass(frozen=True)
 class HierarchyAlarm:
-    """A run of training steps in which the hierarchy is lost.
+    """Consecutive training steps in which the hierarchy is degenerate.
 
     Attributes:
-        kind: how.
-        since: first step of the run.
-        until: last step of it seen so far.
+        kind: the kind of degeneration.
+        since: first of the steps.
+        until: last of the steps so far.
     """
 
     kind: Degeneration
@@ -72,8 +72,8 @@ class HierarchyAlarm:
 
     @property
     def text(self) -> str:
-        """What is seen and what to try, in one line. It stays the same while the alarm lasts."""
-        return f"Hierarchy alarm: {SEEN[self.kind].format(since=self.since)}. Try {REMEDIES[self.kind]}"
+        """Description and remedy in one line, the same as long as the alarm lasts."""
+        return f"Hierarchy alarm: {DESCRIPTIONS[self.kind].format(since=self.since)}. Try: {REMEDIES[self.kind]}"
 
 
 def _degeneration(row: Mapping[str, Any]) -> Degeneration | None:
@@ -95,8 +95,8 @@ def hierarchy_alarms(rows: Sequence[Mapping[str, Any]]) -> list[HierarchyAlarm]:
     """All alarms of a run, in order.
 
     Args:
-        rows: rows of metrics.jsonl, in the order of their steps. Those without a switch rate (an evaluation alone, a
-            flat agent, episodes of one turn) say nothing and are passed over.
+        rows: rows of metrics.jsonl, in the order of their steps. Rows without a switch rate (an evaluation alone,
+            a flat agent, episodes of one turn) are ignored.
     """
     alarms = []
     for kind, alike in groupby(_rated(rows), key=_degeneration):
@@ -107,6 +107,6 @@ def hierarchy_alarms(rows: Sequence[Mapping[str, Any]]) -> list[HierarchyAlarm]:
 
 
 def hierarchy_alarm(rows: Sequence[Mapping[str, Any]]) -> HierarchyAlarm | None:
-    """The alarm that holds after the latest of `rows`, see `hierarchy_alarms`; None while the hierarchy lives."""
+    """The alarm that holds after the latest of `rows`, see `hierarchy_alarms`; None where the hierarchy is healthy."""
     alarms, rated = hierarchy_alarms(rows), _rated(rows)
     return alarms[-1] if alarms and alarms[-1].until == rated[-1]["step"] else None

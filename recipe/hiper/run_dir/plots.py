@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe.hiper.run_dir.hierarchy_monitor import Degeneration, hierarchy_alarms
+from recipe.hiper.run_dir.metric_names import with_current_names
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -18,9 +19,9 @@ class Panel:
     """One panel of the picture.
 
     Attributes:
-        title: what stands above it.
+        title: the text above it.
         lines: the metrics in it with their labels.
-        is_share: the metrics are shares: the axis runs from 0 to 1.
+        is_fraction: the metrics are fractions: the axis runs from 0 to 1.
         histogram: prefix of the metrics of a histogram that is stacked behind the lines; they then get an axis of
             their own on the right.
         only_if_scored: leave it out where tasks are won or lost and nothing between: it would show success again.
@@ -29,7 +30,7 @@ class Panel:
 
     title: str
     lines: tuple[tuple[str, str], ...]
-    is_share: bool = False
+    is_fraction: bool = False
     histogram: str = ""
     only_if_scored: bool = False
     shows_alarm: bool = False
@@ -39,12 +40,12 @@ PANELS = (
     Panel(
         "Success rate",
         (("rollout/success_rate", "training batch"), ("val/success_rate", "held-out tasks")),
-        is_share=True,
+        is_fraction=True,
     ),
     Panel(
         "Task score",
         (("rollout/score", "training batch"), ("val/score", "held-out tasks")),
-        is_share=True,
+        is_fraction=True,
         only_if_scored=True,
     ),
     Panel(
@@ -53,8 +54,8 @@ PANELS = (
     ),
     Panel(
         "Share of turns",
-        (("rollout/admissible_share", "admissible action"), ("rollout/keep_copied_share", "KEEP copies exactly")),
-        is_share=True,
+        (("rollout/admissible_fraction", "admissible action"), ("rollout/keep_copied_fraction", "KEEP copies exactly")),
+        is_fraction=True,
     ),
     Panel(
         "Value loss",
@@ -69,17 +70,17 @@ PANELS = (
         "SWITCH and its sub-goals",
         (
             ("rollout/switch_rate", "turns that SWITCH"),
-            ("hierarchy/novel_subgoal_share", "new to the episode"),
-            ("hierarchy/reused_subgoal_share", "also in another task"),
+            ("hierarchy/novel_subgoal_fraction", "new to the episode"),
+            ("hierarchy/reused_subgoal_fraction", "also in another task"),
         ),
-        is_share=True,
+        is_fraction=True,
         shows_alarm=True,
     ),
     Panel(
         "Segments by length (turns)",
         (("hierarchy/segment_length", "mean length (right)"),),
-        is_share=True,
-        histogram="hierarchy/segment_length_share/",
+        is_fraction=True,
+        histogram="hierarchy/segment_length_fraction/",
         shows_alarm=True,
     ),
     Panel(
@@ -122,6 +123,7 @@ def draw_curve(rows: Rows, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    rows = [with_current_names(row) for row in rows]
     panels = [panel for panel in PANELS if any(_points(rows, metric) for metric, _ in panel.lines)]
     panels = [panel for panel in panels if not panel.only_if_scored or _has_scores(rows)]
     if not panels:
@@ -171,7 +173,7 @@ def _draw_panel(axis, panel: Panel, rows: Rows) -> None:
     axis.set_xlim(rows[0]["step"] - 0.5, rows[-1]["step"] + 0.5)  # the same for all panels
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)
-    if panel.is_share:
+    if panel.is_fraction:
         axis.set_ylim(-0.02, 1.02)
     handles, labels = axis.get_legend_handles_labels()
     if panel.histogram:  # a filled panel has no free corner

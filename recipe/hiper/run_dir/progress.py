@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person sees during a run: one progress bar. Everything else goes to a log file."""
+"""What a user sees during a run: one progress bar. All other output goes to a log file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def quiet_terminal(log_file: Path) -> Iterator[TextIO]:
     Ray forwards what every worker prints to the driver; verl, vLLM and Ray print a lot.
 
     Yields:
-        The terminal, for the one who still has something to say.
+        A stream that still writes to the terminal (standard error).
     """
     log_file.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
@@ -78,13 +78,13 @@ def step_summary(metrics: dict[str, Any]) -> str:
 
 
 class ProgressBar:
-    """Follows `status.json` of a run in a thread of its own.
+    """Follows `status.json` of a run in a thread.
 
     Args:
         folder: the run's folder.
-        terminal: where to draw. On something that is no terminal (a pipe, a CI log), a line is printed for every
-            step and every evaluation. Either way an alarm about the hierarchy (`hierarchy_monitor`) gets a line
-            of its own when it begins.
+        terminal: where to draw. If it is not a terminal (a pipe, a CI log), a line is printed for every stage, step
+            and evaluation. In both cases an alarm about the hierarchy (`hierarchy_monitor`) is printed once, on a
+            separate line, when it starts.
     """
 
     def __init__(self, folder: Path, terminal: TextIO):
@@ -125,13 +125,14 @@ class ProgressBar:
             self._bar.update(step - self._bar.n)
             self._bar.set_description_str(stage, refresh=False)
             self._bar.set_postfix_str(step_summary(metrics))
-        elif (now := (stage, step, step_summary(metrics))) != self._shown:
-            before = self._shown or ("", None, "")
-            if now[1:] != before[1:]:
-                print(f"[{step}/{status['total_steps']}] {now[2]}", file=self._terminal)
+        elif (shown := (stage, step, step_summary(metrics))) != self._shown:
+            before = self._shown or ("", 0, "")
+            summary = shown[2]
+            if summary and shown[1:] != before[1:]:  # before the first step there is nothing to report
+                print(f"[{step}/{status['total_steps']}] {summary}", file=self._terminal)
             if stage != before[0]:
                 print(f"  {stage}", file=self._terminal)
-            self._shown = now
+            self._shown = shown
         if status["alarm"] not in (None, self._alarm):
             tqdm.write(status["alarm"], file=self._terminal)  # above the bar where there is one
         self._alarm = status["alarm"]

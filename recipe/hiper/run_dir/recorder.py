@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run leaves in its folder, written while it runs.
+"""What a run writes to its folder, while it runs.
 
 config.yaml          the resolved configuration
 metrics.jsonl        one line per step, {"step": n, ...metrics}
 curve.png            success, lengths, the health of the hierarchy and of the values over steps
 episodes/            one file per step and split, one JSON line per episode
 failures.jsonl       one line per episode that could not be played
-status.json          what the run is doing now, and whether its hierarchy is lost; the progress bar reads it
+status.json          what the run is doing now, and an alarm about its hierarchy; the progress bar reads it
 tensorboard/  checkpoints/  logs/
-evaluations/  earlier/     other evaluations of this run's checkpoints, and what it replaced: see resume.py
+evaluations/         evaluations of this run's checkpoints by later commands (earlier_runs.py)
+earlier/             results that this run replaced (earlier_runs.py)
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ FAILURES_FILE = "failures.jsonl"
 
 
 class NoSpaceLeft(HiPERError):
-    """A checkpoint would not fit on the disk. Nothing was written."""
+    """A checkpoint does not fit on the disk. Nothing was written."""
 
 
 def json_value(value: Any) -> Any:
@@ -49,9 +50,9 @@ def json_value(value: Any) -> Any:
     return value
 
 
-def _note(what: str) -> None:
-    """Into the log, beside what the libraries say."""
-    print(f"{time.strftime('%H:%M:%S')} {what}", flush=True)
+def _log_line(text: str) -> None:
+    """Print to standard output, which is the log file of the run."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 def unused_folder(run_dir: Path) -> Path:
@@ -68,11 +69,11 @@ def _write_atomically(path: Path, text: str) -> None:
 
 
 class RunRecorder:
-    """One backend of verl's Tracking, and the writer of everything else in the run's folder.
+    """A backend of verl's Tracking that also writes all other files in the run's folder.
 
     Args:
         folder: the run's folder.
-        total_steps: for the progress bar; known to the trainer later, see `log`.
+        total_steps: training steps, for the progress bar.
         checkpoint_bytes: estimated size of one checkpoint.
         episodes_every: write the episodes of every n-th training step; 0 writes none. Validation is always written.
     """
@@ -95,10 +96,10 @@ class RunRecorder:
 
     # ---------------------------------------------------------------- progress
 
-    def stage(self, what: str) -> None:
-        """Say what the run is doing now."""
-        self._stage = what
-        _note(what)
+    def stage(self, name: str) -> None:
+        """Record what the run is doing now."""
+        self._stage = name
+        _log_line(name)
         self._write_status()
 
     def resumed_from(self, step: int) -> None:
@@ -116,21 +117,21 @@ class RunRecorder:
             file for file in (self.folder / "episodes").glob("*_*.jsonl") if int(file.stem.rsplit("_", 1)[1]) > step
         ]
         if later or later_episodes:
-            self._set_branch_aside(later, later_episodes)
+            self._move_later_results(later, later_episodes)
         self._rewrite_metrics()
         self._step = step
         self._watch_hierarchy()
         self.stage(f"resuming from the checkpoint of step {step}" if step else "starting from step 0")
 
-    def _set_branch_aside(self, rows: list[dict[str, Any]], episodes: list[Path]) -> None:
-        aside = unused_folder(self.folder)
-        (aside / "episodes").mkdir(parents=True)
-        (aside / METRICS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    def _move_later_results(self, rows: list[dict[str, Any]], episodes: list[Path]) -> None:
+        target = unused_folder(self.folder)
+        (target / "episodes").mkdir(parents=True)
+        (target / METRICS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         for file in episodes:
-            file.rename(aside / "episodes" / file.name)
+            file.rename(target / "episodes" / file.name)
         events = self.folder / "tensorboard"
         if events.exists():
-            events.rename(aside / "tensorboard")
+            events.rename(target / "tensorboard")
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and rarely needed
 
             with SummaryWriter(str(events)) as writer:
@@ -138,7 +139,7 @@ class RunRecorder:
                     for name, value in row.items():
                         if name != "step" and isinstance(value, int | float):
                             writer.add_scalar(name, value, row["step"])
-        _note(f"results of later steps are now in {aside}")
+        _log_line(f"results of later steps are now in {target}")
 
     def _rewrite_metrics(self) -> None:
         _write_atomically(self.folder / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in self._history))
@@ -155,18 +156,18 @@ class RunRecorder:
         _write_atomically(self.folder / STATUS_FILE, json.dumps(status))
 
     def _watch_hierarchy(self) -> None:
-        """Renew the alarm after a change of the history; the log is told when it begins and when it is over."""
+        """Update the alarm after a change of the history, and log its start and its end."""
         before, self._alarm = self._alarm, hierarchy_alarm(self._history)
         text, text_before = (alarm and alarm.text for alarm in (self._alarm, before))
         if text != text_before:
-            _note(text or "Hierarchy alarm is over")
+            _log_line(text or "Hierarchy alarm is over")
 
     # ---------------------------------------------------------------- Tracking backend
 
     def log(self, data: Mapping[str, Any], step: int) -> None:
-        """Append the metrics of a step, look whether the hierarchy lives and redraw the curve.
+        """Append the metrics of a step, update the alarm about the hierarchy and draw the curve.
 
-        Where there is a switch rate, `hierarchy/alarm` joins the metrics: 1 while the alarm holds, else 0.
+        If there is a switch rate, `hierarchy/alarm` is added to the metrics: 1 during an alarm, else 0.
         """
         row = {"step": step, **{name: json_value(value) for name, value in data.items()}}
         # A resumed run validates once more at the step it resumed from.
@@ -188,7 +189,7 @@ class RunRecorder:
         draw_curve(self._history, self.folder / CURVE_FILE)
 
     def finish(self, exit_code: int = 0) -> None:
-        """The run has ended."""
+        """Record the end of the run."""
         self.stage("finished" if exit_code == 0 else "failed")
 
     # ---------------------------------------------------------------- episodes and failures
@@ -198,31 +199,31 @@ class RunRecorder:
         return split == "val" or (self._episodes_every > 0 and step % self._episodes_every == 0)
 
     def write_episodes(self, split: str, step: int, episodes: Iterable[Mapping[str, Any]]) -> None:
-        """Write one JSON line per episode, where `writes_episodes`."""
+        """Write one JSON line per episode if `writes_episodes`."""
         if self.writes_episodes(split, step):
             lines = [json.dumps(episode, ensure_ascii=False) + "\n" for episode in episodes]
             _write_atomically(self.folder / "episodes" / f"{split}_{step:06d}.jsonl", "".join(lines))
 
     def first_failure(self) -> str:
-        """The first error an episode ended with in this run, in words."""
+        """Description of the first error that ended an episode in this run."""
         return self._failures.first()
 
     def require_disk_space(self, checkpoint_folder: str) -> None:
-        """Refuse to save where a checkpoint would not fit. See `require_disk_space`."""
+        """Raise NoSpaceLeft if a checkpoint does not fit on the disk. See the function of this name."""
         require_disk_space(checkpoint_folder, self._checkpoint_bytes)
 
 
 def require_disk_space(checkpoint_folder: str, needed: int) -> None:
-    """Refuse to save where `needed` bytes would not fit.
+    """Check that `needed` bytes fit on the disk of `checkpoint_folder`, which may not exist yet.
 
     Raises:
-        NoSpaceLeft: with what is needed, what is free and the overrides that mend it.
+        NoSpaceLeft: they do not; the message has needed and free space and what to try.
     """
     folder = Path(checkpoint_folder).absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise NoSpaceLeft(
-            f"A checkpoint needs about {needed / 1e6:,.0f} MB but {existing} has {free / 1e6:,.0f} MB free. Make room, "
-            "choose another disk (run_dir=<folder>), or save less often (trainer.save_freq=...)."
+            f"A checkpoint needs about {needed / 1e6:,.0f} MB but {existing} has {free / 1e6:,.0f} MB free. "
+            "Try: run_dir=<folder on another disk>, or trainer.save_freq=<a larger number>"
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks as a data set for verl's data loader. There is no parquet file: a row is a task to be played."""
+"""Tasks as a data set for verl's data loader: each row is a task to be played."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from agent_system.environments.tasks import TaskPanel, training_order
 
 
 def write_task_file(path: Path, panel: TaskPanel, split: str, rows: int, order_seed: int | None) -> None:
-    """Write what `TaskDataset` reads.
+    """Write the file that `TaskDataset` reads.
 
     Args:
         path: a JSON file.
         panel: the tasks.
         split: "train" or "val".
-        rows: length of the data set: tasks to be played in the whole run, over as many epochs as that takes.
+        rows: length of the data set: tasks of the whole run, over as many epochs as that needs.
         order_seed: seed of the training order; None keeps the panel's order (evaluation).
     """
     document = {
@@ -38,10 +38,10 @@ def write_task_file(path: Path, panel: TaskPanel, split: str, rows: int, order_s
 
 
 class TaskDataset(Dataset):
-    """The tasks of a run in the order in which they are played. Named in `data.custom_cls`.
+    """The tasks of a run in the order in which they are played. `data.custom_cls` names this class.
 
-    Which task is played at which step depends on the panel and the seed alone, not on torch's random state, so a
-    resumed run continues with the tasks an uninterrupted one would have played.
+    Which task is played at which step depends on the panel and the seed alone, not on torch's random state. A resumed
+    run therefore plays the tasks that an uninterrupted one would have played.
 
     Args:
         data_files: path of a file written by `write_task_file` (`data.train_files` or `data.val_files`).
@@ -63,7 +63,7 @@ class TaskDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         task = self.tasks[index]
         return {
-            # verl asks for a conversation; the real prompts are written turn by turn by the agent loop.
+            # verl needs a conversation here; the agent loop writes the real prompts turn by turn.
             "raw_prompt": [{"role": "user", "content": task.task_id}],
             "index": index,
             "agent_name": "episode",

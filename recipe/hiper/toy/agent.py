@@ -2,7 +2,7 @@
 """Policy and critic: a hidden layer over the words of the prompt, and a head for each decision or value.
 
 One network decides everything, as one language model does: switch, then sub-goal, then action, each from the prompt as
-it stands by then. Prompts are few, so a network is evaluated once on all of them and looked up.
+it is by then. Prompts are few, so a network is evaluated once on all of them and looked up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recipe.hiper.estimators.values import HEAD_OF_SLOT, Head
+from recipe.hiper.estimators.values import HEAD_OF_SLOT, ValueSlot
 from recipe.hiper.toy.game import House
 
 HIDDEN = 64
@@ -44,7 +44,7 @@ class Policy(nn.Module):
 
 
 class Critic(nn.Module):
-    """One, two or three value heads, read as `credit.HEAD_OF_SLOT` says. They start at zero, as the recipe's do."""
+    """One, two or three value heads, read as `values.HEAD_OF_SLOT` defines. They start at zero, as the recipe's do."""
 
     def __init__(self, words: int, heads: int) -> None:
         super().__init__()
@@ -55,11 +55,11 @@ class Critic(nn.Module):
         self.slots = HEAD_OF_SLOT[heads]
 
     def forward(self, features: Tensor, prompts: Tensor) -> Tensor:
-        """Values `[..., 3]` by `credit.Head`.
+        """Values `[..., 3]` by `ValueSlot`.
 
         Args:
             features: of all prompts, `[prompts, words]`.
             prompts: the prompt at which each of the three is read, `[..., 3]`.
         """
         values = self.heads(self.trunk(features))
-        return torch.stack([values[prompts[..., slot], self.slots[slot]] for slot in Head], dim=-1)
+        return torch.stack([values[prompts[..., slot], self.slots[slot]] for slot in ValueSlot], dim=-1)

@@ -4,13 +4,13 @@
     hall -- landing --+-- passage -- kitchen      A note in the hall names the room where the parcel is. Taking it
                       +-- passage -- study        from any other room loses. The label on it names the room to deliver
                       +-- passage -- cellar       it to; delivering it in any other room loses. The label can be read
-                      +-- passage -- attic        until the room is left, and nobody gets back to the hall.
+                      +-- passage -- attic        until the room is left, and there is no way back to the hall.
 
-Nine turns do it, ten points are paid at the very end, and the prompt has no history. What a clue said is known later
-only to who wrote it into the sub-goal: a sub-goal that is kept is the only memory. With `clue_always_visible` every
+Nine turns do it, ten points are paid at the very end, and the prompt has no history. A clue can be used later only
+if it was written into the sub-goal: a sub-goal that is kept is the only memory. With `clue_always_visible` every
 text repeats the clue of the current errand: it is then the state of a Markov process, and sub-goals are of no use.
 
-The game is a pure function from state and text to state and reward, without chance; only the task is drawn.
+The game is a pure function from state and text to state and reward, without randomness; only the task is drawn.
 """
 
 from __future__ import annotations
@@ -86,10 +86,15 @@ class House:
     horizon: int = 12
 
     def __post_init__(self) -> None:
-        if self.passage < 1 or self.horizon < self.shortest:
-            raise ValueError(f"passage={self.passage}, horizon={self.horizon}: {self.shortest} turns are needed to win")
+        if self.passage < 1:
+            raise ValueError(f"passage={self.passage}: at least 1 step is needed. Try: passage=1")
+        if self.horizon < self.shortest:
+            raise ValueError(
+                f"passage={self.passage}, horizon={self.horizon}: at least {self.shortest} turns are needed to win. "
+                f"Try: horizon={self.shortest}"
+            )
         if not 3 <= self.size <= len(ROOMS):
-            raise ValueError(f"size={self.size} is not in 3..{len(ROOMS)}")
+            raise ValueError(f"size={self.size} is not in 3..{len(ROOMS)}. Try: size=4")
 
     @property
     def shortest(self) -> int:
@@ -103,7 +108,7 @@ class House:
 
     @property
     def subgoals(self) -> tuple[str, ...]:
-        """What a planner may write: a room, or something that says nothing."""
+        """What a planner may write: a room, or a text without information."""
         return (*(f"reach the {room}" for room in ROOMS[: self.size]), "look around")
 
     def tasks(self) -> list[State]:

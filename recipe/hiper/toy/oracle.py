@@ -79,10 +79,10 @@ class TabularEpisodes:
 
 def make_task(seed: int, *, states: int = 3, horizon: int = 8, noise: float = 1.0, gamma: float = 1.0) -> TabularTask:
     """A random task of two sub-goals and two actions."""
-    chance = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=chance, dtype=torch.float64)
+        return torch.randn(*shape, generator=rng, dtype=torch.float64)
 
     return TabularTask(
         start=draw(states).softmax(-1),
@@ -96,10 +96,10 @@ def make_task(seed: int, *, states: int = 3, horizon: int = 8, noise: float = 1.
 
 def make_policy(seed: int, *, states: int = 3, switch_bias: float = -1.0) -> TabularPolicy:
     """A random policy; the lower `switch_bias`, the longer its segments."""
-    chance = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=chance, dtype=torch.float64)
+        return torch.randn(*shape, generator=rng, dtype=torch.float64)
 
     return TabularPolicy(draw(states, 2) + switch_bias, draw(states, 2), draw(states, 2, 2))
 
@@ -132,10 +132,10 @@ def exact_gradient(task: TabularTask, policy: TabularPolicy) -> Tensor:
 
 def sample(task: TabularTask, policy: TabularPolicy, episodes: int, seed: int) -> TabularEpisodes:
     """Play episodes."""
-    chance = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
 
     def pick(probabilities: Tensor) -> Tensor:
-        return torch.multinomial(probabilities, 1, generator=chance).squeeze(1)
+        return torch.multinomial(probabilities, 1, generator=rng).squeeze(1)
 
     beta, pi_o, pi_a = policy.switch.sigmoid(), policy.subgoal.softmax(-1), policy.action.softmax(-1)
     state = pick(task.start.expand(episodes, -1))
@@ -143,12 +143,12 @@ def sample(task: TabularTask, policy: TabularPolicy, episodes: int, seed: int) -
     turns = []
     for turn in range(task.horizon):
         kept = subgoal
-        opens = torch.rand(episodes, generator=chance, dtype=torch.float64) < beta[state, kept]
+        opens = torch.rand(episodes, generator=rng, dtype=torch.float64) < beta[state, kept]
         if turn == 0:
             opens = torch.ones_like(opens)
         subgoal = torch.where(opens, pick(pi_o[state]), kept)
         action = pick(pi_a[state, subgoal])
-        noise = torch.randn(episodes, generator=chance, dtype=torch.float64)
+        noise = torch.randn(episodes, generator=rng, dtype=torch.float64)
         turns.append((state, kept, subgoal, opens, action, task.reward[state, action] + task.noise * noise))
         state = pick(task.transition[state, action])
     return TabularEpisodes(*(torch.stack(column, dim=1) for column in zip(*turns, strict=True)))
@@ -166,7 +166,7 @@ class DecisionAdvantages:
 def hae_advantages(
     task: TabularTask, policy: TabularPolicy, played: TabularEpisodes, values: TabularValues, config: HAEConfig
 ) -> DecisionAdvantages:
-    """The recipe's own estimator with the given values."""
+    """HAE, by the recipe's own function, with these values."""
     turn = torch.arange(task.horizon)
     valid = torch.ones_like(played.boundary)
     terminated = torch.zeros_like(valid)
@@ -294,11 +294,11 @@ def mismatch(estimates: Tensor, exact: Tensor) -> Mismatch:
 
 def disturbed(values: TabularValues, spread: float, seed: int) -> TabularValues:
     """Wrong values: independent errors of standard deviation `spread` in every entry."""
-    chance = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     return replace(
         values,
         **{
-            name: table + spread * torch.randn(table.shape, generator=chance, dtype=table.dtype)
+            name: table + spread * torch.randn(table.shape, generator=rng, dtype=table.dtype)
             for name, table in vars(values).items()
         },
     )

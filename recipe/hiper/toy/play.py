@@ -22,8 +22,8 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What is to be decided on in a turn, `[episodes]` each: the state (scripted players only), the turn, the
+class TurnView:
+    """What a player decides on in a turn, `[episodes]` each: the state (scripted players only), the turn, the
     observation and the sub-goal before the switch decision."""
 
     state: Ints
@@ -33,9 +33,9 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Said:
+class TurnReply:
     """What a player writes, `[episodes]` each: SWITCH (1) or KEEP (0), a sub-goal from 1 on, and the log-probability of
-    SWITCH. The action is asked for when it is known which sub-goal is in force."""
+    SWITCH. `act` returns the action when it is known which sub-goal is in force."""
 
     switch: Ints
     subgoal: Ints
@@ -43,18 +43,18 @@ class Said:
     act: Callable[[Ints], Ints]
 
 
-Player = Callable[[Seen], Said]
+Player = Callable[[TurnView], TurnReply]
 
 
 @dataclass(frozen=True)
-class Played:
-    """Episodes, `[episodes, turns]` each unless said otherwise; zero outside `valid`.
+class EpisodeBatch:
+    """Episodes, `[episodes, turns]` each unless another shape is named; zero outside `valid`.
 
     Attributes:
         state, observation: numbers of `Tables`.
         kept, subgoal: the sub-goal before the turn and in force on it.
         boundary: whether it opens a segment.
-        switch, written, action: what the reply said; `written` is read on boundaries.
+        switch, written, action: what the reply wrote; `written` is read on boundaries.
         switch_probability: P(SWITCH) under the policy that played.
         won: `[episodes]`.
     """
@@ -90,30 +90,30 @@ class Played:
         return float(self.valid.sum() / (self.boundary & self.valid).sum())
 
 
-def play(tables: Tables, tasks_E: Ints, player: Player) -> Played:
-    """Play one episode from each of the given first states, to its end or the horizon.
+def play(tables: Tables, tasks_E: Ints, player: Player) -> EpisodeBatch:
+    """Play one episode from each first state, to its end or the horizon.
 
-    A KEEP reply repeats the kept sub-goal word for word; `Said.subgoal` is what a SWITCH would write.
+    A KEEP reply repeats the kept sub-goal word for word; `TurnReply.subgoal` is what a SWITCH would write.
     """
     boundaries, in_force = decisions(tables.house)
     state, kept = tasks_E.copy(), np.full(len(tasks_E), NONE)
     running = np.ones(len(tasks_E), dtype=bool)
     turns = []
     for turn in range(tables.house.horizon):
-        seen = Seen(state, turn, tables.observation[state], kept)
-        said = player(seen)
-        written = np.where(said.switch == 1, said.subgoal, kept)
+        view = TurnView(state, turn, tables.observation[state], kept)
+        reply = player(view)
+        written = np.where(reply.switch == 1, reply.subgoal, kept)
         later = min(turn, 1)
-        # On turn 0 there is nothing to repeat: whoever says KEEP there still writes a sub-goal.
-        written = np.where(written == NONE, said.subgoal, written)
-        boundary = boundaries[later, said.switch, written, kept]
-        subgoal = in_force[later, said.switch, written, kept]
-        action = said.act(subgoal)
+        # On turn 0 there is nothing to repeat: a KEEP there still writes a sub-goal.
+        written = np.where(written == NONE, reply.subgoal, written)
+        boundary = boundaries[later, reply.switch, written, kept]
+        subgoal = in_force[later, reply.switch, written, kept]
+        action = reply.act(subgoal)
         turns.append(
             (
-                state, seen.observation, kept, subgoal, boundary, said.switch, written, action, said.switch_probability,
-                tables.reward[state, action], running.copy(), tables.terminated[state, action],
-                tables.admissible[state, action],
+                state, view.observation, kept, subgoal, boundary, reply.switch, written, action,
+                reply.switch_probability, tables.reward[state, action], running.copy(),
+                tables.terminated[state, action], tables.admissible[state, action],
             )
         )  # fmt: skip
         running &= ~turns[-1][11]
@@ -123,7 +123,8 @@ def play(tables: Tables, tasks_E: Ints, player: Player) -> Played:
     columns = [np.stack(column, axis=1) for column in zip(*turns, strict=True)]
     valid = columns[10]
     columns = [np.where(valid, column, np.zeros((), dtype=column.dtype)) for column in columns]
-    return Played(*columns, won=columns[9].sum(axis=1) >= REWARD)
+    columns.append(columns[9].sum(axis=1) >= REWARD)  # won
+    return EpisodeBatch(*columns)
 
 
 class LearnedPlayer:
@@ -133,14 +134,14 @@ class LearnedPlayer:
         sees_kept: whether the sub-goal is written with the kept one in sight, as a language model's is, whose prompt
             shows it; else as in the paper, pi(o_t | s_t).
         plans: False for the flat format, in which switch and sub-goal are not written.
-        forced: see `arms.Arm`.
+        forced: see `variants.Variant`.
     """
 
     def __init__(
         self,
         tables: Tables,
         policy: Policy,
-        chance: np.random.Generator,
+        rng: np.random.Generator,
         *,
         sees_kept: bool,
         plans: bool = True,
@@ -152,23 +153,23 @@ class LearnedPlayer:
         self._switch, self._subgoal, self._action = switch[:, 1], subgoal.cumsum(axis=1), action.cumsum(axis=1)
         if forced is not None:
             self._switch = np.full_like(self._switch, float(forced))
-        self._tables, self._chance, self._sees_kept, self._plans = tables, chance, sees_kept, plans
+        self._tables, self._rng, self._sees_kept, self._plans = tables, rng, sees_kept, plans
 
-    def __call__(self, seen: Seen) -> Said:
+    def __call__(self, view: TurnView) -> TurnReply:
         prompt = self._tables.prompt
-        size = len(seen.kept)
+        size = len(view.kept)
         # Always as many draws, so that runs with one seed differ in their policies alone.
-        draws = self._chance.random((3, size))
+        draws = self._rng.random((3, size))
 
         def act(subgoal: Ints) -> Ints:
-            return _pick(self._action[prompt[seen.observation, subgoal]], draws[2])
+            return _pick(self._action[prompt[view.observation, subgoal]], draws[2])
 
         if not self._plans:
-            return Said(np.ones(size, dtype=np.int64), np.ones(size, dtype=np.int64), np.ones(size), act)
-        probability = self._switch[prompt[seen.observation, seen.kept]]
-        shown = seen.kept if self._sees_kept else np.full(size, NONE)
-        subgoal = 1 + _pick(self._subgoal[prompt[seen.observation, shown]], draws[1])
-        return Said((draws[0] < probability).astype(np.int64), subgoal, probability, act)
+            return TurnReply(np.ones(size, dtype=np.int64), np.ones(size, dtype=np.int64), np.ones(size), act)
+        probability = self._switch[prompt[view.observation, view.kept]]
+        shown = view.kept if self._sees_kept else np.full(size, NONE)
+        subgoal = 1 + _pick(self._subgoal[prompt[view.observation, shown]], draws[1])
+        return TurnReply((draws[0] < probability).astype(np.int64), subgoal, probability, act)
 
 
 @dataclass(frozen=True)
@@ -184,48 +185,48 @@ class ScriptedPlayer:
     """
 
     tables: Tables
-    chance: np.random.Generator
+    rng: np.random.Generator
     misread: float = 0.0
     slip: float = 0.0
     whim: float = 0.0
     repeat: float = 0.5
     forgets: bool = False
 
-    def __call__(self, seen: Seen) -> Said:
-        size, house = len(seen.state), self.tables.house
-        clue = self.tables.clue[seen.state]
-        news = (clue >= 0) & (clue + 1 != seen.kept)
-        anything = self.chance.integers(1, len(house.subgoals) + 1, size)
-        again = (self.chance.random(size) < self.repeat) & (seen.kept != NONE)
-        subgoal = np.where(again, seen.kept, anything)
-        read = (clue >= 0) & (self.chance.random(size) >= self.misread)
+    def __call__(self, view: TurnView) -> TurnReply:
+        size, house = len(view.state), self.tables.house
+        clue = self.tables.clue[view.state]
+        news = (clue >= 0) & (clue + 1 != view.kept)
+        anything = self.rng.integers(1, len(house.subgoals) + 1, size)
+        again = (self.rng.random(size) < self.repeat) & (view.kept != NONE)
+        subgoal = np.where(again, view.kept, anything)
+        read = (clue >= 0) & (self.rng.random(size) >= self.misread)
         subgoal = np.where(read, clue + 1, subgoal)
-        switch = np.where(news, 1.0, self.chance.random(size) < self.whim).astype(np.int64)
-        if seen.turn == 0:
+        switch = np.where(news, 1.0, self.rng.random(size) < self.whim).astype(np.int64)
+        if view.turn == 0:
             switch[:] = 1
 
         def act(in_force: Ints) -> Ints:
             if self.forgets:
                 in_force = np.full(size, NONE)
-            steps = zip(seen.state, in_force, strict=True)
+            steps = zip(view.state, in_force, strict=True)
             action = np.array([house.actions.index(self._towards(int(state), int(room) - 1)) for state, room in steps])
-            slipped = self.chance.random(size) < self.slip
-            return np.where(slipped, self.chance.integers(0, len(house.actions), size), action)
+            slipped = self.rng.random(size) < self.slip
+            return np.where(slipped, self.rng.integers(0, len(house.actions), size), action)
 
-        return Said(switch, subgoal, np.full(size, 0.5), act)
+        return TurnReply(switch, subgoal, np.full(size, 0.5), act)
 
     def _towards(self, number: int, room: int) -> str:
-        """The next step to a room; without one, whatever makes for an end, at random where the text does not tell."""
+        """The next step to a room; without one, an action towards an end, at random where the text is not enough."""
         state = self.tables.states[number]
         size = self.tables.house.size
         knows = 0 <= room < size
         if state.spot is Spot.HALL:
             return ENTER
         if state.spot is Spot.LANDING:
-            return DOORS[room if knows else int(self.chance.integers(size))]
+            return DOORS[room if knows else int(self.rng.integers(size))]
         if state.spot is Spot.PASSAGE:
-            goes_on = state.door == room if knows else not state.carrying or self.chance.random() < 0.5
-            return ON if goes_on else BACK
+            continues = state.door == room if knows else not state.carrying or self.rng.random() < 0.5
+            return ON if continues else BACK
         if (state.door != room) if knows else state.label_shows:
             return BACK
         return DELIVER if state.carrying else TAKE

@@ -2,7 +2,7 @@
 """The house as tables of integers, so that many episodes are played at once.
 
 Nothing is rewritten here: every state, every action and every reply goes once through the game, the prompt renderer and
-the one parser of replies (`agent_system.plan_execute`), and what they answer is looked up from then on. Sub-goals are
+the one parser of replies (`agent_system.plan_execute`), and their answers are looked up from then on. Sub-goals are
 numbered from 1; 0 is none.
 """
 

@@ -7,7 +7,7 @@ One backbone, `num_heads` linear heads of its last hidden state:
     two heads     high, low                  (the paper's text)
     one head      a value of the prompt      (turn_gae; verl's own gae reads a value at every token)
 
-Per turn up to three values are used, in the order of `credit.Head`; `credit.HEAD_OF_SLOT` says which head each is read
+Per turn up to three values are used, in the order of `ValueSlot`; `values.HEAD_OF_SLOT` says which head each is read
 from.
 With two heads the value before the switch decision, V(s_t, o_{t-1}), is the low head read at the first response token:
 the prompt shows o_{t-1}, so the head sees the sub-goal that would be kept.
@@ -32,7 +32,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithValueHead
 from verl.workers.engine_workers import TrainingWorker
 from verl.workers.utils.padding import no_padding_2_padding
 
-from recipe.hiper.estimators.values import Head, read_slots
+from recipe.hiper.estimators.values import ValueSlot, read_slots
 from recipe.hiper.trainer.transfer import stacked
 from verl_plugins.value_model import build_value_module
 
@@ -45,7 +45,7 @@ def head_fields(num_heads: int) -> list[str]:
 
 
 class Float32Heads(nn.Linear):
-    """Value heads that stay in float32 whatever the backbone computes in.
+    """Value heads that stay in float32 for any dtype of the backbone.
 
     A bf16 value near 10 is rounded to +-0.03, which is as large as the TD errors it is used in. Weights start at zero:
     before anything is learned every value is 0, not a random number.
@@ -91,7 +91,7 @@ class MultiHeadValueEngine(FSDPEngineWithValueHead):
         if self.engine_config.strategy != "fsdp2":
             raise ValueError(
                 f"critic.strategy={self.engine_config.strategy}: the multi-head critic needs fsdp2. "
-                "critic.strategy=fsdp2"
+                "Try: critic.strategy=fsdp2"
             )
         parent, name = _find_heads(module)
         heads = getattr(parent, name)
@@ -144,7 +144,7 @@ class MultiHeadCriticWorker(TrainingWorker):
     """
 
     def __init__(self, config: TrainingWorkerConfig):
-        # verl imports it where the configuration is made, which is another process.
+        # verl imports it where the configuration is made, which for a critic is the trainer's process and not this one.
         import_external_libs(config.model_config.external_lib)
         super().__init__(dataclasses.replace(config, model_type=MODEL_TYPE))
 
@@ -188,7 +188,7 @@ def hierarchical_value_loss(
 
     was_clipped = ((clipped_error > plain_error) & mask).sum(dim=0) / counts.clamp(min=1.0) * data["dp_size"]
     metrics = {}
-    for slot in Head if num_heads > 1 else (Head.HIGH,):
+    for slot in ValueSlot if num_heads > 1 else (ValueSlot.HIGH,):
         name = slot.name.lower()
         metrics[f"critic/vf_loss_{name}"] = Metric(value=loss_per_slot[slot].detach(), aggregation=AggregationType.SUM)
         metrics[f"critic/vf_clipfrac_{name}"] = Metric(

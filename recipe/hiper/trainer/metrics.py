@@ -12,8 +12,8 @@ from torch import Tensor
 
 from agent_system.environments.base import StopReason
 from agent_system.rollout.records import TurnRecord
-from recipe.hiper.estimators.values import Head, explained_variance
-from recipe.hiper.trainer.token_credit import TurnCredit
+from recipe.hiper.estimators.values import ValueSlot, explained_variance
+from recipe.hiper.trainer.token_credit import BatchCredit
 from recipe.hiper.trainer.turn_batch import BatchTurns
 
 SEGMENT_BINS = (1, 2, 3, 5, 9)
@@ -32,10 +32,10 @@ def _has_subgoals(records: Iterable[TurnRecord]) -> bool:
 def episode_metrics(turns: BatchTurns) -> dict[str, float]:
     """Success, length, decisions and format over the episodes of a batch; names without prefix.
 
-    `repeated_miss_share`: turns that write an inadmissible action again, word for word, right after it was of no use.
-    Misses of that kind are a loop, the others a lapse; they call for different remedies.
-    Shares are over turns unless the name says otherwise. `success_rate/<kind>` splits by the kind of task. A flat agent
-    has no `switch_rate` and no `keep_copied_share`.
+    `repeated_miss_fraction`: turns that repeat an inadmissible action, word for word, right after it had no effect.
+    Misses of that kind are a loop, the others single errors; they need different remedies.
+    Fractions are over turns unless the name shows otherwise. `success_rate/<kind>` splits by the kind of task. A flat
+    agent has no `switch_rate` and no `keep_copied_fraction`.
     """
     episodes = [[turns.records[row] for row in rows] for rows in turns.episodes()]
     last = [episode[-1] for episode in episodes]
@@ -53,21 +53,21 @@ def episode_metrics(turns: BatchTurns) -> dict[str, float]:
         "episodes": float(len(episodes)),
         "turns": float(len(played)),
         "episode_length": _mean(len(episode) for episode in episodes),
-        "admissible_share": _mean(turn.admissible for turn in played),
-        "repeated_miss_share": sum(
+        "admissible_fraction": _mean(turn.admissible for turn in played),
+        "repeated_miss_fraction": sum(
             not before.admissible and before.action == turn.action
             for episode in episodes
             for before, turn in pairwise(episode)
         )
         / len(played),
-        "well_formed_share": _mean(turn.well_formed for turn in played),
-        "observation_cut_share": _mean(turn.observation_cut for turn in played),
-        "generations_after_end_share": sum(turns.generations_after_end) / generations,
+        "well_formed_fraction": _mean(turn.well_formed for turn in played),
+        "observation_cut_fraction": _mean(turn.observation_cut for turn in played),
+        "generations_after_end_fraction": sum(turns.generations_after_end) / generations,
         **{f"success_rate/{kind}": _mean(won) for kind, won in sorted(by_kind.items())},
     }
     if _has_subgoals(played):
         result["switch_rate"] = _mean(turn.boundary for turn in later)
-        result["keep_copied_share"] = _mean(turn.copied_exactly for turn in keeps)
+        result["keep_copied_fraction"] = _mean(turn.copied_exactly for turn in keeps)
     stops = Counter(turn.stop for turn in last)
     result.update({f"stop/{reason.value}": stops[reason.value] / len(last) for reason in StopReason})
     result.update({f"retries/{source}": float(turns.retries[source]) for source in ("environment", "engine")})
@@ -77,16 +77,16 @@ def episode_metrics(turns: BatchTurns) -> dict[str, float]:
 
 
 def hierarchy_metrics(turns: BatchTurns) -> dict[str, float]:
-    """Does the hierarchy live: segment lengths, novelty and reuse of sub-goals, and what keeping them costs.
+    """Is the hierarchy in use: segment lengths, novelty and reuse of sub-goals, and what keeping them costs.
 
     Nothing for a flat agent.
 
-    `novel_subgoal_share`: segments whose sub-goal their episode has not had before.
-    `reused_subgoal_share`: segments whose sub-goal is also opened, word for word, in an episode of another task of the
-    batch. A sub-goal that only ever occurs in one task is no reusable skill: near 0, the planner puts the task in other
-    words; near 1, what the executor learns about a sub-goal serves many tasks. More tasks in a batch give more chances.
-    An empty sub-goal is nobody's skill and never reused; of a batch with a single task the share is not a number.
-    `copy_token_share`: of the tokens in blocks, those that write a kept sub-goal once more (see `env.short_keep`).
+    `novel_subgoal_fraction`: segments whose sub-goal their episode has not had before.
+    `reused_subgoal_fraction`: segments whose sub-goal is also opened, word for word, in an episode of another task of
+    the batch. A sub-goal that only ever occurs in one task is not a reusable skill: near 0, the planner only
+    rephrases the task; near 1, what the executor learns about a sub-goal serves many tasks. It grows with the number of
+    tasks in a batch. An empty sub-goal is never counted as reused; for a batch with a single task the fraction is NaN.
+    `copy_token_fraction`: of the tokens in blocks, those that write a kept sub-goal once more (see `env.short_keep`).
     """
     if not _has_subgoals(turns.records):
         return {}
@@ -109,27 +109,29 @@ def hierarchy_metrics(turns: BatchTurns) -> dict[str, float]:
     has_others = len({task for _, task in opened}) > 1
     result = {
         "segment_length": _mean(lengths),
-        "novel_subgoal_share": _mean(novel),
-        "reused_subgoal_share": _mean(subgoal != "" and tasks_of[subgoal] > 1 for subgoal, _ in opened if has_others),
-        "copy_token_share": copies / max(int(tokens_RB.sum()), 1),
+        "novel_subgoal_fraction": _mean(novel),
+        "reused_subgoal_fraction": _mean(
+            subgoal != "" and tasks_of[subgoal] > 1 for subgoal, _ in opened if has_others
+        ),
+        "copy_token_fraction": copies / max(int(tokens_RB.sum()), 1),
     }
     edges = (*SEGMENT_BINS, float("inf"))
-    for start, end in zip(edges, edges[1:], strict=False):
-        share = _mean(start <= length < end for length in lengths)
+    for start, end in pairwise(edges):
+        fraction = _mean(start <= length < end for length in lengths)
         name = f"{start}" if end == start + 1 else f"{start}+" if end == float("inf") else f"{start}-{end - 1}"
-        result[f"segment_length_share/{name}"] = share
+        result[f"segment_length_fraction/{name}"] = fraction
     return result
 
 
 def batch_metrics(turns: BatchTurns) -> dict[str, float]:
-    """What a training batch shows, under `rollout/` and `hierarchy/`."""
+    """The metrics of a training batch, under `rollout/` and `hierarchy/`."""
     return {f"rollout/{name}": value for name, value in episode_metrics(turns).items()} | {
         f"hierarchy/{name}": value for name, value in hierarchy_metrics(turns).items()
     }
 
 
 def validation_metrics(turns: BatchTurns) -> dict[str, float]:
-    """What a held-out panel shows, under `val/`."""
+    """The metrics of a held-out panel, under `val/`."""
     return {f"val/{name}": value for name, value in (episode_metrics(turns) | hierarchy_metrics(turns)).items()}
 
 
@@ -145,20 +147,21 @@ def _statistics(name: str, values: Tensor) -> dict[str, float]:
     }
 
 
-def credit_metrics(turns: BatchTurns, credit: TurnCredit) -> dict[str, float]:
+def credit_metrics(turns: BatchTurns, credit: BatchCredit) -> dict[str, float]:
     """Advantages by type of decision (before whitening), explained variance of each value on its own positions,
     the parts of the shaped reward and the probability of SWITCH."""
     grid = turns.grid
     opens = turns.on_grid("boundary") & grid.valid
-    found = credit.estimate
+    advantages = credit.turn_advantages
     result: dict[str, float] = {}
-    decisions = (("switch", found.switch, grid.valid), ("subgoal", found.subgoal, opens))
+    decisions = (("switch", advantages.switch, grid.valid), ("subgoal", advantages.subgoal, opens))
     for name, advantage, mask in (
         *(decisions if credit.is_hierarchical else ()),
-        ("action" if credit.is_hierarchical else "turn", found.action, grid.valid),
+        ("action" if credit.is_hierarchical else "turn", advantages.action, grid.valid),
     ):
         result.update(_statistics(f"advantage/{name}", advantage[mask]))
-    for slot in Head if credit.values is not None else ():
+    for slot in ValueSlot if credit.values is not None else ():
+        assert credit.values is not None  # else there are no slots
         mask = credit.value_mask[:, slot].bool()
         name = slot.name.lower()
         result[f"critic/explained_variance_{name}"] = explained_variance(
@@ -168,7 +171,7 @@ def credit_metrics(turns: BatchTurns, credit: TurnCredit) -> dict[str, float]:
             result[f"critic/value_{name}/mean"] = float(credit.values[mask, slot].mean())
             result[f"critic/target_{name}/mean"] = float(credit.value_targets[mask, slot].mean())
     episodes = len(grid.valid)
-    shaped = found.shaped
+    shaped = advantages.shaped
     result["shaping/format_penalty"] = float(shaped.format_penalty.sum() / episodes)
     result["shaping/inadmissible_penalty"] = float(shaped.inadmissible_penalty.sum() / episodes)
     result["shaping/keep_penalty"] = float(shaped.keep_penalty.sum() / episodes)
@@ -176,7 +179,7 @@ def credit_metrics(turns: BatchTurns, credit: TurnCredit) -> dict[str, float]:
     later = grid.to_rows(grid.valid & (torch.arange(grid.valid.shape[1]) > 0))
     if later.any() and _has_subgoals(turns.records):
         result["hierarchy/switch_probability"] = float(credit.switch_probability[later].mean())
-    tokens = credit.token_mask.sum(dim=1)[turns.is_turn].float()
+    tokens = credit.credit_mask.sum(dim=1)[turns.is_turn].float()
     result["actor/trained_tokens_per_turn"] = float(tokens.mean())
     return result
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HiPER's trainer: verl's synchronous V1 trainer with the advantage, the critic and the loss mask replaced.
+"""HiPER's trainer: verl's synchronous V1 trainer with the advantages, the critic and the credit mask replaced.
 
-Every method here overrides one of verl's and is called where verl calls it. Rows (turns) live in TransferQueue; what
-this file moves between them and the pure functions of `hae`, `shaping` and `credit` is the whole of its work.
+Every method here overrides one of verl's and is called where verl calls it. Rows (turns) live in TransferQueue; this
+file only moves data between them and the pure functions of `estimators`, `turn_batch` and `token_credit`.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import ray
 import torch
@@ -21,7 +22,7 @@ from verl.workers.utils.padding import response_from_nested, response_to_nested
 from agent_system.errors import HiPERError
 from agent_system.rollout.seeds import derived_seed
 from recipe.hiper.configuration.settings import HiPERSettings
-from recipe.hiper.estimators.registry import WITH_CRITIC
+from recipe.hiper.estimators.registry import find_estimator
 from recipe.hiper.estimators.values import read_slots
 from recipe.hiper.run_dir.recorder import RunRecorder
 from recipe.hiper.trainer.critic import (
@@ -32,8 +33,8 @@ from recipe.hiper.trainer.critic import (
 from recipe.hiper.trainer.episode_records import episode_records
 from recipe.hiper.trainer.metrics import batch_metrics, credit_metrics, entropy_metrics, validation_metrics
 from recipe.hiper.trainer.replay_guard import Heartbeat, SubmissionOrder, WatchedReplayBuffer
-from recipe.hiper.trainer.token_credit import TurnCredit, turn_credit
-from recipe.hiper.trainer.transfer import Batch, fetch, read_turns, stacked, store, tensors_only
+from recipe.hiper.trainer.token_credit import BatchCredit, batch_credit
+from recipe.hiper.trainer.transfer import Batch, TurnReader, fetch, read_turns, stacked, store, tensors_only
 from recipe.hiper.trainer.turn_batch import BatchTurns
 
 TOKEN_CRITIC_METRICS = ("critic/values/", "critic/returns/", "critic/vf_explained_var", "critic/advantages/")
@@ -41,13 +42,13 @@ TOKEN_CRITIC_METRICS = ("critic/values/", "critic/returns/", "critic/vf_explaine
 
 
 class NoSignalLeft(HiPERError):
-    """The group filter found too few tasks to learn from."""
+    """The group filter left too few tasks to learn from."""
 
 
 class HiPERTrainer(PPOTrainerSync):
     """Trains one model on whole episodes, with the advantages of `algorithm.adv_estimator`.
 
-    `gae` is verl's own and is left to it, but for the penalties of single turns.
+    An estimator that is verl's own (`gae`) is left to verl, but for the penalties of single turns.
 
     Args:
         config: verl's configuration, without HiPER's own keys (`settings.verl_config`).
@@ -58,10 +59,8 @@ class HiPERTrainer(PPOTrainerSync):
     def __init__(self, config: DictConfig, settings: HiPERSettings, recorder: RunRecorder):
         self.settings = settings
         self.recorder = recorder
-        name = settings.estimator.name
-        self._is_verls_own = name == "gae"
-        self._has_turn_values = name in WITH_CRITIC and not self._is_verls_own
-        self._turns: BatchTurns | None = None
+        self._estimator = find_estimator(settings.estimator.name)
+        self._reader = TurnReader()
         self._heartbeat: Heartbeat | None = None
         self._order: SubmissionOrder | None = None
         self._refilled = 0
@@ -74,10 +73,10 @@ class HiPERTrainer(PPOTrainerSync):
         super()._init_resource_pool_mgr()
         critic = MultiHeadCriticWorker
         if get_device_name() == "cpu":
-            # Only here: the import registers engines for CPUs, which a GPU run did not ask for.
+            # Only here: the import registers engines for CPUs, which a GPU run does not use.
             from recipe.hiper.trainer.cpu_workers import CPUMultiHeadCriticWorker, cpu_role_workers
 
-            self.role_worker_mapping = cpu_role_workers(self.role_worker_mapping)
+            self.role_worker_mapping: dict[Role, Any] = cpu_role_workers(self.role_worker_mapping)
             critic = CPUMultiHeadCriticWorker
         self.role_worker_mapping[Role.Critic] = ray.remote(critic)
 
@@ -87,23 +86,32 @@ class HiPERTrainer(PPOTrainerSync):
         rollout = self.config.actor_rollout_ref.rollout
         return WatchedReplayBuffer(
             replay_buffer,
-            sort=lambda batch: self._order.sort(batch),
+            sort=self._sort_rows,
             group_size={"train": rollout.n, "val": rollout.val_kwargs.n},
             observer=self._on_episodes,
             first_failure=self.recorder.first_failure,
-            while_waiting=lambda: self._heartbeat and self._heartbeat.check(),
+            while_waiting=self._check_heartbeat,
         )
+
+    def _sort_rows(self, batch: Batch) -> None:
+        assert self._order is not None  # set by `fit` before there are rows
+        self._order.sort(batch)
+
+    def _check_heartbeat(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.check()
 
     def _setup(self) -> None:
         self.recorder.stage("starting the policy, the critic and vLLM")
         super()._setup()
-        if self._has_turn_values:
+        if self._estimator.has_turn_values:
+            one_head = self.settings.num_heads == 1  # a single loss has no other to be weighted against
             self.critic_wg.set_loss_fn(
                 partial(
                     hierarchical_value_loss,
                     config=omega_conf_to_dataclass(self.config.critic),
                     num_heads=self.settings.num_heads,
-                    coefficients=self.settings.value_coefficients,
+                    coefficients=(1.0, 1.0, 1.0) if one_head else self.settings.value_coefficients,
                 )
             )
 
@@ -140,15 +148,15 @@ class HiPERTrainer(PPOTrainerSync):
         """Play more tasks in place of those that the group filter took out (`algorithm.filter_groups`).
 
         Raises:
-            NoSignalLeft: as many batches as are allowed were taken out in this step. verl itself would go on for ever.
+            NoSignalLeft: as many batches as are allowed were taken out in this step. verl itself would never stop.
         """
         self._refilled += num_prompts
         tasks, limit = self.config.data.train_batch_size, self.config.algorithm.filter_groups.max_num_gen_batches
         if self._refilled > tasks * limit:
             raise NoSignalLeft(
-                f"step {self.global_steps}: {limit} more batches of {tasks} tasks were asked for, and there are still "
-                f"not {tasks} whose episodes end differently; the others are always won or always lost. "
-                f"algorithm.filter_groups.max_num_gen_batches={2 * limit} to look longer, "
+                f"step {self.global_steps}: after {limit} more batches of {tasks} tasks there are still fewer than "
+                f"{tasks} tasks whose episodes end differently; the others are always won or always lost. "
+                f"Try: algorithm.filter_groups.max_num_gen_batches={2 * limit} to look longer, "
                 f"env.rollout.n={2 * self.config.env.rollout.n} for more episodes of each task, or "
                 "algorithm.filter_groups.enable=False"
             )
@@ -161,7 +169,7 @@ class HiPERTrainer(PPOTrainerSync):
             self._validation = validation_metrics(turns)
             self._record_episodes("val", turns, credit=None)
 
-    def _record_episodes(self, split: str, turns: BatchTurns, credit: TurnCredit | None) -> None:
+    def _record_episodes(self, split: str, turns: BatchTurns, credit: BatchCredit | None) -> None:
         self.recorder.write_episodes(split, self.global_steps, episode_records(self.global_steps, turns, credit))
 
     def _val_metrics_update(self, *args, **kwargs) -> dict[str, float]:
@@ -183,9 +191,9 @@ class HiPERTrainer(PPOTrainerSync):
 
     def _compute_values(self, batch: Batch, metrics: dict) -> Batch:
         batch = tensors_only(batch)
-        # With LoRA, verl asks for the reference policy by this mark and leaves it there; the critic would obey it too.
+        # With LoRA, verl selects the reference policy by this flag and leaves it set; it would apply to the critic too.
         batch.extra_info.pop("no_lora_adapter", None)
-        if self._is_verls_own:
+        if self._estimator.is_verls_own:
             return super()._compute_values(batch, metrics)
         batch.extra_info.update(
             {"compute_loss": False, "temperature": self.config.actor_rollout_ref.rollout.temperature}
@@ -196,24 +204,24 @@ class HiPERTrainer(PPOTrainerSync):
         values_RL = [
             response_from_nested(data[name], data["response_mask"]).to_padded_tensor(0.0).float() for name in names
         ]
-        self._turns = read_turns(batch)
-        values = read_slots(values_RL, self._turns.value_low)
-        return store(batch, old_values=values, value_low=self._turns.value_low)
+        turns = self._reader.read(batch)
+        return store(batch, old_values=read_slots(values_RL, turns.value_low), value_low=turns.value_low)
 
     def _compute_advantage(self, batch: Batch, metrics: dict) -> Batch:
-        if self._is_verls_own:
+        if self._estimator.is_verls_own:
             return self._compute_verls_advantage(batch, metrics)
-        turns = self._turns if self._has_turn_values else read_turns(batch)
-        fields = ["old_log_probs", "response_mask", *(["old_values"] if self._has_turn_values else [])]
+        turns = self._reader.read(batch)
+        has_values = self._estimator.has_turn_values
+        fields = ["old_log_probs", "response_mask", *(["old_values"] if has_values else [])]
         # verl computes no entropy where it takes the log-probabilities over from vLLM
         has_entropy = not (self.config.algorithm.get("rollout_correction") or {}).get("bypass_mode")
         data = fetch(batch, *fields, *(["entropy"] if has_entropy else []))
         response_mask = data["response_mask"]
         log_probs = data["old_log_probs"].to_padded_tensor(0.0).float()
-        values = stacked(data["old_values"]).float() if self._has_turn_values else None
+        values = stacked(data["old_values"]).float() if has_values else None
         is_response = response_mask.to_padded_tensor(0)
         signs = torch.Generator().manual_seed(derived_seed(self.config.env.seed, "signs", self.global_steps))
-        credit = turn_credit(turns, values, log_probs, self.settings, is_response, signs)
+        credit = batch_credit(turns, values, log_probs, self.settings, is_response, signs)
         metrics.update(batch_metrics(turns))
         metrics.update(credit_metrics(turns, credit))
         if has_entropy:
@@ -222,7 +230,7 @@ class HiPERTrainer(PPOTrainerSync):
         return store(
             batch,
             advantages=response_to_nested(credit.token_advantages, response_mask),
-            credit_mask=response_to_nested(credit.token_mask.to(torch.int64), response_mask),
+            credit_mask=response_to_nested(credit.credit_mask.to(torch.int64), response_mask),
             value_targets=credit.value_targets,
             value_mask=credit.value_mask,
             # verl's own statistics want one value and one return per token; they are dropped again below.
@@ -232,7 +240,7 @@ class HiPERTrainer(PPOTrainerSync):
 
     def _compute_verls_advantage(self, batch: Batch, metrics: dict) -> Batch:
         """verl's own estimator; only the penalties of single turns are added to the rewards before it."""
-        turns = read_turns(batch)
+        turns = self._reader.read(batch)
         metrics.update(batch_metrics(turns))
         shaping = self.settings.estimator.shaping
         penalties = shaping.inadmissible_penalty * turns.inadmissible - (
@@ -254,7 +262,7 @@ class HiPERTrainer(PPOTrainerSync):
         return self._in_equal_mini_batches(self.config.critic, super()._update_critic, batch, metrics)
 
     def _update_actor(self, batch: Batch, metrics: dict) -> Batch:
-        if not self._is_verls_own:
+        if not self._estimator.is_verls_own:
             # The loss averages over `response_mask`, its normaliser counts `loss_mask`: both must be the credit mask.
             mask = fetch(batch, "credit_mask")["credit_mask"]
             batch = store(batch, response_mask=mask, loss_mask=mask.clone())
@@ -282,7 +290,7 @@ class HiPERTrainer(PPOTrainerSync):
 
     def _compute_metrics(self, batch: Batch, metrics, timing_raw, global_steps, epoch) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
-        if not self._is_verls_own:
+        if not self._estimator.is_verls_own:
             for name in [name for name in metrics if name.startswith(TOKEN_CRITIC_METRICS)]:
                 metrics.pop(name)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks at every set of finished episodes before the trainer uses it, and refuses to go on when some are missing."""
+"""Checks every set of finished episodes before the trainer uses it, and stops the run when some are missing."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from recipe.hiper.trainer.transfer import Batch
 
 
 class EpisodesLost(HiPERError):
-    """Some episodes could not be played. Training on what is left would be training on another task distribution."""
+    """Some episodes could not be played. Training on the others would change the distribution of tasks."""
 
 
 class Heartbeat:
-    """Notices when a process that plays episodes has died. verl waits for its episodes for ever.
+    """Notices when a process that plays episodes has died. verl would wait for its episodes forever.
 
     Args:
         workers: Ray actors; a busy one need not answer, only a dead one is noticed.
-        every_s: seconds between two looks.
+        every_s: seconds between two checks.
     """
 
     def __init__(self, workers: Sequence[Any], every_s: float = 20.0):
@@ -33,7 +33,7 @@ class Heartbeat:
         self._latest = 0.0
 
     def check(self) -> None:
-        """Look, if it is time to.
+        """Check, if the interval has passed.
 
         Raises:
             EpisodesLost: a worker has died.
@@ -96,8 +96,8 @@ class WatchedReplayBuffer:
         sort: puts the rows of a sample in their order, in place.
         group_size: episodes per task, by partition ("train", "val").
         observer: called with (batch, partition) after every complete sample.
-        first_failure: says why an episode is missing.
-        while_waiting: called at every look at what is finished; may raise.
+        first_failure: returns why an episode is missing.
+        while_waiting: called at every check for finished episodes; may raise.
     """
 
     def __init__(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import ray
 from omegaconf import DictConfig, OmegaConf, open_dict
 from verl.trainer.main_ppo import run_ppo
@@ -14,15 +16,15 @@ from recipe.hiper.configuration.settings import HiPERSettings, episodes_at_once,
 from verl_plugins.cpu.plugin import require_plugin
 
 CPUS_PER_GPU = 3
-"""What verl's placement group asks of Ray for each GPU, after the pool has taken its share; it would wait for ever."""
+"""What verl's placement group requests of Ray per GPU beside those of the pool. Else it waits forever."""
 
 
 @ray.remote(num_cpus=1)
 class HiPERTaskRunner:
-    """Runs one training in a process of its own, as verl's TaskRunner does."""
+    """Runs one training in a separate process, as verl's TaskRunner does."""
 
     def run(self, config: DictConfig) -> None:
-        """Start everything, train, and stop everything again, whatever happens. `config` is `_with_job`'s."""
+        """Start everything, train, and stop everything again, also after an error. `config` is `_with_job`'s."""
         from verl.trainer.ppo.v1 import AgentLoopManagerTQ
         from verl.utils.logging_utils import configure_verl_logging
 
@@ -52,7 +54,7 @@ class HiPERTaskRunner:
                     envs_per_worker=env.pool.envs_per_worker,
                     num_cpus_per_worker=env.resources_per_worker.num_cpus,
                     timeout_s=env.pool.timeout_s,
-                    env_kwargs=OmegaConf.to_container(env.kwargs),
+                    env_kwargs=cast("dict[str, Any]", OmegaConf.to_container(env.kwargs)),
                     reserved_cpus=CPUS_PER_GPU * config.trainer.n_gpus_per_node * config.trainer.nnodes,
                 ),
                 env.pool_name,
@@ -79,7 +81,7 @@ class HiPERTaskRunner:
 
 
 def _with_job(config: DictConfig, recorder: dict) -> DictConfig:
-    """verl's configuration, with what our runner needs besides in a section of its own."""
+    """verl's configuration, with an additional section for what our runner needs besides."""
     checked = verl_config(config)
     with open_dict(checked):
         checked.hiper_job = {"config": config, "recorder": recorder}

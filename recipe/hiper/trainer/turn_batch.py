@@ -16,8 +16,8 @@ from torch import Tensor
 
 from agent_system.plan_execute.protocol import Problem
 from agent_system.rollout.records import TurnRecord
-from recipe.hiper.estimators.registry import TurnGrids
-from recipe.hiper.estimators.values import Head
+from recipe.hiper.estimators.grids import TurnGrids
+from recipe.hiper.estimators.values import ValueSlot
 
 UNREADABLE_SWITCH = {Problem.MISSING_SWITCH.value, Problem.UNKNOWN_SWITCH.value}
 
@@ -128,7 +128,7 @@ class BatchTurns:
         number = {name: index for index, name in enumerate(dict.fromkeys(episode))}
         value_low = torch.tensor([record.value_low for record in records])
         spans = torch.tensor([record.spans for record in records])
-        # A padding row has one response token; positions copied from a real row would lie outside it.
+        # A padding row has one response token; positions copied from a real row would be outside it.
         value_low[is_padding] = 0
         spans[is_padding] = 0
         grid = episode_grid(
@@ -192,20 +192,19 @@ def switch_probability(log_probs_RL: Tensor, turns: BatchTurns) -> Tensor:
     return torch.where(inside.any(dim=1) & readable & carried_out, probability, torch.zeros_like(probability))
 
 
-def turn_grids(turns: BatchTurns, values: Tensor | None, beta: Tensor, bootstrap_truncated: bool) -> TurnGrids:
+def turn_grids(turns: BatchTurns, values: Tensor | None, beta: Tensor, bootstraps: bool) -> TurnGrids:
     """The batch as `[episodes, turns]` grids.
 
     Args:
-        values: `[rows, 3]` by `credit.Head`, or None.
+        values: `[rows, 3]` by `ValueSlot`, or None.
         beta: P(SWITCH) of each turn, `[rows]`.
-        bootstrap_truncated: whether the states after episodes that the step limit cut are valued.
+        bootstraps: whether the states after episodes that the step limit cut are valued. They then have rows.
     """
     grid = turns.grid
     observations = [record.observation for record in turns.records]
     number = {text: index for index, text in enumerate(dict.fromkeys(observations))}
     groups = [turns.episode[rows[0]].rsplit("_", 1)[0] for rows in turns.episodes()]
     group = {name: index for index, name in enumerate(dict.fromkeys(groups))}
-    has_values = values is not None
     return TurnGrids(
         rewards=turns.on_grid("reward", torch.float32),
         valid=grid.valid,
@@ -218,8 +217,10 @@ def turn_grids(turns: BatchTurns, values: Tensor | None, beta: Tensor, bootstrap
         anchor=grid.to_grid(torch.tensor([number[text] for text in observations])),
         group=torch.tensor([group[name] for name in groups], dtype=torch.long),
         switch_probability=grid.to_grid(beta),
-        values=torch.stack([grid.to_grid(values[:, slot]) for slot in Head], dim=-1) if has_values else None,
-        bootstrap=_bootstrap_values(turns, values) if has_values and bootstrap_truncated else None,
+        values=torch.stack([grid.to_grid(values[:, slot]) for slot in ValueSlot], dim=-1)
+        if values is not None
+        else None,
+        bootstrap=_bootstrap_values(turns, values) if values is not None and bootstraps else None,
     )
 
 
@@ -231,7 +232,7 @@ def _bootstrap_values(turns: BatchTurns, values: Tensor) -> Tensor:
             episodes as lost ones.
     """
     by_episode = {turns.episode[row]: values[row] for row in turns.is_bootstrap.nonzero().squeeze(1).tolist()}
-    result = torch.zeros(len(turns.grid.valid), len(Head), dtype=values.dtype)
+    result = torch.zeros(len(turns.grid.valid), len(ValueSlot), dtype=values.dtype)
     for index, rows in enumerate(turns.episodes()):
         name = turns.episode[rows[0]]
         if name in by_episode:
