@@ -100,7 +100,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
-    """Call `make(folder)` unless it was called in this session, by this process or another, and return the folder."""
+    """Call `make(folder)` unless this or another process of this run of the tests did, and return the folder."""
     done = folder.with_name(f"{folder.name}.done")
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not done.exists():
