@@ -13,9 +13,9 @@ def main() -> None:
     sys.argv[1:] = choose_profile(sys.argv[1:])
     # Only now: torch and verl read the environment that the profile sets when they are imported.
     from recipe.hiper.cli.command_line import run_command
-    from recipe.hiper.cli.train import checked_and_prepared
+    from recipe.hiper.cli.train import prepare_only
 
-    run_command(checked_and_prepared)
+    run_command(prepare_only)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ from typing import Any
 OF_THE_MACHINE = ("timing", "perf/", "actor/perf/", "critic/perf/")
 """Beginnings of the names of metrics that measure time and memory."""
 
+PROCESSOR = ("model name", "cpu family", "model", "stepping", "cache size")
+"""Lines of /proc/cpuinfo. Kernels are chosen by the instructions and cut their work by the size of the caches."""
+
 
 def reproducible(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The metrics of a step without times and memory."""
@@ -25,13 +28,13 @@ def reproducible(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def this_machine() -> dict[str, str]:
-    """Everything that changes the order of floating-point sums: processor, threads, libraries."""
-    processor = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    flags = re.search(r"^flags\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    instructions = sorted(set((flags[1] if flags else "").split()) & {"avx2", "avx512f", "avx512_bf16", "amx_tile"})
+    """Everything that changes the order of floating-point sums: processor, caches, threads, libraries."""
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    first = dict(re.findall(r"^([^\t:]+)\s*: ?(.*)$", text.partition("\n\n")[0], re.MULTILINE))
+    instructions = {"avx2", "avx512f", "avx512_bf16", "amx_tile"} & set(first.get("flags", "").split())
     return {
-        "processor": processor[1] if processor else "unknown",
-        "instructions": " ".join(instructions),
+        **{name: first.get(name, "unknown") for name in PROCESSOR},
+        "instructions": " ".join(sorted(instructions)),
         "cpus": str(len(os.sched_getaffinity(0))),
         **{name: _version(name) for name in ("torch", "vllm", "transformers", "verl")},
     }

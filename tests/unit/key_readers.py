@@ -10,17 +10,21 @@ from pathlib import Path
 ROOTS = ("config", "settings")
 """Names of variables and attributes that hold the whole configuration, as a tree or as `RunSettings`."""
 
+SECTIONS = {"WarmStartSettings": "warm_start", "EnvironmentSettings": "env"}
+"""Sections that functions take as arguments, by the name of their class."""
+
 
 def keys_read(source: str) -> set[str]:
     """Dotted keys that `source` reads from `config` or `settings`, directly or through local names.
 
-    `env = config.env; env.seed` reads `env.seed`.
+    `env = config.env; env.seed` reads `env.seed`, and so does `env.seed` of an argument `env: EnvironmentSettings`.
 
-    A section that is passed on as a whole (`**config.warm_start.model`) is returned as `warm_start.model.*`.
+    A section that is passed on as a whole (`**config.warm_start.model`, also with `.model_dump()`) is returned as
+    `warm_start.model.*`.
     """
     found: set[str] = set()
     for scope in _scopes(ast.parse(source)):
-        aliases = dict.fromkeys(ROOTS, "")
+        aliases = dict.fromkeys(ROOTS, "") | dict(_section_arguments(scope))
         for node in _in_order(scope):
             if isinstance(node, ast.Assign):
                 for target, value in _pairs(node.targets[0], node.value):
@@ -32,6 +36,13 @@ def keys_read(source: str) -> set[str]:
 
 def _scopes(tree: ast.AST) -> Iterator[ast.AST]:
     yield from (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def _section_arguments(scope: ast.AST) -> Iterator[tuple[str, str]]:
+    assert isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef)
+    for argument in (*scope.args.posonlyargs, *scope.args.args, *scope.args.kwonlyargs):
+        if isinstance(argument.annotation, ast.Name) and argument.annotation.id in SECTIONS:
+            yield argument.arg, SECTIONS[argument.annotation.id]
 
 
 def _in_order(scope: ast.AST) -> Iterable[ast.AST]:
@@ -62,8 +73,14 @@ def _read(node: ast.AST, aliases: dict[str, str]) -> Iterator[str]:
         yield path
     elif isinstance(node, ast.Call):
         for keyword in node.keywords:
-            if keyword.arg is None and (path := _path(keyword.value, aliases)):
+            if keyword.arg is None and (path := _path(_undumped(keyword.value), aliases)):
                 yield f"{path}.*"
+
+
+def _undumped(node: ast.expr) -> ast.expr:
+    """`section` where `node` is `section.model_dump()`."""
+    is_dump = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "model_dump"
+    return node.func.value if is_dump else node
 
 
 def unread(keys: Iterable[str], read: set[str]) -> list[str]:

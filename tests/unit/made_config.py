@@ -7,6 +7,7 @@ import dataclasses
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
@@ -17,6 +18,7 @@ from verl.workers.config import CriticConfig, RolloutConfig
 import recipe.hiper.config
 from recipe.hiper.configuration.keys import OPEN_SECTIONS, environment_of, flat_keys
 from recipe.hiper.configuration.schema import RunSettings
+from recipe.hiper.configuration.section import require_section
 from recipe.hiper.configuration.validation import read_settings
 from recipe.hiper.run_dir.checkpoints import resume_problems
 from recipe.hiper.tasks.families import SECTIONS, task_problems
@@ -47,6 +49,16 @@ def composed(
         exists = OmegaConf.select(config, override.key_or_group, throw_on_missing=False) is not None
         OmegaConf.update(config, override.key_or_group, override.value(), force_add=override.is_add() or not exists)
     return config
+
+
+def settings_of(config: DictConfig) -> RunSettings:
+    """The settings of a configuration whose types are right, without any check of rules."""
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    settings = require_section(RunSettings, values, "")
+    for name in SECTIONS.keys() & values["env"]:
+        family = require_section(SECTIONS[name], values["env"][name], f"env.{name}")
+        settings = settings.model_copy(update={"family": family})
+    return settings
 
 
 def check(config: DictConfig) -> RunSettings:

@@ -123,8 +123,7 @@ def test_the_environment_is_prepared_with_the_overrides_of_the_page(module, tmp_
     overrides = command[1].replace("<folder or name of a model>", "somewhere").split()
     assert "env.env_name=my_game:FIND_NUMBER" in overrides
     config = composed(f"run_dir={tmp_path / 'run'}", "trainer.total_training_steps=4", *overrides)
-    check(config)
-    prepare(config, progress=False)
+    prepare(config, check(config), progress=False)
     tasks = json.loads((tmp_path / "run" / "tasks" / "val.json").read_text())["tasks"]
     assert sorted(task["task_id"] for task in tasks) == [f"val-{number}" for number in range(1, 9)]
     spec = environment_registry.environment_spec(config.env.env_name)

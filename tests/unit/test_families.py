@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 from key_readers import keys_read
-from made_config import CONFIG_FOLDER, check, composed
+from made_config import CONFIG_FOLDER, check, composed, settings_of
 from omegaconf import OmegaConf
 
 from agent_system.environments.alfworld.game_spec import GameSpec
@@ -29,8 +29,7 @@ from recipe.hiper.configuration.section import Section, read_section
 from recipe.hiper.tasks import alfworld, webshop
 from recipe.hiper.tasks.alfworld import ALFWorldSettings, GeneratedGames
 from recipe.hiper.tasks.families import FAMILIES, SECTIONS, family_of
-from recipe.hiper.tasks.family import ColdStartSettings
-from recipe.hiper.tasks.preparation import cache_folder, prepare_model
+from recipe.hiper.tasks.preparation import cache_folder, make_small_model
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +40,7 @@ def no_published_games(monkeypatch, tmp_path):
 
 def prepared_family(config):
     """The family of a configuration after its data folder was prepared."""
-    family = family_of(config)
+    family = family_of(settings_of(config))
     return family, family.prepare(cache_folder(), progress=False)
 
 
@@ -77,7 +76,9 @@ def test_an_environment_has_either_tasks_or_a_family(arguments, reason, monkeypa
 def test_prompts_of_ones_own_for_the_games_of_a_family(monkeypatch):
     spec = EnvironmentSpec("a house", PromptStyle.FLAT, PromptStyle.FLAT_COMPACT, family="alfworld")
     monkeypatch.setattr(alfworld, "HOUSE", spec, raising=False)
-    assert isinstance(family_of(composed("env.env_name=recipe.hiper.tasks.alfworld:HOUSE")), FAMILIES["alfworld"])
+    assert isinstance(
+        family_of(settings_of(composed("env.env_name=recipe.hiper.tasks.alfworld:HOUSE"))), FAMILIES["alfworld"]
+    )
 
 
 @pytest.mark.parametrize("name", SECTIONS)
@@ -200,7 +201,7 @@ def test_folders_of_alfworld_keep_their_names(overrides, profile, games, model, 
     assert folders == [data_dir] == [tmp_path / "cache" / "games" / f"alfworld-{games}"]
     data_dir.mkdir(parents=True)
     (data_dir / MANIFEST).write_text("{}")
-    spec = family.cold_start_spec(data_dir, ColdStartSettings.from_config(config))
+    spec = family.cold_start_spec(data_dir, settings_of(config).warm_start)
     assert spec.digest[:12] == model
 
 
@@ -241,7 +242,7 @@ def shop_model_digest(env_name: str, tagger: str, monkeypatch) -> str:
 
     monkeypatch.setattr(webshop, "open_shop", lambda folder: Shop)
     config = composed(f"env.env_name={env_name}", environment="webshop")
-    return family_of(config).cold_start_spec(None, ColdStartSettings.from_config(config)).digest
+    return family_of(settings_of(config)).cold_start_spec(None, settings_of(config).warm_start).digest
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -249,7 +250,7 @@ def shop_model_digest(env_name: str, tagger: str, monkeypatch) -> str:
 
 
 def test_published_games_that_are_not_there(tmp_path):
-    family = family_of(composed("env.alfworld.games=published"))
+    family = family_of(settings_of(composed("env.alfworld.games=published")))
     (problem,) = family.validate(needs_model=False)
     assert "ALFWORLD_DATA is not set" in problem and "Try: env.alfworld.data_dir=<folder" in problem
     assert "env.alfworld.games=generated" in problem
@@ -257,19 +258,19 @@ def test_published_games_that_are_not_there(tmp_path):
         family.prepare(tmp_path, progress=False)
     config = composed("env.alfworld.games=published", f"env.alfworld.data_dir={tmp_path}")
     with pytest.raises(ConfigError, match=rf"env.alfworld.data_dir={tmp_path} holds no json_2.1.1.*Try: env"):
-        family_of(config).prepare(tmp_path, progress=False)
+        family_of(settings_of(config)).prepare(tmp_path, progress=False)
 
 
 def test_a_folder_in_alfworld_data_without_games(tmp_path, monkeypatch):
     monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
-    (problem,) = family_of(composed("env.alfworld.games=published")).validate(needs_model=False)
+    (problem,) = family_of(settings_of(composed("env.alfworld.games=published"))).validate(needs_model=False)
     assert f"ALFWORLD_DATA={tmp_path} holds no json_2.1.1" in problem and "Try: env.alfworld.data_dir=" in problem
 
 
 def test_a_data_folder_without_games_is_not_silently_replaced(tmp_path):
     config = composed("env.alfworld.games=auto", f"env.alfworld.data_dir={tmp_path}")
     with pytest.raises(ConfigError, match=r"Try:.* or env.alfworld.data_dir=null env.alfworld.games=generated"):
-        family_of(config).prepare(tmp_path, progress=False)
+        family_of(settings_of(config)).prepare(tmp_path, progress=False)
     with pytest.raises(ConfigError, match=r"\(1 problem\)(.|\n)*holds no json_2.1.1"):
         check(config)
 
@@ -300,7 +301,7 @@ def test_published_games_that_are_played_are_not_mentioned(tmp_path, monkeypatch
 def test_zero_games(tmp_path):
     (tmp_path / "json_2.1.1" / "valid_unseen").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"0 playable ALFWorld games.*env.alfworld.data_dir="):
-        family_of(composed()).panels(tmp_path)
+        family_of(settings_of(composed())).panels(tmp_path)
 
 
 def test_an_unknown_split():
@@ -334,19 +335,13 @@ def test_more_held_out_games_than_are_generated():
 
 
 def test_one_kind_of_task_needs_no_brackets():
-    family = family_of(composed("env.alfworld.generated.task_types=look_at_obj_in_light"))
+    family = family_of(settings_of(composed("env.alfworld.generated.task_types=look_at_obj_in_light")))
     assert family.settings.generated.spec().task_types == (TaskKind.LOOK_AT_IN_LIGHT,)
 
 
 def test_the_default_games_of_the_cpu_profile_are_those_of_game_spec():
-    assert family_of(composed()).settings.generated.spec() == GameSpec()
+    assert family_of(settings_of(composed())).settings.generated.spec() == GameSpec()
     assert GeneratedGames(receptacles=None).spec().receptacles is None
-
-
-def test_no_model(tmp_path):
-    config = composed("warm_start.enable=False")
-    with pytest.raises(ConfigError, match="Try: .*actor_rollout_ref.model.path=<folder or name>"):
-        prepare_model(config, family_of(config), tmp_path, progress=False)
 
 
 def test_the_small_model_is_not_demonstrated_on_published_games(tmp_path, monkeypatch):
@@ -354,7 +349,7 @@ def test_the_small_model_is_not_demonstrated_on_published_games(tmp_path, monkey
     monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
     config = composed("env.alfworld.games=auto")
     with pytest.raises(ConfigError, match="Try: env.alfworld.games=generated, or actor_rollout_ref.model.path="):
-        prepare_model(config, family_of(config), tmp_path, progress=False)
+        make_small_model(settings_of(config), family_of(settings_of(config)), tmp_path, progress=False)
     with pytest.raises(ConfigError, match=r"\(1 problem\)(.|\n)*Try: env.alfworld.games=generated"):
         check(config)
     check(composed("env.alfworld.games=auto", "actor_rollout_ref.model.path=somewhere"))

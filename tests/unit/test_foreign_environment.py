@@ -8,7 +8,7 @@ import sys
 
 import gymnasium
 import pytest
-from made_config import check, composed
+from made_config import check, composed, settings_of
 
 from agent_system.errors import ConfigError
 from agent_system.rollout.environment_registry import environment_spec
@@ -76,7 +76,7 @@ def configured(tmp_path, *overrides: str):
 
 def test_its_tasks_are_played_and_no_game_is_generated(module, tmp_path):
     config = configured(tmp_path, "actor_rollout_ref.model.path=somewhere", "trainer.total_training_steps=3")
-    prepare(config, progress=False)
+    prepare(config, settings_of(config), progress=False)
     train, val = (json.loads((tmp_path / "run" / "tasks" / f"{split}.json").read_text()) for split in ("train", "val"))
     assert [task["task_id"] for task in train["tasks"]] == [f"train-{index}" for index in range(5)]
     assert [task["env_id"] for task in val["tasks"]] == ["brought:Game-v0"] * 3
@@ -91,13 +91,13 @@ def test_the_small_model_does_not_play_it(module, tmp_path):
     config = configured(tmp_path, "actor_rollout_ref.model.path=somewhere")
     config.actor_rollout_ref.model.path = None
     with pytest.raises(ConfigError, match=r"in the shop only. Try: actor_rollout_ref.model.path="):
-        prepare(config, progress=False)
+        prepare(config, settings_of(config), progress=False)
 
 
 def test_more_held_out_tasks_than_it_has(module, tmp_path):
     config = configured(tmp_path, "env.val_tasks=9", "actor_rollout_ref.model.path=somewhere")
     with pytest.raises(ConfigError, match=r"env.val_tasks=9, but .*brought:GAME has 3 tasks. Try: env.val_tasks=3"):
-        prepare(config, progress=False)
+        prepare(config, settings_of(config), progress=False)
 
 
 WRONG = {
@@ -126,7 +126,7 @@ def test_what_the_rollout_cannot_use_is_reported_before_a_model_is_loaded(name, 
     module(replacement)
     config = configured(tmp_path, "actor_rollout_ref.model.path=somewhere")
     with pytest.raises(ConfigError) as refusal:
-        prepare(config, progress=False)
+        prepare(config, settings_of(config), progress=False)
     (line, *more) = str(refusal.value).splitlines()
     assert message in line and ". Try: " in line
     if "tasks" not in message:
@@ -137,10 +137,12 @@ def test_what_the_rollout_cannot_use_is_reported_before_a_model_is_loaded(name, 
 
 def test_it_is_made_with_the_users_arguments(module, tmp_path):
     path = "actor_rollout_ref.model.path=somewhere"
-    assert prepare(configured(tmp_path, path, "+env.kwargs.rooms=3"), progress=False).env.kwargs == {"rooms": 3}
+    config = configured(tmp_path, path, "+env.kwargs.rooms=3")
+    prepare(config, settings_of(config), progress=False)
+    assert config.env.kwargs == {"rooms": 3}
     config = configured(tmp_path, path, "+env.kwargs.doors=3")
     with pytest.raises(ConfigError, match="unexpected keyword argument 'doors'"):
-        prepare(config, progress=False)
+        prepare(config, settings_of(config), progress=False)
 
 
 def test_val_is_reset_as_well(module, tmp_path):
@@ -150,4 +152,4 @@ def test_val_is_reset_as_well(module, tmp_path):
     (tmp_path / "brought.py").write_text(text.replace('TaskSpec("brought:Game-v0", name, "any", 0)', options))
     config = configured(tmp_path, "actor_rollout_ref.model.path=somewhere")
     with pytest.raises(ConfigError, match=r"options={'room': 'b'}\) of task val-\d raised KeyError: 'b'"):
-        prepare(config, progress=False)
+        prepare(config, settings_of(config), progress=False)

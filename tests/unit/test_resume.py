@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from made_config import check, composed
+from made_config import check, composed, settings_of
 from omegaconf import OmegaConf
 
 from agent_system.errors import ConfigError
@@ -76,7 +76,7 @@ def interrupted(config, monkeypatch) -> str:
         monkeypatch.setattr(f"recipe.hiper.cli.train.{name}", lambda *_: contextlib.nullcontext())
     Path(config.run_dir).mkdir(parents=True, exist_ok=True)
     with pytest.raises(RunStopped) as stopped:
-        _run(config)
+        _run(config, settings_of(config))
     return str(stopped.value)
 
 
@@ -176,7 +176,7 @@ def test_a_training_keeps_its_folder(tmp_path):
 
 def start(config, monkeypatch) -> None:
     """`main.train` without what needs a model and Ray."""
-    monkeypatch.setattr("recipe.hiper.cli.train.checked_and_prepared", lambda config: config)
+    monkeypatch.setattr("recipe.hiper.cli.train.make_ready", lambda *_: None)
     monkeypatch.setitem(sys.modules, "recipe.hiper.trainer.task_runner", SimpleNamespace(run=lambda *_: None))
     monkeypatch.setattr("recipe.hiper.cli.train.checkpoint_bytes", lambda *_: 0)
     for name in ("quiet_terminal", "ProgressBar"):
@@ -299,7 +299,7 @@ def test_a_path_in_a_folder_without_checkpoints_is_refused(tmp_path):
 def test_an_unknown_resume_mode_is_refused(tmp_path, mode):
     message = refusal(run(tmp_path / "run", f"trainer.resume_mode={mode}"))
     assert "is not one of auto, disable, resume_path" in message
-    assert "trainer.resume_mode=auto" in message and "trainer.resume_mode=disable " in message
+    assert "(what a run starts from). Try: trainer.resume_mode=auto" in message
 
 
 @pytest.mark.parametrize("typed", ["{0}/", "run/checkpoints/global_step_6", "~/run/checkpoints/global_step_6", "{0}/."])

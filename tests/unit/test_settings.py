@@ -195,6 +195,9 @@ def test_defect_6_every_key_has_a_reader():
 
 def test_a_key_without_a_reader_would_be_found():
     source = """
+def g(settings: WarmStartSettings, other: Section):
+    return settings.seed, other.steps, dict(**settings.model.model_dump())
+
 def f(config, other):
     env = config.env
     algorithm, critic = config.algorithm, self.config.critic
@@ -203,8 +206,16 @@ def f(config, other):
     g(env.seed, hae.lam_seg, critic.coef, other.dead, **env.pool)
 """
     read = keys_read(source)
-    keys = ["env.seed", "env.pool.size", "algorithm.hae.lam_seg", "critic.coef"]
+    keys = ["env.seed", "env.pool.size", "algorithm.hae.lam_seg", "critic.coef", "warm_start.seed"]
+    keys.append("warm_start.model.heads")
     assert unread(keys, read) == []
-    dead = ["algorithm.hae.keep_penalty_skip_first", "env.dead", "env.poolish", "env.written"]
+    dead = [
+        "algorithm.hae.keep_penalty_skip_first",
+        "env.dead",
+        "env.poolish",
+        "env.written",
+        "seed",
+        "warm_start.steps",
+    ]
     assert unread([*keys, *dead], read) == dead
     assert unread(["algorithm.hae.keep_penalty_skip_first"], keys_read_in(SOURCE)) != []

@@ -7,7 +7,7 @@ import json
 
 import gymnasium
 import pytest
-from made_config import check, composed
+from made_config import check, composed, settings_of
 
 import agent_system.environments  # noqa: F401
 from agent_system.environments.check_env import environment_findings
@@ -21,7 +21,6 @@ from agent_system.environments.webshop.shop import open_shop
 from agent_system.errors import ConfigError
 from recipe.hiper.tasks import webshop
 from recipe.hiper.tasks.families import family_of
-from recipe.hiper.tasks.family import ColdStartSettings
 from recipe.hiper.tasks.preparation import prepare
 
 PROBLEMS = {
@@ -94,8 +93,8 @@ def prepared(tmp_path, monkeypatch):
         fixed = ("actor_rollout_ref.model.path=somewhere", f"run_dir={tmp_path / 'run'}", "env.val_tasks=20")
         steps = ("trainer.total_training_steps=2", "trainer.critic_warmup=0")
         config = shop_config(*fixed, *steps, *overrides)
-        check(config)
-        return prepare(config, progress=False)
+        prepare(config, check(config), progress=False)
+        return config
 
     return prepared
 
@@ -132,7 +131,7 @@ def test_the_held_out_goals_of_legacy_are_the_same_in_every_run(tmp_path, monkey
 
     def panels(*overrides: str):
         config = shop_config("env.webshop.split=legacy", "env.val_tasks=40", *overrides)
-        family = family_of(config)
+        family = family_of(settings_of(config))
         return family.panels(tmp_path), family.environment_arguments(tmp_path)
 
     (first, _), (other, arguments) = panels(), panels("env.seed=6", "env.webshop.train_goals=20")
@@ -168,10 +167,10 @@ def test_a_shop_and_a_model_for_each_tagger(tmp_path, monkeypatch):
     shops, models = {}, {}
     for tagger in ("lexicon", "spacy", "lexicon"):
         config = shop_config(f"env.webshop.tagger={tagger}", "env.webshop.generated.products=100")
-        family = family_of(config)
+        family = family_of(settings_of(config))
         shop = family.prepare(tmp_path, progress=False)
         assert open_shop(shop).manifest.tagger.startswith(tagger)
-        model = family.cold_start_spec(shop, ColdStartSettings.from_config(config)).digest
+        model = family.cold_start_spec(shop, settings_of(config).warm_start).digest
         assert shops.setdefault(tagger, shop) == shop and models.setdefault(tagger, model) == model
     assert len(set(shops.values())) == 2 and len(set(models.values())) == 2
 
@@ -179,7 +178,7 @@ def test_a_shop_and_a_model_for_each_tagger(tmp_path, monkeypatch):
 def test_a_prepared_shop_keeps_its_tagger_and_that_is_mentioned(tmp_path):
     prepare_shop(tmp_path, ShopSpec(catalogue=CatalogueSpec(products=400), tagger="lexicon"))
     config = shop_config("env.webshop.tagger=spacy", f"env.webshop.data_dir={tmp_path}", "env.val_tasks=20")
-    family = family_of(config)
+    family = family_of(settings_of(config))
     assert list(family.validate(needs_model=False)) == [], "spaCy is not needed for a shop that is prepared"
     assert family.prepare(tmp_path / "cache", progress=False) == tmp_path
     panels = family.panels(tmp_path)

@@ -40,7 +40,7 @@ WHOLE_OR_NOTHING = {
 SWITCH_OR_NOTHING = {"critic.use_three_heads_critic", "critic.use_two_heads_critic", "critic.enable"}
 TEXT = {
     *("run_dir", "env.name", "env.env_name", "env.failure_log", "trainer.default_local_dir"),
-    *("data.train_files", "data.val_files"),
+    *("data.train_files", "data.val_files", "trainer.resume_from_path"),
 }
 """Keys that hold any text."""
 TEXT_OR_NOTHING = {

@@ -50,20 +50,31 @@ def check(config: DictConfig) -> RunSettings:
     return read_settings(config, SECTIONS, reference=reference, checks=(task_problems, resume_problems))
 
 
-def checked_and_prepared(config: DictConfig) -> DictConfig:
-    """Check everything that can be checked, fill in what depends on the machine, make what is missing.
+def prepare_only(config: DictConfig) -> None:
+    """Check, and create the data, the task files and the model.
 
     Raises:
         HiPERError: something is wrong with the configuration, the tasks or the model; the message has what to type.
     """
-    check(config)
+    make_ready(config, check(config))
+
+
+def make_ready(config: DictConfig, settings: RunSettings) -> None:
+    """Fill in what depends on the machine, and create the data, the task files and the model.
+
+    Args:
+        config: the configuration that verl gets; changed in place.
+        settings: what was read from it.
+
+    Raises:
+        HiPERError: the data, the tasks or the model cannot be used; the message has what to type.
+    """
     set_process_environment(config)
     expand_model_paths(config)
-    if config.actor_rollout_ref.model.path:
+    if settings.actor_rollout_ref.model.path:
         check_model(config)  # before minutes of preparation
-    prepare(config, progress=True)
+    prepare(config, settings, progress=True)
     check_model(config)
-    return config
 
 
 def train(config: DictConfig) -> None:
@@ -73,13 +84,13 @@ def train(config: DictConfig) -> None:
         HiPERError: something is wrong; the message has the remedy, or the log file with the whole traceback.
     """
     started = time.time()
-    check(config)  # before any folder is created
+    settings = check(config)  # before any folder is created
     use_evaluation_folder(config)
     with exclusive_run_folder(Path(config.run_dir)):
         earlier = earlier_run(config)
         if earlier is not None:
             refuse_other_run(config, earlier)  # before anything is made
-        config = checked_and_prepared(config)
+        make_ready(config, settings)
         if earlier is not None:
             refuse_other_run(config, earlier)  # and now that the model is known
             for line in changed_settings(config, earlier):
@@ -88,20 +99,21 @@ def train(config: DictConfig) -> None:
             print(correction, file=sys.stderr)
         if moved_to := move_earlier_results(config):
             print(f"this folder held results of an earlier run: they are now in {moved_to}", file=sys.stderr)
-        _run(config)
+        _run(config, settings)
     print(f"finished after {(time.time() - started) / 60:.1f} min", file=sys.stderr)
 
 
-def _run(config: DictConfig) -> None:
+def _run(config: DictConfig, settings: RunSettings) -> None:
     folder = Path(config.run_dir)
+    size = checkpoint_bytes(config.actor_rollout_ref.model.path, number_of_heads(settings) > 0)
     recorder_arguments = dict(
         folder=str(folder),
-        total_steps=config.trainer.total_training_steps,
-        checkpoint_bytes=checkpoint_bytes(config.actor_rollout_ref.model.path, number_of_heads(config) > 0),
-        episodes_every=config.trainer.episodes_every,
+        total_steps=settings.trainer.total_training_steps,
+        checkpoint_bytes=size,
+        episodes_every=settings.trainer.episodes_every,
     )
-    if config.trainer.save_freq > 0 and not config.trainer.val_only:
-        require_disk_space(config.trainer.default_local_dir, recorder_arguments["checkpoint_bytes"])
+    if settings.trainer.save_freq > 0 and not settings.trainer.val_only:
+        require_disk_space(config.trainer.default_local_dir, size)
     OmegaConf.save(config, folder / "config.yaml")
     record_start(config)
     log_file = folder / "logs" / f"train-{time.strftime('%Y%m%d-%H%M%S')}.log"

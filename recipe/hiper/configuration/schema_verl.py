@@ -199,6 +199,11 @@ class TrainerKeys(SharedSection):
     logger: Annotated[list[Logger], BeforeValidator(_as_list)]
     """verl's logging backends, for example `[tensorboard,wandb]` (without `WANDB_API_KEY` wandb works offline; `wandb
     sync` uploads later)"""
+    resume_mode: Literal["auto", "disable", "resume_path"]
+    """what a run starts from; `auto`: the latest checkpoint in `run_dir`; `disable`: step 0, and earlier results are
+    moved aside; `resume_path`: `trainer.resume_from_path`"""
+    resume_from_path: str | None = Field(min_length=1)
+    """a checkpoint: the folder `global_step_N`"""
     default_local_dir: str = Field(min_length=1)
     """folder of the checkpoints"""
     max_actor_ckpt_to_keep: int | None = Field(ge=1)

@@ -18,8 +18,8 @@ from recipe.hiper.configuration.schema import RunSettings
 from recipe.hiper.configuration.section import Problem, Section, section_fields, section_problems
 from recipe.hiper.configuration.verl_keys import verl_problems, wrong_types
 
-Check = Callable[[DictConfig], Iterable[str]]
-"""Yields a message for every problem of the configuration."""
+Check = Callable[[RunSettings], Iterable[str]]
+"""Yields a message for every problem with the settings."""
 
 
 def read_settings(
@@ -64,14 +64,14 @@ def read_settings(
     if settings is None:
         raise_all([*added.values(), *gone.values(), *(problem.text for problem in problems or rest)])
     assert settings is not None  # without settings there is a problem
+    for name, section in families.items():
+        family, _ = section_problems(section, values["env"][name], f"env.{name}")
+        settings = settings.model_copy(update={"family": family})
     messages = [*rule_problems(settings, environment_of(config)), *model_problems(settings), *verl_problems(repaired)]
     for check in checks:
-        messages += check(repaired)
+        messages += check(settings)
     messages = [message for message in messages if not any(key in message for key in wrong)]
     raise_all([*added.values(), *gone.values(), *(problem.text for problem in problems), *messages])
-    for name, section in families.items():
-        family = section.model_validate(values["env"][name])
-        settings = settings.model_copy(update={"family": family})
     return settings
 
 

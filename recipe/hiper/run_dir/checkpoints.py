@@ -11,9 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from agent_system.errors import ConfigError
-
-RESUME_MODES = ("auto", "disable", "resume_path")
-"""Values of `trainer.resume_mode` that verl knows."""
+from recipe.hiper.configuration.schema import RunSettings
 
 POINTER_FILE = "latest_checkpointed_iteration.txt"
 """verl's file beside the checkpoints, with the step of the latest one."""
@@ -36,7 +34,7 @@ def load_config(path: Path) -> DictConfig:
     return config
 
 
-def selected_checkpoint(config: DictConfig) -> Path | None:
+def selected_checkpoint(config: RunSettings | DictConfig) -> Path | None:
     """The absolute path of `trainer.resume_from_path`; None unless `trainer.resume_mode=resume_path` and it is set."""
     trainer = config.trainer
     if trainer.resume_mode != "resume_path" or not trainer.resume_from_path:
@@ -44,7 +42,7 @@ def selected_checkpoint(config: DictConfig) -> Path | None:
     return Path(os.path.abspath(Path(str(trainer.resume_from_path)).expanduser()))
 
 
-def belongs_to_run(checkpoint: Path, config: DictConfig) -> bool:
+def belongs_to_run(checkpoint: Path, config: RunSettings | DictConfig) -> bool:
     """Whether a checkpoint is in the checkpoint folder of this run."""
     return checkpoint.parent.resolve() == Path(config.trainer.default_local_dir).resolve()
 
@@ -58,21 +56,15 @@ def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("global_step_"))
 
 
-def resume_problems(config: DictConfig) -> Iterator[str]:
+def resume_problems(settings: RunSettings) -> Iterator[str]:
     """A message for each problem with `trainer.resume_mode` and `trainer.resume_from_path`."""
-    trainer = config.trainer
-    if trainer.resume_mode not in RESUME_MODES:
-        yield (
-            f"trainer.resume_mode={trainer.resume_mode} is not one of {', '.join(RESUME_MODES)}. "
-            "Try: trainer.resume_mode=auto to resume the run in run_dir, or trainer.resume_mode=disable to restart it "
-            "from step 0"
-        )
-    elif trainer.resume_mode == "resume_path" and not trainer.resume_from_path:
+    trainer = settings.trainer
+    if trainer.resume_mode == "resume_path" and not trainer.resume_from_path:
         yield (
             "trainer.resume_mode=resume_path needs a checkpoint, but trainer.resume_from_path is not set. "
             "Try: trainer.resume_from_path=<.../global_step_N>, or trainer.resume_mode=auto"
         )
-    selected = selected_checkpoint(config)
+    selected = selected_checkpoint(settings)
     if selected is None:
         return
     if not _is_checkpoint(selected):
@@ -86,21 +78,21 @@ def resume_problems(config: DictConfig) -> Iterator[str]:
             f"trainer.resume_from_path={trainer.resume_from_path} is not a checkpoint: a checkpoint is a folder "
             f"global_step_<number> that contains actor/. {remedy}"
         )
-    elif not trainer.val_only and not belongs_to_run(selected, config):
-        yield from _mixed_runs(config, selected)
+    elif not trainer.val_only and not belongs_to_run(selected, settings):
+        yield from _mixed_runs(settings, selected)
 
 
-def _mixed_runs(config: DictConfig, selected: Path) -> Iterator[str]:
+def _mixed_runs(settings: RunSettings, selected: Path) -> Iterator[str]:
     """A message where a run that starts from the checkpoint of a second run would write to the files of a third.
 
     The same command may restart in its own folder until it has saved a checkpoint.
     """
-    folder = Path(config.run_dir).absolute()
+    folder = Path(settings.run_dir).absolute()
     problem = (
         f"trainer.resume_from_path={selected} belongs to another run than the one in {folder}, which the new run would "
         f"overwrite. Try: {other_run_dir(folder)}"
     )
-    if saved_steps(Path(config.trainer.default_local_dir)):
+    if saved_steps(Path(settings.trainer.default_local_dir)):
         yield f"{problem}, or trainer.resume_mode=auto to resume the run in {folder}"
     elif (folder / "metrics.jsonl").exists():
         earlier_config = folder / "config.yaml"

@@ -21,8 +21,9 @@ from agent_system.environments.alfworld.rooms import TaskKind
 from agent_system.environments.tasks import TaskPanel
 from agent_system.errors import ConfigError
 from agent_system.processes import usable_cpus
+from recipe.hiper.configuration.schema import WarmStartSettings
 from recipe.hiper.configuration.section import Section
-from recipe.hiper.tasks.family import ColdStartSettings, ColdStartSpec, Family, adapted
+from recipe.hiper.tasks.family import ColdStartSpec, Family, adapted
 
 EVAL_SPLITS = {
     "valid_seen": "valid_seen",
@@ -170,7 +171,7 @@ class ALFWorld(Family[ALFWorldSettings]):
             "that can read them, try: env.alfworld.games=auto actor_rollout_ref.model.path=<folder or name>"
         ]
 
-    def cold_start_spec(self, data_dir: Path | None, settings: ColdStartSettings) -> ColdStartSpec:
+    def cold_start_spec(self, data_dir: Path | None, settings: WarmStartSettings) -> ColdStartSpec:
         if data_dir is None or not (data_dir / MANIFEST).exists():
             raise ConfigError(self._no_demonstrations())
         # loads transformers, which is needed only where the model is made

@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
-
-from omegaconf import DictConfig, OmegaConf
+from typing import Any
 
 from agent_system.errors import ConfigError
 from agent_system.rollout.environment_registry import environment_spec
-from recipe.hiper.configuration.section import Section, read_section, require_section
+from recipe.hiper.configuration.schema import RunSettings
+from recipe.hiper.configuration.section import Section
 from recipe.hiper.tasks.alfworld import ALFWorld
-from recipe.hiper.tasks.family import Family, GeneralSettings
+from recipe.hiper.tasks.family import Family
 from recipe.hiper.tasks.own import OwnEnvironment
 from recipe.hiper.tasks.webshop import WebShop
 
@@ -29,38 +28,26 @@ SECTIONS: dict[str, type[Section]] = {
 """The sections of `env` that belong to a family, by name."""
 
 
-def family_of(config: DictConfig) -> Family[Any]:
-    """The family of `env.env_name`, with the settings of the run.
+def family_of(settings: RunSettings) -> Family[Any]:
+    """The family of `env.env_name`, for one run.
 
     Raises:
-        ConfigError: `env.env_name` is not known, or the family's section of `env` has a wrong value.
+        ConfigError: `env.env_name` is not known, or its family has a section of `env` that was not chosen.
     """
-    spec = environment_spec(config.env.env_name)
+    env_name = settings.env.env_name
+    spec = environment_spec(env_name)
     family = FAMILIES[spec.family]
-    settings = None
-    if family.Settings is not None:
-        assert spec.family is not None  # only a family in the table has settings
-        settings = require_section(family.Settings, _section(config, spec.family), f"env.{spec.family}")
-    return family(spec, GeneralSettings.from_config(config), settings)
+    section = settings.family if family.Settings is not None else None
+    if family.Settings is not None and not isinstance(section, family.Settings):
+        raise ConfigError(f"env.env_name={env_name} needs the section env.{spec.family}. Try: env={spec.family}")
+    return family(spec, settings.env, section)
 
 
-def section_problems(config: DictConfig) -> Iterator[str]:
-    """A message for every wrong value in the sections of `env` that belong to a family."""
-    for name, section in SECTIONS.items():
-        if name in config.env:
-            yield from read_section(section, _section(config, name), f"env.{name}")[1]
-
-
-def task_problems(config: DictConfig) -> Iterator[str]:
-    """A message for every problem with the tasks of the run, apart from `section_problems`."""
+def task_problems(settings: RunSettings) -> Iterator[str]:
+    """A message for every problem with the tasks of the run."""
     try:
-        family = family_of(config)
+        family = family_of(settings)
     except ConfigError:
-        return  # reported where `env.env_name` and the sections are checked
-    yield from family.validate(needs_model=config.warm_start.enable and not config.actor_rollout_ref.model.path)
-
-
-def _section(config: DictConfig, name: str) -> dict[str, Any]:
-    if name not in config.env:
-        raise ConfigError(f"env.env_name={config.env.env_name} needs the section env.{name}. Try: env={name}")
-    return cast("dict[str, Any]", OmegaConf.to_container(config.env[name], resolve=True))
+        return  # `rules` reports an unknown `env.env_name`, and one that does not belong to the chosen section
+    needs_model = settings.warm_start.enable and not settings.actor_rollout_ref.model.path
+    yield from family.validate(needs_model=needs_model)

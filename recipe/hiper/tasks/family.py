@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
-
-from omegaconf import DictConfig, OmegaConf
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from agent_system.environments.tasks import HELD_OUT_SEED, TaskPanel, held_out_subset
 from agent_system.errors import ConfigError
 from agent_system.rollout.environment_registry import EnvironmentSpec
+from recipe.hiper.configuration.schema import WarmStartSettings
+from recipe.hiper.configuration.schema_environment import EnvironmentSettings
 from recipe.hiper.configuration.section import Section
 
 if TYPE_CHECKING:
@@ -25,51 +25,6 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Section | None)
 C = TypeVar("C", "WarmStartSpec", "ShopWarmStartSpec")
-
-
-@dataclass(frozen=True)
-class GeneralSettings:
-    """Keys of `env` that every family reads; the attributes are named after the keys."""
-
-    env_name: str
-    seed: int
-    max_steps: int
-    val_tasks: int
-    history_length: int
-    prompt_style: str
-    short_keep: bool
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_config(cls, config: DictConfig) -> GeneralSettings:
-        """Read the section `env`."""
-        env = config.env
-        return cls(
-            env_name=env.env_name,
-            seed=env.seed,
-            max_steps=env.max_steps,
-            val_tasks=env.val_tasks,
-            history_length=env.history_length,
-            prompt_style=env.prompt_style,
-            short_keep=env.short_keep,
-            kwargs=cast("dict[str, Any]", OmegaConf.to_container(env.kwargs, resolve=True)),
-        )
-
-
-@dataclass(frozen=True)
-class ColdStartSettings:
-    """The section `warm_start`; None is the default of the family."""
-
-    seed: int
-    episodes: int | None
-    steps: int | None
-    model: Mapping[str, int | None]
-
-    @classmethod
-    def from_config(cls, config: DictConfig) -> ColdStartSettings:
-        """Read the section `warm_start`."""
-        section = config.warm_start
-        return cls(section.seed, section.episodes, section.steps, dict(**section.model))
 
 
 @dataclass(frozen=True)
@@ -92,14 +47,14 @@ class Family(ABC, Generic[S]):
 
     Args:
         spec: the environment that `env.env_name` names.
-        env: the general keys of `env`.
+        env: the section `env`, without the sections of families.
         settings: the section of `env` that belongs to this family; None where it has none.
     """
 
     Settings: ClassVar[type[Section] | None] = None
     """The section `env.<family>`."""
 
-    def __init__(self, spec: EnvironmentSpec, env: GeneralSettings, settings: S) -> None:
+    def __init__(self, spec: EnvironmentSpec, env: EnvironmentSettings, settings: S) -> None:
         self.spec = spec
         self.env = env
         self.settings = settings
@@ -160,7 +115,7 @@ class Family(ABC, Generic[S]):
         return []
 
     @abstractmethod
-    def cold_start_spec(self, data_dir: Path | None, settings: ColdStartSettings) -> ColdStartSpec:
+    def cold_start_spec(self, data_dir: Path | None, settings: WarmStartSettings) -> ColdStartSpec:
         """How the small demonstrated model is made.
 
         Raises:
@@ -176,7 +131,7 @@ class Family(ABC, Generic[S]):
         return {}
 
 
-def adapted(default: C, settings: ColdStartSettings, env: GeneralSettings, spec: EnvironmentSpec) -> C:
+def adapted(default: C, settings: WarmStartSettings, env: EnvironmentSettings, spec: EnvironmentSpec) -> C:
     """The default specification of a demonstrated model with the values of a run."""
     return replace(
         default,
@@ -188,7 +143,7 @@ def adapted(default: C, settings: ColdStartSettings, env: GeneralSettings, spec:
             style=spec.style("compact", env.short_keep),
         ),
         train=_with(default.train, steps=settings.steps, seed=settings.seed),
-        model=_with(default.model, **settings.model),
+        model=_with(default.model, **settings.model.model_dump()),
     )
 
 

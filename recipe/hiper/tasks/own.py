@@ -9,7 +9,8 @@ from pathlib import Path
 from agent_system.environments.contract import SPLITS, panel_findings, reset_findings
 from agent_system.environments.tasks import TaskPanel
 from agent_system.errors import ConfigError
-from recipe.hiper.tasks.family import ColdStartSettings, ColdStartSpec, Family
+from recipe.hiper.configuration.schema import WarmStartSettings
+from recipe.hiper.tasks.family import ColdStartSpec, Family
 
 
 class OwnEnvironment(Family[None]):
@@ -30,7 +31,7 @@ class OwnEnvironment(Family[None]):
         check_first_resets(self.env.env_name, panels, self.env.max_steps, self.env.kwargs)
         return []
 
-    def cold_start_spec(self, data_dir: Path | None, settings: ColdStartSettings) -> ColdStartSpec:
+    def cold_start_spec(self, data_dir: Path | None, settings: WarmStartSettings) -> ColdStartSpec:
         raise ConfigError(self._no_demonstrations())
 
     def _panel(self, split: str) -> TaskPanel:

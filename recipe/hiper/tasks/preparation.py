@@ -17,11 +17,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from platformdirs import user_cache_path
 
 from agent_system.environments.tasks import TaskPanel
-from agent_system.errors import ConfigError
 from agent_system.processes import usable_cpus
+from recipe.hiper.configuration.schema import RunSettings
 from recipe.hiper.tasks.dataset import write_task_file
 from recipe.hiper.tasks.families import family_of
-from recipe.hiper.tasks.family import ColdStartSettings, Family
+from recipe.hiper.tasks.family import Family
 
 
 def cache_folder() -> Path:
@@ -31,25 +31,29 @@ def cache_folder() -> Path:
     return user_cache_path("hiper").absolute()
 
 
-def prepare(config: DictConfig, progress: bool) -> DictConfig:
-    """Create what is missing and fill in what depends on it. Changes `config` in place and returns it.
+def prepare(config: DictConfig, settings: RunSettings, progress: bool) -> None:
+    """Create what is missing and fill in what depends on it.
 
     Args:
-        config: the configuration of a run, checked.
+        config: the configuration that verl gets; changed in place.
+        settings: what was read from it.
         progress: whether progress bars are drawn on standard error.
 
     Raises:
         ConfigError, TaskError: the data, the tasks or the model cannot be used.
     """
-    family = family_of(config)
+    family = family_of(settings)
     data_dir = family.prepare(cache_folder(), progress)
     panels = family.panels(data_dir)
     for notice in family.inspect_panels(data_dir, panels):
         print(notice, file=sys.stderr, flush=True)  # Hydra turns the loggers of this process off
     write_task_files(config, panels)
-    model = prepare_model(config, family, data_dir, progress)
+    model = None
+    if not settings.actor_rollout_ref.model.path:
+        model = make_small_model(settings, family, data_dir, progress)
     with open_dict(config):
-        config.actor_rollout_ref.model.path = model
+        if model is not None:
+            config.actor_rollout_ref.model.path = str(model)
         for key, value in family.resolved_keys(data_dir).items():
             OmegaConf.update(config, key, value)
         config.env.kwargs = {**family.environment_arguments(data_dir), **config.env.kwargs}
@@ -60,7 +64,6 @@ def prepare(config: DictConfig, progress: bool) -> DictConfig:
         if rollout.agent.agent_loop_config_path is None:
             rollout.agent.agent_loop_config_path = str(files("agent_system.rollout") / "agent_loops.yaml")
     OmegaConf.resolve(config)
-    return config
 
 
 def write_task_files(config: DictConfig, panels: dict[str, TaskPanel]) -> None:
@@ -80,23 +83,16 @@ def write_task_files(config: DictConfig, panels: dict[str, TaskPanel]) -> None:
     write_task_file(Path(config.data.val_files), panels["val"], "val", rows=len(panels["val"]), order_seed=None)
 
 
-def prepare_model(config: DictConfig, family: Family[Any], data_dir: Path | None, progress: bool) -> str:
-    """The model to train: the configured one, or the small demonstrated one, which is made where it is missing.
+def make_small_model(settings: RunSettings, family: Family[Any], data_dir: Path | None, progress: bool) -> Path:
+    """The folder of the small demonstrated model, which is made where it is missing.
 
     Args:
         data_dir: what `family.prepare` returned.
 
     Raises:
-        ConfigError: no model is configured, or the small one is configured for tasks without demonstrations.
+        ConfigError: these tasks have no demonstrations.
     """
-    if config.actor_rollout_ref.model.path:
-        return config.actor_rollout_ref.model.path
-    if not config.warm_start.enable:
-        raise ConfigError(
-            "actor_rollout_ref.model.path=null with warm_start.enable=false: there is no model to train. Try: "
-            "warm_start.enable=true, or actor_rollout_ref.model.path=<folder or name>"
-        )
-    plan = family.cold_start_spec(data_dir, ColdStartSettings.from_config(config))
+    plan = family.cold_start_spec(data_dir, settings.warm_start)
     folder = cache_folder() / "models" / f"warm-start-{plan.digest[:12]}"
     plan.make(folder, workers=usable_cpus(), progress=progress)
-    return str(folder)
+    return folder

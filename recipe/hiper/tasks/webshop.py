@@ -20,8 +20,9 @@ from agent_system.environments.webshop.nouns import SPACY_PACKAGES, LexiconTagge
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
 from agent_system.environments.webshop.shop import MANIFEST, open_shop
 from agent_system.environments.webshop.tasks import HELD_OUT_LIMIT, shop_panel
+from recipe.hiper.configuration.schema import WarmStartSettings
 from recipe.hiper.configuration.section import Section
-from recipe.hiper.tasks.family import ColdStartSettings, ColdStartSpec, Family, adapted
+from recipe.hiper.tasks.family import ColdStartSpec, Family, adapted
 
 
 class GeneratedCatalogue(Section):
@@ -135,7 +136,7 @@ class WebShop(Family[WebShopSettings]):
             )
         return notices
 
-    def cold_start_spec(self, data_dir: Path | None, settings: ColdStartSettings) -> ColdStartSpec:
+    def cold_start_spec(self, data_dir: Path | None, settings: WarmStartSettings) -> ColdStartSpec:
         # loads transformers, which is needed only where the model is made
         from recipe.hiper.cold_start.build import ShopWarmStartSpec, make_shop_warm_start
 
