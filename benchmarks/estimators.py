@@ -372,7 +372,7 @@ def main() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
-    wanted = [
+    planned = [
         (name, seed)
         for seed in (options.seeds if options.seeds is not None else range(max(v.seeds for v in VARIANTS.values())))
         for name in options.only
@@ -380,8 +380,8 @@ def main() -> None:
     ]
     known = [] if options.overrides else read_known(options.known)
     there = {(run.variant, run.seed) for run in known}
-    for number, (name, seed) in enumerate(wanted if not options.report else [], start=1):
-        print(f"run {number} of {len(wanted)}", flush=True)
+    for number, (name, seed) in enumerate(planned if not options.report else [], start=1):
+        print(f"run {number} of {len(planned)}", flush=True)
         if (name, seed) in there:
             print(f"{name}, seed {seed}: in {options.known}", flush=True)
             continue

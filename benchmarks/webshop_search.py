@@ -192,7 +192,7 @@ def agreement(data: Path, scratch: Path) -> str:
     products = list(read_products(items, attributes))
     SearchIndex.build(((product.asin, product.searched_text) for product in products), scratch / "published")
     reference = json.loads(oracle.read_text(encoding="utf-8"))
-    searched = apart(search, scratch / "published", [one["query"] for one in reference])
+    searched = apart(search, scratch / "published", [entry["query"] for entry in reference])
     pairs = [
         ([products[number].asin for number in numbers], one["top50"])
         for numbers, one in zip(searched.results, reference, strict=True)

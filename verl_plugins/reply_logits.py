@@ -79,10 +79,10 @@ class PackedRepliesMixin:
         labels_N = output_args["input_ids_rmpad_rolled"][places_N]
         temperature_N = output_args["temperature_rmpad"][places_N]
         entropy = tu.get_non_tensor_data(data=micro_batch, key="calculate_entropy", default=False)
-        found = log_probs_and_entropy(output.logits.squeeze(0), labels_N, temperature_N, entropy=entropy)
-        results = dict(zip(("log_probs", "entropy"), found, strict=False))
+        outputs = log_probs_and_entropy(output.logits.squeeze(0), labels_N, temperature_N, entropy=entropy)
+        results = dict(zip(("log_probs", "entropy"), outputs, strict=False))
         input_ids = micro_batch["input_ids"]
-        nothing_T = found[0].new_zeros(input_ids.values().shape[0])
+        nothing_T = outputs[0].new_zeros(input_ids.values().shape[0])
         return {
             name: torch.nested.nested_tensor_from_jagged(nothing_T.index_put((places_N,), x_N), input_ids.offsets())
             for name, x_N in results.items()

@@ -97,12 +97,12 @@ def plan_pool(
         )
     free_places = available_cpus / num_cpus_per_worker if num_cpus_per_worker else math.inf
     placeable = int(min(free_places + 1e-9, _MOST_WORKERS))
-    wanted = num_workers or 1
-    if wanted > placeable:
+    needed = num_workers or 1
+    if needed > placeable:
         raise ConfigError(
-            f"{wanted} environment worker(s) with env.resources_per_worker.num_cpus={num_cpus_per_worker} need "
-            f"{wanted * num_cpus_per_worker:g} CPUs, and Ray has {available_cpus:g} free for them. Try: "
-            f"env.resources_per_worker.num_cpus={_fitting(available_cpus / wanted)}"
+            f"{needed} environment worker(s) with env.resources_per_worker.num_cpus={num_cpus_per_worker} need "
+            f"{needed * num_cpus_per_worker:g} CPUs, and Ray has {available_cpus:g} free for them. Try: "
+            f"env.resources_per_worker.num_cpus={_fitting(available_cpus / needed)}"
         )
     if num_workers is None:
         per_worker = envs_per_worker or ENVS_PER_WORKER

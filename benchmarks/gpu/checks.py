@@ -92,10 +92,10 @@ def seconds(device: str, repeats: int, work: Callable[[], object]) -> tuple[floa
     return statistics.median(times), torch.cuda.max_memory_allocated() if is_cuda else 0.0
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
+def relative(actual: Tensor, expected: Tensor) -> float:
     """Norm of the difference over the norm of what is expected."""
-    found, expected = found.detach(), expected.detach().double()
-    return float((found.double().to(expected.device) - expected).norm() / expected.norm())
+    actual, expected = actual.detach(), expected.detach().double()
+    return float((actual.double().to(expected.device) - expected).norm() / expected.norm())
 
 
 def check_estimators(report: Report, device: str) -> None:
@@ -129,9 +129,9 @@ def check_estimators(report: Report, device: str) -> None:
         config = EstimatorConfig(name=name, hae=hae, shaping=shaping)
         results = []
         for turns_of in (grids, there):
-            found = estimate_advantages(TurnGrids(**turns_of), config)
-            advantages = whiten_advantages(TurnGrids(**turns_of), found, config)
-            results.append([*advantages, found.targets])
+            actual = estimate_advantages(TurnGrids(**turns_of), config)
+            advantages = whiten_advantages(TurnGrids(**turns_of), actual, config)
+            results.append([*advantages, actual.targets])
         worst = max(float((a - b.cpu()).abs().max()) for a, b in zip(*results, strict=True))
         report.add(f"{name} on the {device} against the CPU, largest difference", worst, limit=1e-4)
 
@@ -154,8 +154,10 @@ def check_attention(report: Report, device: str, architecture: str, tokens: int)
     for inputs in (half, exact):
         attended = attend(*inputs)[0]
         grads.append([attended, *torch.autograd.grad((attended * weight.to(attended.dtype)).sum(), inputs)])
-    for name, found, expected in zip(("output", "dq", "dk", "dv"), *grads, strict=True):
-        report.add(f"packed attention in bf16 against float64, {name}, relative", relative(found, expected), limit=2e-2)
+    for name, actual, expected in zip(("output", "dq", "dk", "dv"), *grads, strict=True):
+        report.add(
+            f"packed attention in bf16 against float64, {name}, relative", relative(actual, expected), limit=2e-2
+        )
 
     def step(function) -> None:
         out = function()
@@ -222,8 +224,8 @@ def bare(engine_class: type) -> FSDPEngineWithLMHead:
 def policy_outputs(engine, model, data: TensorDict) -> tuple[Tensor, Tensor]:
     """Log-probabilities and entropies of the replies, `[rows, reply]`."""
     inputs, arguments = engine.prepare_model_inputs(data)
-    found = engine.prepare_model_outputs(model(**inputs, use_cache=False), arguments, data, None)
-    return tuple(no_padding_2_padding(found[name], data) for name in ("log_probs", "entropy"))
+    actual = engine.prepare_model_outputs(model(**inputs, use_cache=False), arguments, data, None)
+    return tuple(no_padding_2_padding(actual[name], data) for name in ("log_probs", "entropy"))
 
 
 def fused_outputs(model, data: TensorDict) -> tuple[Tensor, Tensor]:
@@ -247,13 +249,13 @@ def check_policy(report: Report, device: str, architecture: str, tokens: int) ->
     padded_model.load_state_dict(model.state_dict())
     few = {packed: micro_batch(min(tokens, 4096), vocabulary, device, packed=packed) for packed in (False, True)}
     with torch.no_grad():
-        found = policy_outputs(bare(PackedFSDPEngineWithLMHead), model, few[True])
+        actual = policy_outputs(bare(PackedFSDPEngineWithLMHead), model, few[True])
         fused = fused_outputs(model, few[True])
         usual = policy_outputs(bare(FSDPEngineWithLMHead), padded_model, few[False])
         expected = policy_outputs(bare(FSDPEngineWithLMHead), padded_model.float(), few[False])
     del padded_model
     for name, ours, theirs, plain, exact in zip(
-        ("log-probabilities", "entropies"), found, fused, usual, expected, strict=True
+        ("log-probabilities", "entropies"), actual, fused, usual, expected, strict=True
     ):
         what = f"{name} of replies in bf16 against float32, mean difference"
         report.add(f"{what}, padded", mean_off(plain, exact))
@@ -290,9 +292,9 @@ def check_policy(report: Report, device: str, architecture: str, tokens: int) ->
         report.add(f"times faster than {name}, {size} tokens", times[name, size] / times[next(iter(ways)), size])
 
 
-def mean_off(found: Tensor, expected: Tensor) -> float:
+def mean_off(actual: Tensor, expected: Tensor) -> float:
     """Mean absolute difference."""
-    return float((found.double() - expected.double()).abs().mean())
+    return float((actual.double() - expected.double()).abs().mean())
 
 
 def critic(architecture: str, device: str, dtype: torch.dtype, attention: str) -> torch.nn.Module:

@@ -81,8 +81,8 @@ def parse_task(task: str) -> Intent:
         TaskError: the sentence follows none of them.
     """
     for pattern in _TASKS:
-        if found := pattern.search(task.lower()):
-            parts = found.groupdict()
+        if match := pattern.search(task.lower()):
+            parts = match.groupdict()
             return Intent(
                 target=parts.get("target") or parts["two"],
                 count=2 if parts.get("two") else 1,
@@ -122,23 +122,23 @@ class Expert:
     def observe(self, observation: str, admissible: Sequence[str]) -> None:
         """Update the state with the current observation."""
         self._admissible = tuple(admissible)
-        if found := _ARRIVE.search(observation):
-            self._location = found[1]
-        if found := _CONTENTS.search(observation):
-            receptacle = found[1] or found[2]
+        if match := _ARRIVE.search(observation):
+            self._location = match[1]
+        if match := _CONTENTS.search(observation):
+            receptacle = match[1] or match[2]
             self._searched.add(receptacle)
             self._seen_at = {thing: at for thing, at in self._seen_at.items() if at != receptacle}
-            self._seen_at |= dict.fromkeys(_THING.findall(found[3]), receptacle)
-        if found := _TAKE.search(observation):
-            self._held, self._came_from = found[1], found[2]
-            self._seen_at.pop(found[1], None)
-        if found := _PUT.search(observation):
+            self._seen_at |= dict.fromkeys(_THING.findall(match[3]), receptacle)
+        if match := _TAKE.search(observation):
+            self._held, self._came_from = match[1], match[2]
+            self._seen_at.pop(match[1], None)
+        if match := _PUT.search(observation):
             self._held = None
-            self._seen_at[found[1]] = found[2]
-            if (_kind(found[1]), _kind(found[2])) == (self.intent.target, self.intent.destination):
+            self._seen_at[match[1]] = match[2]
+            if (_kind(match[1]), _kind(match[2])) == (self.intent.target, self.intent.destination):
                 self._forgets_treatment = False
-        if found := _TREAT.search(observation):
-            verb, thing = found[1], found[2]
+        if match := _TREAT.search(observation):
+            verb, thing = match[1], match[2]
             self._treated.add((verb, thing))
             self._treated.discard((_UNDOES.get(verb, ""), thing))
 

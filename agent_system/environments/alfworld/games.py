@@ -90,7 +90,7 @@ def find_games(data_dir: str | os.PathLike[str] | None, split: str) -> tuple[Gam
     root = _data_root(data_dir)
     folder = root / split
     games, left_out = [], 0
-    for path in sorted(folder.rglob(GAME_NAME), key=lambda found: found.relative_to(root).as_posix()):
+    for path in sorted(folder.rglob(GAME_NAME), key=lambda path: path.relative_to(root).as_posix()):
         task_id = path.parent.relative_to(root).as_posix()
         if any(word in task_id for word in _UNSUPPORTED):
             left_out += 1

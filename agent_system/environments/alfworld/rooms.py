@@ -227,7 +227,7 @@ def furnish(scene: int, goal: Goal, limits: RoomLimits, rng: random.Random) -> R
     chosen = _Selection(stock, limits, rng)
     tool = TOOLS.get(goal.kind)
     look = goal.kind is TaskKind.LOOK_AT_IN_LIGHT
-    wanted = 2 if goal.kind is TaskKind.PICK_TWO else 1
+    count = 2 if goal.kind is TaskKind.PICK_TWO else 1
 
     fixed = [goal.destination] if not look else []
     fixed += [tool.receptacle] if tool else []
@@ -240,7 +240,7 @@ def furnish(scene: int, goal: Goal, limits: RoomLimits, rng: random.Random) -> R
             return None
         things.append(Thing(_object_id(rng, LAMP), LAMP, place.id))
     homes = {r.kind for r in stock if goal.target in _CAN_HOLD.get(r.kind, ())} - {goal.destination}
-    for _ in range(rng.randint(wanted, max(wanted, limits.max_instances))):
+    for _ in range(rng.randint(count, max(count, limits.max_instances))):
         home = chosen.require(homes)
         if home is None:
             return None
@@ -311,10 +311,10 @@ def _distractors(
     """Objects of other kinds than the target's, spread over the room."""
     used = Counter(t.home for t in placed)
     capacity = {r.id: rng.randint(0, limits.objects_per_receptacle) - used[r.id] for r in receptacles}
-    wanted = [k for k in portable if k != goal.target for _ in range(rng.randint(1, limits.max_instances))]
-    rng.shuffle(wanted)
+    kinds = [k for k in portable if k != goal.target for _ in range(rng.randint(1, limits.max_instances))]
+    rng.shuffle(kinds)
     things = []
-    for kind in wanted:
+    for kind in kinds:
         homes = [r.id for r in receptacles if capacity[r.id] > 0 and kind in _CAN_HOLD.get(r.kind, ())]
         if homes:
             home = rng.choice(homes)

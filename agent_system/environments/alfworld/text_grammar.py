@@ -51,17 +51,17 @@ def _evaluate(expression: str, context: Context) -> str:
 def _query(expression: str, context: Context) -> list[Context]:
     """One context for each way in which the facts meet the condition, in the engine's order."""
     entity_infos = context["entity_infos"]
-    found: list[Context] = []
+    contexts: list[Context] = []
     for mapping in context["state"].all_assignments(parse_query(expression), context["mapping"]):
         named = {placeholder.name: entity_infos[variable.name] for placeholder, variable in mapping.items()}
-        found.append(
+        contexts.append(
             {
                 **context,
                 "variables": {**context["variables"], **named},
                 "mapping": {**context["mapping"], **mapping},
             }
         )
-    return found
+    return contexts
 
 
 class MemoGrammar(textgen.ContextSensitiveGrammar):
@@ -138,7 +138,7 @@ class MemoGrammar(textgen.ContextSensitiveGrammar):
     @staticmethod
     def _expand_condition(symbol: textgen.ConditionalSymbol, context: Context) -> list[tuple[Any, Context]]:
         contexts = _query(symbol.given, context) if symbol.given else [context]
-        return [(symbol.expression, found) for found in contexts]
+        return [(symbol.expression, extended) for extended in contexts]
 
     @staticmethod
     def _as_list(items: list[tuple[Any, Context]], context: Context) -> list[tuple[Any, Context]]:

@@ -45,12 +45,12 @@ def with_tables(text: str, families: Mapping[str, type[Section]], reference: Ref
 
     def table(match: re.Match[str]) -> str:
         names = match["keys"].split()
-        wanted, unwanted = [n for n in names if n[0] != "-"], [n[1:] for n in names if n[0] == "-"]
-        if all(name.startswith("env.") and name[4:] in set(ENVIRONMENTS) - set(families) for name in wanted):
+        included, excluded = [n for n in names if n[0] != "-"], [n[1:] for n in names if n[0] == "-"]
+        if all(name.startswith("env.") and name[4:] in set(ENVIRONMENTS) - set(families) for name in included):
             return match[0]
         rows = []
-        for name in wanted:
-            keys = [k for k in fields if is_in(k, name) and not any(is_in(k, other) for other in unwanted)]
+        for name in included:
+            keys = [k for k in fields if is_in(k, name) and not any(is_in(k, other) for other in excluded)]
             if not keys:
                 raise ValueError(f"<!-- keys: {match['keys']} -->: there is no key {name}")
             rows += [_row(key, fields[key], configs) for key in keys]
@@ -98,22 +98,22 @@ def _kind(annotation: Any) -> str:
 def _default(key: str, configs: Mapping[tuple[str, str], DictConfig]) -> str:
     """The value of the shipped configuration; where it depends on profile or environment, each of them."""
     everywhere = {pair: _raw(config, key) for pair, config in configs.items()}
-    found = {pair: value for pair, value in everywhere.items() if value is not None}
-    values = set(found.values())
+    by_config = {pair: value for pair, value in everywhere.items() if value is not None}
+    values = set(by_config.values())
     if len(values) == 1:
         return f"`{values.pop()}`"
-    by_profile = list(_grouped(found, 0))
-    by_environment = list(_grouped(found, 1))
+    by_profile = list(_grouped(by_config, 0))
+    by_environment = list(_grouped(by_config, 1))
     if len(by_profile) == len({name for name, _ in by_profile}):
         return ", ".join(f"{name} `{value}`" for name, value in by_profile)
     if len(by_environment) == len({name for name, _ in by_environment}):
         return ", ".join(f"{name} `{value}`" for name, value in by_environment)
-    return ", ".join(f"{profile} {environment} `{value}`" for (profile, environment), value in found.items())
+    return ", ".join(f"{profile} {environment} `{value}`" for (profile, environment), value in by_config.items())
 
 
-def _grouped(found: Mapping[tuple[str, str], str], index: int) -> Iterator[tuple[str, str]]:
+def _grouped(by_config: Mapping[tuple[str, str], str], index: int) -> Iterator[tuple[str, str]]:
     """Profile (0) or environment (1) with each of its different values."""
-    yield from dict.fromkeys((pair[index], value) for pair, value in found.items())
+    yield from dict.fromkeys((pair[index], value) for pair, value in by_config.items())
 
 
 def _raw(config: DictConfig, key: str) -> str | None:

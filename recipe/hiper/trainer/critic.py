@@ -116,8 +116,10 @@ class MultiHeadValueEngine(FSDPEngineWithValueHead):
         """One field per head, each as verl's scalar critic emits its values."""
         fields = {}
         for head, name in enumerate(head_fields(self.num_heads)):
-            one = types.SimpleNamespace(logits=output.logits[..., head : head + 1])
-            values = super().prepare_model_outputs(one, output_args, micro_batch, logits_processor_func)["values"]
+            head_output = types.SimpleNamespace(logits=output.logits[..., head : head + 1])
+            values = super().prepare_model_outputs(head_output, output_args, micro_batch, logits_processor_func)[
+                "values"
+            ]
             fields[name] = values
         return fields
 

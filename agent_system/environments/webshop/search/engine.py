@@ -61,9 +61,9 @@ class _Term:
         """Contribution to each of `documents` (ascending), float32, 0 where the token does not occur."""
         places = np.searchsorted(self.documents, documents)
         np.minimum(places, len(self.documents) - 1, out=places)
-        found = self.contributions[self.impacts[places]]
-        found[self.documents[places] != documents] = 0
-        return found
+        values = self.contributions[self.impacts[places]]
+        values[self.documents[places] != documents] = 0
+        return values
 
     def reaching(self, least: float) -> tuple[np.ndarray, np.ndarray]:
         """Documents, ascending, to which the token contributes at least `least`, and the contributions."""
@@ -249,13 +249,13 @@ def _map(file: Path, about: dict) -> np.ndarray:
     shape, dtype = tuple(about["shape"]), np.dtype(about["dtype"])
     try:
         # Nothing can be mapped of an empty array.
-        found = np.load(file, mmap_mode="r" if math.prod(shape) else None, allow_pickle=False)
+        array = np.load(file, mmap_mode="r" if math.prod(shape) else None, allow_pickle=False)
     except FileNotFoundError:
         raise TaskError(f"{file}, a part of the search index, is missing. {_AGAIN}") from None
     except (ValueError, EOFError, OSError) as error:
         raise TaskError(f"{file}, a part of the search index, is truncated or damaged ({error}). {_AGAIN}") from error
-    if found.shape != shape or found.dtype != dtype:
+    if array.shape != shape or array.dtype != dtype:
         raise TaskError(
-            f"{file} holds {found.dtype} {found.shape}, but the search index needs {dtype} {shape}. {_AGAIN}"
+            f"{file} holds {array.dtype} {array.shape}, but the search index needs {dtype} {shape}. {_AGAIN}"
         )
-    return np.asarray(found)
+    return np.asarray(array)
