@@ -7,6 +7,7 @@ import contextlib
 import math
 import multiprocessing
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -27,9 +28,10 @@ def usable_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 
 def end_with_parent() -> None:
-    """Initializer of worker processes: end this process when its parent ends.
+    """Initializer of worker processes: end this process when its parent ends, and leave Ctrl-C to the parent.
 
-    Without it the workers of a parent that was killed wait for work forever.
+    Without it the workers of a parent that was killed wait for work forever, and every worker answers Ctrl-C with a
+    traceback.
 
     Raises:
         RuntimeError: this process was not started by `multiprocessing`.
@@ -42,4 +44,5 @@ def end_with_parent() -> None:
         parent.join()
         os._exit(1)
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=watch, daemon=True).start()

@@ -7,6 +7,10 @@ import sys
 
 from recipe.hiper.configuration.hardware import choose_profile
 
+PURPOSE = """\
+python -m recipe.hiper.prepare: create the tasks and the model of a training and stop, for a machine that trains later.
+They are kept in the cache (HIPER_CACHE, by default ~/.cache/hiper); the training takes the same overrides."""
+
 
 def main() -> None:
     """Run the command line."""
@@ -15,7 +19,7 @@ def main() -> None:
     from recipe.hiper.cli.command_line import run_command
     from recipe.hiper.cli.train import prepare_only
 
-    run_command(prepare_only)
+    run_command(prepare_only, PURPOSE)
 
 
 if __name__ == "__main__":

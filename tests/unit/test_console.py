@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from recipe.hiper.run_dir.progress import ProgressBar, quiet_terminal, step_summary
+from recipe.hiper.run_dir.progress import ProgressBar, quiet_terminal, step_summary, time_left
 from recipe.hiper.run_dir.recorder import RunRecorder
 
 STEP = {
@@ -78,6 +78,27 @@ def test_on_a_terminal_one_bar(tmp_path):
         recorder.stage("step 4/4")
     drawn = output.getvalue()
     assert "3/4" in drawn and "step 4/4" in drawn and "train 25.0%" in drawn
+    assert "step/s" not in drawn  # of the time since the bar was drawn last
+
+
+def test_the_time_left_counts_steps_and_not_the_start():
+    assert time_left([], 3) == ""
+    assert time_left([50.0, 58.0], 100) == "54 s/step, 1:30:00 left"
+    assert time_left([2.04], 1) == "2.0 s/step, 0:00:02 left"
+    assert time_left([99.0] + [5.0] * 10, 2) == "5.0 s/step, 0:00:10 left"  # the latest ten
+    assert time_left([54.0], 0) == "54 s/step"
+
+
+def test_the_bar_shows_the_time_left(tmp_path):
+    output = Terminal()
+    with ProgressBar(tmp_path, output) as bar:
+        recorder = RunRecorder(tmp_path, total_steps=4, checkpoint_bytes=1, episodes_every=0)
+        bar._show()
+        recorder.log(STEP | {"timing_s/step": 20.0}, step=1)
+        for _ in range(2):
+            bar._show()
+        recorder.log(STEP | {"timing_s/step": 40.0}, step=2)
+    assert "20 s/step, 0:01:00 left" in output.getvalue() and "30 s/step, 0:01:00 left" in output.getvalue()
 
 
 def run_with_an_alarm(folder, output, monkeypatch) -> None:

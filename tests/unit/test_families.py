@@ -29,7 +29,7 @@ from recipe.hiper.configuration.section import Section, read_section
 from recipe.hiper.tasks import alfworld, webshop
 from recipe.hiper.tasks.alfworld import ALFWorldSettings, GeneratedGames
 from recipe.hiper.tasks.families import FAMILIES, SECTIONS, family_of
-from recipe.hiper.tasks.preparation import cache_folder, make_small_model
+from recipe.hiper.tasks.preparation import cache_folder, small_model
 
 
 @pytest.fixture(autouse=True)
@@ -349,7 +349,7 @@ def test_the_small_model_is_not_demonstrated_on_published_games(tmp_path, monkey
     monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
     config = composed("env.alfworld.games=auto")
     with pytest.raises(ConfigError, match="Try: env.alfworld.games=generated, or actor_rollout_ref.model.path="):
-        make_small_model(settings_of(config), family_of(settings_of(config)), tmp_path, progress=False)
+        small_model(settings_of(config), family_of(settings_of(config)), tmp_path)
     with pytest.raises(ConfigError, match=r"\(1 problem\)(.|\n)*Try: env.alfworld.games=generated"):
         check(config)
     check(composed("env.alfworld.games=auto", "actor_rollout_ref.model.path=somewhere"))

@@ -9,7 +9,10 @@ import stat
 import pytest
 from made_config import composed
 
+import recipe.hiper.main
+import recipe.hiper.prepare
 from agent_system.errors import ConfigError
+from recipe.hiper.cli.command_line import run_command
 from recipe.hiper.cli.train import train
 from recipe.hiper.configuration.hardware import (
     PROFILE_ENVIRONMENT,
@@ -39,6 +42,8 @@ def machine(monkeypatch, tmp_path):
 def test_without_a_gpu_the_cpu_profile_and_its_environment(machine):
     assert not has_gpu()
     assert choose_profile(["env.seed=1"]) == ["env.seed=1", "profile=cpu"]
+    # Hydra accepts no override behind an option.
+    assert choose_profile(["a=1", "--cfg", "job", "~b"]) == ["a=1", "~b", "profile=cpu", "--cfg", "job"]
     assert {name: os.environ[name] for name in PROFILE_ENVIRONMENT} == PROFILE_ENVIRONMENT
     assert int(os.environ["OMP_NUM_THREADS"]) >= 1, "Ray would give its workers one thread each"
 
@@ -106,6 +111,25 @@ def test_the_gpus_are_counted(monkeypatch):
     config.trainer.n_gpus_per_node = "many"
     count_gpus(config)  # a value of the wrong type is reported with all other problems
     assert config.trainer.n_gpus_per_node == "many"
+
+
+@pytest.mark.parametrize("module", [recipe.hiper.main, recipe.hiper.prepare])
+def test_help_says_what_the_command_does(machine, monkeypatch, capsys, module):
+    monkeypatch.setattr("sys.argv", ["python", "env.seed=1", "--help"])
+    module.main()
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"python -m {module.__name__}: ")
+    assert f"  python -m {module.__name__} run_dir=outputs/mine " in printed and "--cfg job" in printed
+
+
+def test_ctrl_c_before_the_run_is_one_line(machine, monkeypatch, capsys):
+    def interrupt(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.argv", ["python", "profile=cpu"])
+    with pytest.raises(SystemExit) as ended:
+        run_command(interrupt, "python -m some: thing")
+    assert ended.value.code == 130 and "interrupted. The same command continues" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("typed", ["env.max_steps=0", "run_dir=null", "trainer.logger=null", "trainer.val_only=maybe"])

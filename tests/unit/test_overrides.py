@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from typed_remedies import apply_remedy, remedies
 
 from agent_system.errors import ConfigError
-from recipe.hiper.configuration.keys import suggestion
+from recipe.hiper.configuration.keys import similar_keys
 from recipe.hiper.configuration.old_keys import OLD_KEYS, translate_old_keys
 from recipe.hiper.configuration.overrides import OF_SOME_ESTIMATORS, check_overrides, reads
 from recipe.hiper.estimators.registry import ESTIMATORS
@@ -76,7 +76,19 @@ def test_what_hydra_cannot_read_is_no_traceback(typed, part):
 
 
 def test_nothing_similar_is_no_suggestion():
-    assert suggestion("zzz.qqq", ["env.max_steps"]) == ""
+    assert similar_keys("zzz.qqq", ["env.max_steps"]) == []
+
+
+def test_a_misspelt_key_is_suggested_with_its_value():
+    with pytest.raises(ConfigError, match=r"no key trainer.total_training_step. Try: trainer.total_training_steps=10$"):
+        check_overrides(["trainer.total_training_step=10"])
+
+
+def test_a_key_of_another_environment():
+    with pytest.raises(
+        ConfigError, match="env.alfworld.games is a key of env=alfworld, not of env=webshop. Try: leave"
+    ):
+        check_overrides(["env=webshop", "env.alfworld.games=published"])
 
 
 UNREAD = {

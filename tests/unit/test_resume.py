@@ -136,6 +136,45 @@ def test_another_run_is_refused(tmp_path, overrides, preset, difference):
     assert f"Try: run_dir={tmp_path / 'run-2'}" in message and "trainer.resume_mode=disable" in message
 
 
+def test_another_small_model_is_named_by_the_keys_that_the_user_set(tmp_path):
+    left(tmp_path / "run", "actor_rollout_ref.model.path=warm-start-1", "warm_start.steps=500")
+    config = run(tmp_path / "run", "actor_rollout_ref.model.path=warm-start-2", "warm_start.steps=30")
+    with pytest.raises(ConfigError, match="  - warm_start.steps=30, but that run has 500\n"):
+        refuse_other_run(config, earlier_run(config))
+
+
+def test_another_small_model_is_refused_before_it_is_made(tmp_path, monkeypatch):
+    """It takes minutes to make."""
+    left(tmp_path / "run", "actor_rollout_ref.model.path=warm-start-1")
+
+    def make_ready(config, settings, accept):
+        config.actor_rollout_ref.model.path = "warm-start-2"
+        accept(config)
+        pytest.fail("made although it does not belong to the run")
+
+    monkeypatch.setattr("recipe.hiper.cli.train.make_ready", make_ready)
+    with pytest.raises(ConfigError, match="warm-start-2, but that run has warm-start-1"):
+        train(run(tmp_path / "run", "trainer.total_training_steps=48"))
+
+
+def test_a_finished_run_starts_nothing(tmp_path, monkeypatch, capsys):
+    left(tmp_path / "run")
+    monkeypatch.setattr("recipe.hiper.cli.train.make_ready", lambda *_, **__: pytest.fail("starts something"))
+    before = all_files(tmp_path / "run")
+    train(run(tmp_path / "run", "trainer.total_training_steps=24"))
+    printed = capsys.readouterr().err
+    assert "has finished its 24 steps. Try: trainer.total_training_steps=48" in printed
+    assert f"run_dir={tmp_path / 'run-2'} for a new run" in printed
+    assert all_files(tmp_path / "run").items() >= before.items()
+
+
+@pytest.mark.parametrize("name", ["file", "file/inside"])
+def test_a_run_folder_that_cannot_be_one_is_refused(tmp_path, name):
+    (tmp_path / "file").write_text("of the user")
+    with pytest.raises(ConfigError, match="cannot be used as a folder .*Try: run_dir=<"):
+        train(run(tmp_path / name))
+
+
 def test_a_checkpoint_by_its_path_is_compared_with_its_own_run(tmp_path):
     left(tmp_path / "run")
     named = ("trainer.resume_mode=resume_path", f"trainer.resume_from_path={tmp_path}/run/checkpoints/global_step_6")
@@ -176,7 +215,7 @@ def test_a_training_keeps_its_folder(tmp_path):
 
 def start(config, monkeypatch) -> None:
     """`main.train` without what needs a model and Ray."""
-    monkeypatch.setattr("recipe.hiper.cli.train.make_ready", lambda *_: None)
+    monkeypatch.setattr("recipe.hiper.cli.train.make_ready", lambda *_, **__: None)
     monkeypatch.setitem(sys.modules, "recipe.hiper.trainer.task_runner", SimpleNamespace(run=lambda *_: None))
     monkeypatch.setattr("recipe.hiper.cli.train.checkpoint_bytes", lambda *_: 0)
     for name in ("quiet_terminal", "ProgressBar"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,7 +19,13 @@ from recipe.hiper.configuration.overrides import reference_config
 from recipe.hiper.configuration.schema import RunSettings
 from recipe.hiper.configuration.settings import number_of_heads
 from recipe.hiper.configuration.validation import read_settings
-from recipe.hiper.run_dir.checkpoints import correct_pointer, how_to_resume, resume_problems
+from recipe.hiper.run_dir.checkpoints import (
+    correct_pointer,
+    how_to_resume,
+    is_finished,
+    other_run_dir,
+    resume_problems,
+)
 from recipe.hiper.run_dir.earlier_runs import (
     changed_settings,
     earlier_run,
@@ -59,12 +66,15 @@ def prepare_only(config: DictConfig) -> None:
     make_ready(config, check(config))
 
 
-def make_ready(config: DictConfig, settings: RunSettings) -> None:
+def make_ready(
+    config: DictConfig, settings: RunSettings, accept: Callable[[DictConfig], None] = lambda config: None
+) -> None:
     """Fill in what depends on the machine, and create the data, the task files and the model.
 
     Args:
         config: the configuration that verl gets; changed in place.
         settings: what was read from it.
+        accept: see `preparation.prepare`.
 
     Raises:
         HiPERError: the data, the tasks or the model cannot be used; the message has what to type.
@@ -73,7 +83,7 @@ def make_ready(config: DictConfig, settings: RunSettings) -> None:
     expand_model_paths(config)
     if settings.actor_rollout_ref.model.path:
         check_model(config)  # before minutes of preparation
-    prepare(config, settings, progress=True)
+    prepare(config, settings, progress=True, accept=accept)
     check_model(config)
 
 
@@ -88,11 +98,17 @@ def train(config: DictConfig) -> None:
     use_evaluation_folder(config)
     with exclusive_run_folder(Path(config.run_dir)):
         earlier = earlier_run(config)
+
+        def refuse(config: DictConfig) -> None:
+            if earlier is not None:
+                refuse_other_run(config, earlier)
+
+        refuse(config)  # before anything is made
+        if is_finished(config):
+            print(_finished(config), file=sys.stderr)
+            return
+        make_ready(config, settings, accept=refuse)  # and when the small model is known
         if earlier is not None:
-            refuse_other_run(config, earlier)  # before anything is made
-        make_ready(config, settings)
-        if earlier is not None:
-            refuse_other_run(config, earlier)  # and now that the model is known
             for line in changed_settings(config, earlier):
                 print(f"changed: {line}", file=sys.stderr)
         if correction := correct_pointer(config):
@@ -101,6 +117,14 @@ def train(config: DictConfig) -> None:
             print(f"this folder held results of an earlier run: they are now in {moved_to}", file=sys.stderr)
         _run(config, settings)
     print(f"finished after {(time.time() - started) / 60:.1f} min", file=sys.stderr)
+
+
+def _finished(config: DictConfig) -> str:
+    steps, other = config.trainer.total_training_steps, other_run_dir(Path(config.run_dir))
+    return (
+        f"the run in {config.run_dir} has finished its {steps} steps. Try: trainer.total_training_steps={2 * steps} to "
+        f"train it further, trainer.val_only=True to evaluate it, or {other} for a new run"
+    )
 
 
 def _run(config: DictConfig, settings: RunSettings) -> None:

@@ -24,8 +24,15 @@ def has_gpu() -> bool:
     return bool(shutil.which(command[0])) and subprocess.run(command, capture_output=True).returncode == 0
 
 
+def is_override(argument: str) -> bool:
+    """Whether an argument of the command line is `key=value` or `~key`, and no option or the value of one."""
+    return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
+
+
 def choose_profile(arguments: list[str]) -> list[str]:
-    """Append `profile=...` where the command line has none, and set the environment that the profile needs.
+    """Add `profile=...` where the command line has none, and set the environment that the profile needs.
+
+    Overrides come first in the result, then the options: Hydra accepts no overrides behind an option.
 
     The environment must be right before the first import of verl, which chooses its platform then.
     """
@@ -36,7 +43,9 @@ def choose_profile(arguments: list[str]) -> list[str]:
             os.environ.setdefault(name, value)
         # Rollout and updates alternate, so each may have the cores; Ray would give its workers one thread each.
         os.environ.setdefault("OMP_NUM_THREADS", str(usable_cpus()))
-    return arguments if chosen else [*arguments, f"profile={profile}"]
+    overrides = [argument for argument in arguments if is_override(argument)]
+    options = [argument for argument in arguments if argument not in overrides]
+    return [*overrides, *([] if chosen else [f"profile={profile}"]), *options]
 
 
 def count_gpus(config: DictConfig) -> None:

@@ -77,7 +77,8 @@ def unknown_keys(config: DictConfig, reference: DictConfig) -> dict[str, str]:
     for key in known_keys(config) - known:
         is_filled = any(other.startswith(key + ".") for other in known) or any(key.startswith(o + ".") for o in known)
         if not is_filled and not is_open(key, known):
-            meant = suggestion(key, known)
+            names = similar_keys(key, known)
+            meant = f" Did you mean {' or '.join(names)}?" if names else ""
             problems[key] = f"{key}: no such key, nothing would read it.{meant} Try: leave it out"
     return dict(sorted(problems.items()))
 
@@ -93,10 +94,9 @@ def missing_keys(config: DictConfig, reference: DictConfig) -> dict[str, str]:
     return dict(sorted(problems.items()))
 
 
-def suggestion(key: str, known: Iterable[str]) -> str:
-    """ " Did you mean ...?" with the most similar known keys, or nothing."""
+def similar_keys(key: str, known: Iterable[str]) -> list[str]:
+    """The known keys that a misspelt one may mean, three at most."""
     known = list(known)
     close = difflib.get_close_matches(key, known, n=2, cutoff=0.75)
     close += [other for other in known if other.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:2]
-    names = list(dict.fromkeys(close))[:3]
-    return f" Did you mean {' or '.join(names)}?" if names else ""
+    return list(dict.fromkeys(close))[:3]

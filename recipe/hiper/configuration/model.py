@@ -44,7 +44,9 @@ def model_problems(settings: RunSettings) -> Iterator[str]:
         folder = Path(path).expanduser()
         if (is_folder_name(path) or folder.is_dir()) and not (folder / "config.json").is_file():
             problem = "holds no config.json, so it is no model" if folder.is_dir() else "there is no such folder"
-            yield f"{key}={path}: {problem}. Try: {key}=Qwen/Qwen2.5-1.5B-Instruct, or {key}=<folder of a model>"
+            usual = "Qwen/Qwen2.5-1.5B-Instruct" if settings.trainer.device == "cuda" else "null"
+            small = " for the small model" if usual == "null" else ""
+            yield f"{key}={path}: {problem}. Try: {key}=<folder or hub name of a model>, or {key}={usual}{small}"
     if settings.actor_rollout_ref.model.path is None:
         if settings.warm_start.enable:
             yield from _small_model(settings)

@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from recipe.hiper.configuration.hardware import is_override
 from recipe.hiper.configuration.keys import (
     ENVIRONMENTS,
     PROFILES,
@@ -21,7 +22,7 @@ from recipe.hiper.configuration.keys import (
     is_in,
     is_open,
     known_keys,
-    suggestion,
+    similar_keys,
 )
 from recipe.hiper.configuration.problems import raise_all
 from recipe.hiper.configuration.section import typed
@@ -49,9 +50,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: naming every unknown or unread key, with the most similar known ones.
     """
-    typed_overrides = [
-        argument for argument in arguments if not argument.startswith("-") and ("=" in argument or argument[:1] == "~")
-    ]
+    typed_overrides = [argument for argument in arguments if is_override(argument)]
     profile = _chosen(typed_overrides, "profile", PROFILES)
     environment = _chosen(typed_overrides, "env", ENVIRONMENTS)
     reference = reference_config(profile, environment)
@@ -83,9 +82,20 @@ def check_overrides(arguments: Sequence[str]) -> None:
             problems.append(f"{override.input_line}: {key} is a section with keys of its own. Try: leave it out")
         is_group = key in ("profile", "env") or "/" in key or "@" in key or key.startswith("hydra")
         if not override.is_add() and not override.is_force_add() and not exists and not is_group:
-            meant = suggestion(key, leaves)
-            problems.append(f"{override.input_line}: there is no key {key}.{meant} Try: leave it out")
+            problems.append(_unknown_key(override, profile, environment, leaves))
     raise_all(problems)
+
+
+def _unknown_key(override: Override, profile: str, environment: str, leaves: set[str]) -> str:
+    key = override.key_or_group
+    for other in ENVIRONMENTS:
+        if other != environment and any(is_in(leaf, key) for leaf in known_keys(reference_config(profile, other))):
+            return f"{override.input_line}: {key} is a key of env={other}, not of env={environment}. Try: leave it out"
+    names = similar_keys(key, leaves)
+    if not names:
+        return f"{override.input_line}: there is no key {key}. Try: leave it out"
+    value = str(override.input_line).partition("=")[2]
+    return f"{override.input_line}: there is no key {key}. Try: {', or '.join(f'{name}={value}' for name in names)}"
 
 
 def _chosen(arguments: Sequence[str], group: str, known: Sequence[str]) -> str:

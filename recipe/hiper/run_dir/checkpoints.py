@@ -13,6 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from agent_system.errors import ConfigError
 from recipe.hiper.configuration.schema import RunSettings
 
+RESUME_AUTO = "trainer.resume_mode=auto trainer.resume_from_path=null"
+"""Takes back `trainer.resume_mode=resume_path` with its path, for messages."""
+
 POINTER_FILE = "latest_checkpointed_iteration.txt"
 """verl's file beside the checkpoints, with the step of the latest one."""
 
@@ -70,7 +73,7 @@ def resume_problems(settings: RunSettings) -> Iterator[str]:
     if not _is_checkpoint(selected):
         nearby = {path for folder in (selected.parent, selected) for path in folder.glob("global_step_*")}
         available = sorted(filter(_is_checkpoint, nearby), key=_step)
-        remedy = f"There is no checkpoint in {selected.parent}. Try: trainer.resume_mode=auto"
+        remedy = f"There is no checkpoint in {selected.parent}. Try: {RESUME_AUTO}"
         if available:
             names = ", ".join(path.name for path in available)
             remedy = f"Checkpoints there: {names}. Try: trainer.resume_from_path={available[-1]}"
@@ -93,7 +96,7 @@ def _mixed_runs(settings: RunSettings, selected: Path) -> Iterator[str]:
         f"overwrite. Try: {other_run_dir(folder)}"
     )
     if saved_steps(Path(settings.trainer.default_local_dir)):
-        yield f"{problem}, or trainer.resume_mode=auto to resume the run in {folder}"
+        yield f"{problem}, or {RESUME_AUTO} to resume the run in {folder}"
     elif (folder / "metrics.jsonl").exists():
         earlier_config = folder / "config.yaml"
         if not earlier_config.exists() or selected_checkpoint(load_config(earlier_config)) != selected:
@@ -135,6 +138,13 @@ def checkpoint_to_resume(config: DictConfig) -> Path | None:
     pointer = _pointer(checkpoints)
     steps = [step for step in saved_steps(checkpoints) if pointer is None or step <= pointer]
     return checkpoints / f"global_step_{steps[-1]}" if steps else None
+
+
+def is_finished(config: DictConfig) -> bool:
+    """Whether a training would start from a checkpoint of its last step, or of a later one."""
+    checkpoint = checkpoint_to_resume(config)
+    is_training = not config.trainer.val_only
+    return is_training and checkpoint is not None and _step(checkpoint) >= config.trainer.total_training_steps
 
 
 def correct_pointer(config: DictConfig) -> str | None:

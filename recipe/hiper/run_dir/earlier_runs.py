@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agent_system.errors import ConfigError
 from agent_system.locks import locked
-from recipe.hiper.configuration.keys import flat_items
+from recipe.hiper.configuration.keys import ENVIRONMENTS, flat_items, is_in
 from recipe.hiper.configuration.settings import number_of_heads
 from recipe.hiper.run_dir.checkpoints import (
     POINTER_FILE,
@@ -63,14 +63,19 @@ def exclusive_run_folder(folder: Path) -> Iterator[None]:
     """Create `folder` if necessary and lock it against other runs until this one ends, however it ends.
 
     Raises:
-        ConfigError: another run holds the lock.
+        ConfigError: another run holds the lock, or the folder cannot be created or written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder, wait=False))
         except filelock.Timeout:
             raise ConfigError(f"run_dir={folder}: another run is writing to it. Try: {other_run_dir(folder)}") from None
+        except OSError as error:
+            raise ConfigError(
+                f"run_dir={folder} cannot be used as a folder ({error.strerror}). Try: run_dir=<a folder that may be "
+                "written to>"
+            ) from None
         yield
 
 
@@ -171,6 +176,8 @@ def refuse_other_run(config: DictConfig, earlier: DictConfig) -> None:
         now, before = value(config, key), value(earlier, key)
         if now is not None and before is not None and now != before:
             differences.append(f"{key}={now}, but that run has {before}")
+            if key == "actor_rollout_ref.model.path":
+                differences += _small_model_differences(config, earlier)
     if config.algorithm.adv_estimator == earlier.algorithm.adv_estimator:
         heads, heads_before = number_of_heads(config), number_of_heads(earlier)
         if heads != heads_before:
@@ -186,6 +193,14 @@ def refuse_other_run(config: DictConfig, earlier: DictConfig) -> None:
         f"run_dir={earlier.run_dir} holds another run, whose checkpoints would be loaded:\n{listed}\n"
         f"Try: {'its values to evaluate it' if only_evaluates else remedy}"
     )
+
+
+def _small_model_differences(config: DictConfig, earlier: DictConfig) -> list[str]:
+    """What makes another small demonstrated model: a user sets these keys, and not the name of its folder."""
+    now, before = (dict(flat_items(OmegaConf.to_container(c, resolve=True))) for c in (config, earlier))
+    sections = ("warm_start", "env.history_length", *(f"env.{name}" for name in ENVIRONMENTS))
+    keys = [key for key in now if any(is_in(key, section) for section in sections) and key in before]
+    return [f"{key}={now[key]}, but that run has {before[key]}" for key in keys if now[key] != before[key]]
 
 
 def changed_settings(config: DictConfig, earlier: DictConfig) -> Iterator[str]:

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,6 +30,9 @@ PHASES = (
 """verl's timers of a step and their short names."""
 
 POLL_S = 0.5
+
+BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+"""Without tqdm's rate, which counts the start and the evaluations as part of a step."""
 
 
 @contextlib.contextmanager
@@ -77,6 +81,21 @@ def step_summary(metrics: dict[str, Any]) -> str:
     return " | ".join(parts)
 
 
+def time_left(seconds: list[float], steps: int) -> str:
+    """The mean length of the latest steps and what the remaining ones take, "54 s/step, 0:54:00 left"; "" before them.
+
+    Args:
+        seconds: length of each finished step.
+        steps: number of remaining steps.
+    """
+    if not seconds:
+        return ""
+    latest = seconds[-10:]
+    mean = sum(latest) / len(latest)
+    left = "" if steps <= 0 else f", {timedelta(seconds=round(mean * steps))} left"
+    return f"{mean:.{0 if mean >= 10 else 1}f} s/step{left}"
+
+
 class ProgressBar:
     """Follows `status.json` of a run in a thread.
 
@@ -94,6 +113,7 @@ class ProgressBar:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._bar: tqdm | None = None
+        self._seconds: list[float] = []
         self._shown: tuple[str, int, str] | None = None
         self._alarm: str | None = None
 
@@ -120,11 +140,18 @@ class ProgressBar:
         if self._terminal.isatty():
             if self._bar is None:
                 self._bar = tqdm(
-                    total=status["total_steps"], initial=step, file=self._terminal, unit="step", dynamic_ncols=True
+                    total=status["total_steps"],
+                    initial=step,
+                    file=self._terminal,
+                    bar_format=BAR_FORMAT,
+                    dynamic_ncols=True,
                 )
+            if step > self._bar.n and "timing_s/step" in metrics:
+                self._seconds.append(metrics["timing_s/step"])
             self._bar.update(step - self._bar.n)
             self._bar.set_description_str(stage, refresh=False)
-            self._bar.set_postfix_str(step_summary(metrics))
+            parts = (time_left(self._seconds, status["total_steps"] - step), step_summary(metrics))
+            self._bar.set_postfix_str(" | ".join(filter(None, parts)))
         elif (shown := (stage, step, step_summary(metrics))) != self._shown:
             before = self._shown or ("", 0, "")
             summary = shown[2]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from agent_system.processes import usable_cpus
 from recipe.hiper.configuration.schema import RunSettings
 from recipe.hiper.tasks.dataset import write_task_file
 from recipe.hiper.tasks.families import family_of
-from recipe.hiper.tasks.family import Family
+from recipe.hiper.tasks.family import ColdStartSpec, Family
 
 
 def cache_folder() -> Path:
@@ -31,13 +32,20 @@ def cache_folder() -> Path:
     return user_cache_path("hiper").absolute()
 
 
-def prepare(config: DictConfig, settings: RunSettings, progress: bool) -> None:
+def prepare(
+    config: DictConfig,
+    settings: RunSettings,
+    progress: bool,
+    accept: Callable[[DictConfig], None] = lambda config: None,
+) -> None:
     """Create what is missing and fill in what depends on it.
 
     Args:
         config: the configuration that verl gets; changed in place.
         settings: what was read from it.
         progress: whether progress bars are drawn on standard error.
+        accept: called when the path of the model is known and before it is made, which takes minutes; raises
+            ConfigError if the model does not fit.
 
     Raises:
         ConfigError, TaskError: the data, the tasks or the model cannot be used.
@@ -48,12 +56,12 @@ def prepare(config: DictConfig, settings: RunSettings, progress: bool) -> None:
     for notice in family.inspect_panels(data_dir, panels):
         print(notice, file=sys.stderr, flush=True)  # Hydra turns the loggers of this process off
     write_task_files(config, panels)
-    model = None
     if not settings.actor_rollout_ref.model.path:
-        model = make_small_model(settings, family, data_dir, progress)
+        plan, folder = small_model(settings, family, data_dir)
+        config.actor_rollout_ref.model.path = str(folder)
+        accept(config)
+        plan.make(folder, workers=usable_cpus(), progress=progress)
     with open_dict(config):
-        if model is not None:
-            config.actor_rollout_ref.model.path = str(model)
         for key, value in family.resolved_keys(data_dir).items():
             OmegaConf.update(config, key, value)
         config.env.kwargs = {**family.environment_arguments(data_dir), **config.env.kwargs}
@@ -83,8 +91,8 @@ def write_task_files(config: DictConfig, panels: dict[str, TaskPanel]) -> None:
     write_task_file(Path(config.data.val_files), panels["val"], "val", rows=len(panels["val"]), order_seed=None)
 
 
-def make_small_model(settings: RunSettings, family: Family[Any], data_dir: Path | None, progress: bool) -> Path:
-    """The folder of the small demonstrated model, which is made where it is missing.
+def small_model(settings: RunSettings, family: Family[Any], data_dir: Path | None) -> tuple[ColdStartSpec, Path]:
+    """How the small demonstrated model of a run is made, and its folder in the cache.
 
     Args:
         data_dir: what `family.prepare` returned.
@@ -93,6 +101,4 @@ def make_small_model(settings: RunSettings, family: Family[Any], data_dir: Path 
         ConfigError: these tasks have no demonstrations.
     """
     plan = family.cold_start_spec(data_dir, settings.warm_start)
-    folder = cache_folder() / "models" / f"warm-start-{plan.digest[:12]}"
-    plan.make(folder, workers=usable_cpus(), progress=progress)
-    return folder
+    return plan, cache_folder() / "models" / f"warm-start-{plan.digest[:12]}"
