@@ -61,7 +61,7 @@ def test_the_command(monkeypatch, tmp_path, capsys):
     copy.write_text(DOCUMENT.read_text("utf-8"), "utf-8")
     monkeypatch.setattr(document_configuration, "DOCUMENT", copy)
     document_configuration.main(["--check"])
-    outdated = copy.read_text("utf-8").replace("| `env.max_steps` |", "| `env.most_steps` |")
+    outdated = copy.read_text("utf-8").replace("cpu alfworld `20`, cpu webshop `10`", "cpu alfworld `21`")
     copy.write_text(outdated, "utf-8")
     with pytest.raises(SystemExit) as end:
         document_configuration.main(["--check"])
