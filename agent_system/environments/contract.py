@@ -262,7 +262,7 @@ def described(error: Exception, module: str) -> str:
 
 
 def raised_at(error: Exception, module: str) -> str | None:
-    """"file:line" of the innermost frame of an exception in `module` or a module of the same package.
+    """ "file:line" of the innermost frame of an exception in `module` or a module of the same package.
 
     None where the exception never passed through one: for example a call with arguments that do not fit.
     """

@@ -344,7 +344,7 @@ def test_the_reset_alone_reports_what_a_reset_shows():
         (RaisesInAnotherModule, 'json.loads("no JSON")', "correct {place}, so that reset(seed=0"),
         (RaisesInInit, "max_steps // 0", "correct {place}, so that gymnasium.make('RaisesInInit-v0', max_steps=20)"),
         (RaisesOnAdmissibleActions, 'raise ConnectionError("no service")', "correct {place}, so that step('west')"),
-        (RaisesOnUnknownActions, '{"east": 1, "west": -1}[action]', "answer what is not understood with an observation"),
+        (RaisesOnUnknownActions, '{"east": 1, "west": -1}[action]', "answer what is not understood with an"),
         (RaisesInClose, 'raise OSError("closed twice")', "close() without an error"),
     ],
 )
