@@ -233,9 +233,13 @@ def main() -> int:
 
     from agent_system.environments.alfworld.games import alfworld_panel
     from agent_system.environments.tasks import held_out_subset
+    from agent_system.errors import HiPERError
 
     with data_folder(arguments.data_dir) as (folder, description):
-        panel = alfworld_panel(folder, arguments.split)
+        try:
+            panel = alfworld_panel(folder, arguments.split)
+        except HiPERError as error:
+            parser.error(str(error))
         chosen = held_out_subset(panel, min(arguments.games, len(panel)), seed=0)
         games = [task.options["game_file"] for task in chosen.tasks]
         stock = measure("stock", games, arguments.steps)

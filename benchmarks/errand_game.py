@@ -21,6 +21,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -269,24 +270,39 @@ def draw(results_by_game: dict[str, dict[str, Result]], shown: tuple[str, ...], 
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
+def _positive(text: str) -> int:
+    """A number of things, at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     sys.path.insert(0, str(ROOT))
     from recipe.hiper.toy import variants
 
+    names = ", ".join(variants.VARIANTS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "errand_game", help="folder of the runs")
-    parser.add_argument("--seeds", type=int, default=20, help="runs of each estimator (default: 20)")
-    parser.add_argument("--iterations", type=int, default=60, help="of 64 episodes (default: 60)")
+    parser.add_argument("--seeds", type=_positive, default=20, help="runs of each estimator (default: 20)")
+    parser.add_argument("--iterations", type=_positive, default=60, help="of 64 episodes (default: 60)")
     parser.add_argument("--lr", type=float, default=3e-3, help="the policy's step size (default: 0.003)")
     parser.add_argument("--critic-only", type=int, default=0, help="first iterations that teach the critic only")
-    parser.add_argument("--games", nargs="*", default=list(games()), help="default: all")
+    parser.add_argument(
+        "--games", nargs="+", choices=games(), default=list(games()), metavar="GAME",
+        help=f"some of {', '.join(games())} (default: all)",
+    )  # fmt: skip
     parser.add_argument("--study", choices=("main", "why", "living"), default="main", help="default: main")
-    parser.add_argument("--arms", nargs="*", help="only these estimators")
-    parser.add_argument("--processes", type=int, default=2, help="runs at once, one thread each (default: 2)")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--arms", nargs="+", choices=variants.VARIANTS, metavar="ARM",
+        help=f"only these estimators with their settings, some of {names} (default: those of the study)",
+    )  # fmt: skip
+    parser.add_argument("--processes", type=_positive, default=2, help="runs at once, one thread each (default: 2)")
+    options = parser.parse_args(arguments)
     studies = {
         "main": variants.MAIN,
         "why": {n: variants.VARIANTS[n] for n in ("turn_gae_0.95", "hae_released", "hae_free", *variants.WHY)},
@@ -303,6 +319,8 @@ def main() -> None:
         # Flat replies have no sub-goal to rewrite.
         if not (game in ("rewrite", "restless") and arm.startswith("flat_"))
     ]
+    if not runs:
+        parser.error(f"flat estimators do not play {', '.join(options.games)}. Try: --games memory")
     missing = [run for run in runs if not is_done(run, options.out)]
     print(f"{len(runs)} runs, {len(runs) - len(missing)} of them there already", flush=True)
     if options.processes == 1:

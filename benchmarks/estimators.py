@@ -364,8 +364,8 @@ def main() -> None:
     parser.add_argument(
         "--known", type=Path, default=ROOT / "docs" / "results" / "estimators.json", help="runs that need not be played"
     )
-    parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS), help="variants; default: all")
-    parser.add_argument("--seeds", type=int, nargs="*", help="default: as many as VARIANTS lists")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="variants; default: all")
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: as many as VARIANTS lists")
     parser.add_argument("--report", action="store_true", help="play nothing, report what is finished")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run, after --")
     options = parser.parse_args()

@@ -37,6 +37,10 @@ ERRORS = (0.0, 1.0)
 """Standard deviation of the errors in the values; the tasks' values spread by 1 to 3."""
 
 
+FEWEST_EPISODES = 100
+"""The test of the bias needs the covariance of the episodes' estimates."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One estimator at one lambda with one error of the values, over all tasks."""
@@ -152,13 +156,15 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=40_000, help="episodes of each (default: 40000)")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "hae_oracle.png", help="the picture")
     options = parser.parse_args()
+    if options.tasks < 2 or options.episodes < FEWEST_EPISODES:
+        parser.error(f"--tasks must be at least 2, --episodes at least {FEWEST_EPISODES}")
     sys.path.insert(0, str(ROOT))
     torch.set_num_threads(1)
     print(describe("torch"))
-    rows = measure(max(2, options.tasks), options.episodes)
+    rows = measure(options.tasks, options.episodes)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     draw(rows, options.out)
-    print(f"\n{table(rows, max(2, options.tasks))}\n\n{options.out}")
+    print(f"\n{table(rows, options.tasks)}\n\n{options.out}")
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "learning", help="folder of the runs")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--no-controls", action="store_true", help="seeds only")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run, after --")
     options = parser.parse_args()

@@ -25,6 +25,8 @@ def main() -> None:
     parser.add_argument("--reply", type=int, default=16, help="tokens of a reply")
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args()
+    if not os.path.isfile(os.path.join(os.path.expanduser(arguments.model), "config.json")):
+        parser.error(f"--model {arguments.model} is not the folder of a model: it has no config.json")
 
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")

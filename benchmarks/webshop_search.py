@@ -222,6 +222,8 @@ def main() -> int:
     parser.add_argument("--docs", type=int, nargs="*", default=[1000, 100_000], help="numbers of generated products")
     parser.add_argument("--data", type=Path, help="folder of the published files: adds the agreement with Lucene")
     arguments = parser.parse_args()
+    if arguments.data is not None and not arguments.data.is_dir():
+        parser.error(f"--data {arguments.data} is not a folder")
 
     print(describe("numpy", "regex"))
     with tempfile.TemporaryDirectory() as scratch:

@@ -110,13 +110,17 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     from agent_system.environments.webshop.generator.catalogue import CatalogueSpec
     from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop
+    from agent_system.errors import HiPERError
 
     print(describe("numpy", "ray", "gymnasium"))
     with tempfile.TemporaryDirectory() as scratch:
         shop = Path(scratch) / "shop"
         spec = ShopSpec(arguments.source, CatalogueSpec(products=arguments.products), arguments.small)
         start = time.perf_counter()
-        manifest = prepare_shop(shop, spec, progress=True)
+        try:
+            manifest = prepare_shop(shop, spec, progress=True)
+        except HiPERError as error:
+            parser.error(str(error))
         print(
             f"{manifest.products:,} products, {manifest.goals['synthetic']:,} goals, prepared in "
             f"{time.perf_counter() - start:.1f} s, {sum(manifest.files.values()) / 2**20:.1f} MiB"

@@ -35,13 +35,29 @@ _base_python() {
     return 1
 }
 
+# fast-downward-textworld and jericho (both needed by textworld) have no wheels. They are compiled through make: the
+# first with gcc and g++, the second with cc and /usr/bin/ar. pip fetches cmake itself.
+_require_compilers() {
+    local tool missing=""
+    for tool in make "${CC:-gcc}" "${CC:-cc}" "${CXX:-g++}" ar; do
+        tool="${tool%% *}" # CC="ccache gcc"
+        command -v "$tool" >/dev/null 2>&1 || case "$missing " in *" $tool "*) ;; *) missing="$missing $tool" ;; esac
+    done
+    if [ -n "$missing" ]; then
+        _say "Missing:$missing. Two packages without wheels are compiled. Try: sudo apt-get install build-essential"
+        return 1
+    fi
+}
+
 _install() {
     local profile="$1" venv="$2" log="$2/install.log" base
+    _require_compilers || return 1
     base="$(_base_python)"
     _say "Setting up the environment in $venv: pinned packages (3.4 GB on disk for cpu, more for gpu)."
     _say "This happens once and takes 3 to 10 minutes. Details: $log"
     "$base" -m venv "$venv"
-    if ! _install_packages "$profile" "$venv" >"$log" 2>&1; then
+    # The build of fast-downward-textworld calls `python`, which some systems have in virtual environments only.
+    if ! PATH="$venv/bin:$PATH" _install_packages "$profile" "$venv" >"$log" 2>&1; then
         _say "Setting up failed. The last lines of $log:"
         tail -n 12 "$log" >&2
         if grep -q 'No matching distribution found for torch' "$log"; then

@@ -26,6 +26,7 @@ from agent_system.environments.contract import (
     checked_step,
     class_name,
     opened,
+    overlap_findings,
     panel_findings,
 )
 from agent_system.environments.env_worker import StepResult
@@ -191,9 +192,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     lines: list[str] = []
     tasks = load_tasks(options.name)
+    panels: list[TaskPanel] = []
     for split in SPLITS:
         panel, findings = panel_findings(tasks, split)
         lines += findings
+        panels += [panel] if panel is not None else []
         if panel is not None:
             lines += environment_findings(
                 panel,
@@ -202,6 +205,8 @@ def main(arguments: list[str] | None = None) -> None:
                 seed=options.seed,
                 env_kwargs=options.kwargs,
             )
+    if len(panels) == len(SPLITS):
+        lines += overlap_findings(*panels)
     if "torch" in sys.modules:
         module = options.name.partition(":")[0]
         lines.append(f"{module} imports torch, which every environment process would load. Try: import it elsewhere")

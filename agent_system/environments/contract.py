@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
+from traceback import walk_tb
 from typing import Any
 
 import gymnasium
@@ -55,17 +56,43 @@ def panel_findings(tasks: Callable[[str], TaskPanel], split: str) -> tuple[TaskP
         The panel, or None if it cannot be used, and the findings.
     """
     findings = Findings()
-    name = f"{getattr(tasks, '__module__', '')}.{getattr(tasks, '__qualname__', tasks)}({split!r})"
+    module = getattr(tasks, "__module__", "")
+    name = f"{module}.{getattr(tasks, '__qualname__', tasks)}({split!r})"
     try:
         panel = tasks(split)
     except Exception as error:
-        findings.add("tasks", f"{name} raised {described(error)}", "return a TaskPanel for 'train' and for 'val'")
+        problem = f"{name} raised {described(error, module)}"
+        findings.add("tasks", problem, "return a TaskPanel for 'train' and for 'val'")
         return None, findings.lines
     if not isinstance(panel, TaskPanel):
         findings.add("tasks", f"{name} is {shown(panel)}, not a TaskPanel", "return TaskPanel(tasks, content_hashes)")
     elif not len(panel) or not all(isinstance(task, TaskSpec) for task in panel.tasks):
         findings.add("tasks", f"{name} has no tasks, or tasks that are no TaskSpec", "add at least one TaskSpec")
     return (None if findings.lines else panel), findings.lines
+
+
+def overlap_findings(train: TaskPanel, held_out: TaskPanel) -> list[str]:
+    """What the panels of training and held-out tasks share: then the held-out result is not about new tasks."""
+    findings = Findings()
+    train_ids = {task.task_id for task in train.tasks}
+    ids = [task.task_id for task in held_out.tasks if task.task_id in train_ids]
+    if ids:
+        findings.add(
+            "ids",
+            f"{len(ids)} of {len(held_out)} held-out tasks have a task_id of a training task, for example {ids[0]!r}, "
+            "so that validation does not play new tasks",
+            "other tasks for 'val' than for 'train', with ids of their own",
+        )
+    train_hashes = set(train.content_hashes)
+    hashes = [content for content in held_out.content_hashes if content in train_hashes]
+    if hashes and not ids:  # the same tasks usually share both
+        findings.add(
+            "hashes",
+            f"{len(hashes)} of {len(held_out)} held-out tasks have the content hash of a training task, for example "
+            f"{hashes[0]!r}, so that validation does not play new tasks",
+            "other tasks for 'val' than for 'train', or content hashes of all that a task consists of",
+        )
+    return findings.lines
 
 
 def reset_findings(tasks: Iterable[TaskSpec], max_steps: int, env_kwargs: Mapping[str, Any]) -> list[str]:
@@ -90,19 +117,22 @@ def opened(
     try:
         env = gymnasium.make(task.env_id, max_steps=max_steps, disable_env_checker=True, **env_kwargs)
     except Exception as error:
-        findings.add(
-            "make",
-            f"gymnasium.make({task.env_id!r}, max_steps={max_steps}) of task {task.task_id} raised {described(error)}",
+        call, module = f"gymnasium.make({task.env_id!r}, max_steps={max_steps})", _module_of(task.env_id)
+        remedy = (
             "gymnasium.register(...) in your module, env_id='<module>:<id>', and max_steps among the arguments of "
-            "__init__",
+            "__init__"
         )
+        if raised_at(error, module):
+            remedy = _corrected(error, module, call)
+        findings.add("make", f"{call} of task {task.task_id} raised {described(error, module)}", remedy)
         yield None
         return
     yield env
     try:
         env.close()
     except Exception as error:
-        findings.add("close", f"{class_name(env)}.close raised {described(error)}", "close() without an error")
+        problem = f"{class_name(env)}.close raised {described(error, type(env.unwrapped).__module__)}"
+        findings.add("close", problem, "close() without an error")
 
 
 def checked_reset(env: gymnasium.Env, task: TaskSpec, findings: Findings) -> tuple[str, Mapping[str, Any]] | None:
@@ -110,10 +140,15 @@ def checked_reset(env: gymnasium.Env, task: TaskSpec, findings: Findings) -> tup
     try:
         started = env.reset(seed=task.seed, options=dict(task.options))
     except Exception as error:
+        module = type(env.unwrapped).__module__
+        remedy = "def reset(self, *, seed=None, options=None), which accepts the options of every TaskSpec"
+        if not _is_about_arguments(error, "reset", module):
+            remedy = _corrected(error, module, f"reset(seed={task.seed}, options={dict(task.options)})")
         findings.add(
             "reset",
-            f"{where}(seed={task.seed}, options={dict(task.options)}) of task {task.task_id} raised {described(error)}",
-            "def reset(self, *, seed=None, options=None), which accepts the options of every TaskSpec",
+            f"{where}(seed={task.seed}, options={dict(task.options)}) of task {task.task_id} raised "
+            f"{described(error, module)}",
+            remedy,
         )
         return None
     if not isinstance(started, tuple) or len(started) != 2:
@@ -129,11 +164,18 @@ def checked_step(env: gymnasium.Env, action: str, findings: Findings) -> StepRes
     try:
         returned = env.step(action)
     except Exception as error:
-        is_admissible = action not in NO_ACTIONS
+        is_admissible, module = action not in NO_ACTIONS, type(env.unwrapped).__module__
+        kind = f"step {is_admissible}"
+        if _is_about_arguments(error, "step", module):
+            kind, remedy = "step arguments", "def step(self, action), with the action as text"
+        elif is_admissible:
+            remedy = _corrected(error, module, f"step({action!r})")
+        else:
+            remedy = "answer what is not understood with an observation"
         findings.add(
-            f"step {is_admissible}",
-            f"{where}({action!r}) raised {described(error)}, which counts as a fault of the environment",
-            "play every admissible action" if is_admissible else "answer what is not understood with an observation",
+            kind,
+            f"{where}({action!r}) raised {described(error, module)}, which counts as a fault of the environment",
+            remedy,
         )
         return None
     if not isinstance(returned, tuple) or len(returned) != 5:
@@ -213,5 +255,46 @@ def shown(value: Any) -> str:
     return f"{text if len(text) <= 60 else text[:60] + '...'} ({type(value).__name__})"
 
 
-def described(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def described(error: Exception, module: str) -> str:
+    """The exception, with the innermost line of the module that led to it, where there is one."""
+    place = raised_at(error, module)
+    return f"{type(error).__name__}: {error}" + (f" ({place})" if place else "")
+
+
+def raised_at(error: Exception, module: str) -> str | None:
+    """ "file:line" of the innermost frame of an exception in `module` or a module of the same package.
+
+    None where the exception never passed through one: for example a call with arguments that do not fit.
+    """
+    package = module.partition(".")[0]
+    cause: BaseException | None = error
+    while cause is not None:  # gymnasium.make raises another exception from the one of the environment
+        places = [
+            f"{frame.f_code.co_filename}:{line}"
+            for frame, line in walk_tb(cause.__traceback__)
+            if frame.f_globals.get("__name__", "").partition(".")[0] == package and frame.f_globals is not globals()
+        ]
+        if places:
+            return places[-1]
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _is_about_arguments(error: Exception, method: str, module: str) -> bool:
+    """Whether a call of the method failed because its parameters are others: Python raises that in the caller."""
+    return isinstance(error, TypeError) and f"{method}() " in str(error) and raised_at(error, module) is None
+
+
+def _corrected(error: Exception, module: str, call: str) -> str:
+    place = raised_at(error, module)
+    return f"correct {place}, so that {call} returns" if place else f"{call} without an error"
+
+
+def _module_of(env_id: str) -> str:
+    """The module that an id `module:Name-v0` names; that of the registered class for a plain `Name-v0`."""
+    name, colon, _ = env_id.partition(":")
+    if colon:
+        return name
+    spec = gymnasium.registry.get(env_id)
+    entry = spec.entry_point if spec else None
+    return entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")

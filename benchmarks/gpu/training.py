@@ -27,6 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from machine import describe
+from random_model import ARCHITECTURES, save
 
 ROOT = Path(__file__).resolve().parents[2]
 PHASES = ("gen", "old_log_prob", "ref", "values", "adv", "update_critic", "update_actor", "update_weights", "step")
@@ -127,7 +128,10 @@ def main() -> None:
     parser.add_argument("--lora", action="store_true", help="train adapters of rank 32 only")
     parser.add_argument("--lockstep", action="store_true", help="run again with env.lockstep=true")
     parser.add_argument("--model", help="folder or name of a model to use instead of random weights")
-    parser.add_argument("--architecture", default="qwen2.5-1.5b", help="of the large model (default: qwen2.5-1.5b)")
+    parser.add_argument(
+        "--architecture", choices=ARCHITECTURES, default="qwen2.5-1.5b",
+        help="of the large model (default: qwen2.5-1.5b)",
+    )  # fmt: skip
     parser.add_argument("--profile", default="gpu", choices=("gpu", "cpu"), help="default: gpu")
     parser.add_argument(
         "--warm-start",
@@ -151,8 +155,6 @@ def main() -> None:
 def _model(options: argparse.Namespace, folder: Path) -> Path:
     if options.what == "small":
         return options.warm_start.absolute()
-    from random_model import save
-
     return save(options.architecture, options.warm_start, folder, "cuda" if options.profile == "gpu" else "cpu")
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,9 +14,10 @@ import pytest
 
 from agent_system.environments.base import TaskSpec
 from agent_system.environments.check_env import environment_findings, main
-from agent_system.environments.contract import panel_findings, reset_findings
+from agent_system.environments.contract import overlap_findings, panel_findings, reset_findings
 from agent_system.environments.tasks import TaskPanel
 
+THIS = Path(__file__).read_text("utf-8")
 REPOSITORY = Path(__file__).resolve().parents[2]
 WON_AT = 30
 
@@ -217,6 +219,31 @@ class OldReset(Corridor):
         return super().reset()
 
 
+class RaisesInReset(Corridor):
+    def reset(self, *, seed=None, options=None):
+        return {"start": 1}[options.get("name")]
+
+
+class WrongCallInReset(Corridor):
+    def reset(self, *, seed=None, options=None):
+        return super().reset(name="start")
+
+
+class RaisesInAnotherModule(Corridor):
+    def reset(self, *, seed=None, options=None):
+        return json.loads("no JSON")
+
+
+class RaisesInInit(Corridor):
+    def __init__(self, max_steps: int) -> None:
+        super().__init__(max_steps // 0)
+
+
+class StepWithoutAction(Corridor):
+    def step(self):
+        return super().step("east")
+
+
 class RaisesInClose(Corridor):
     def close(self):
         raise OSError("closed twice")
@@ -248,19 +275,24 @@ REPORTED = {
     UnseededStart: "returned another observation or info the second time",
     StartOfTheEpisodeBefore: "returned another observation or info the second time",
     UnseededSteps: "the same seed and actions return something else at step 1 of task",
-    RaisesOnUnknownActions: "step('this is no action') raised KeyError: 'this is no action', which counts as a fault",
-    RaisesOnAdmissibleActions: "step('west') raised ConnectionError: no service, which counts as a fault",
+    RaisesOnUnknownActions: "step('this is no action') raised KeyError: 'this is no action' (",
+    RaisesOnAdmissibleActions: "step('west') raised ConnectionError: no service (",
     NoStepLimit: "__init__() got an unexpected keyword argument 'max_steps'",
     OldReset: "got an unexpected keyword argument 'seed'. Try: def reset(self, *, seed=None, options=None)",
-    RaisesInClose: "RaisesInClose.close raised OSError: closed twice. Try: close() without an error",
+    RaisesInReset: "reset(seed=0, options={}) of task task-0 raised KeyError: None (",
+    WrongCallInReset: "Corridor.reset() got an unexpected keyword argument 'name' (",
+    RaisesInAnotherModule: "raised JSONDecodeError: Expecting value: line 1 column 1 (char 0) (",
+    RaisesInInit: "of task task-0 raised ZeroDivisionError: integer division or modulo by zero (",
+    StepWithoutAction: "which counts as a fault of the environment. Try: def step(self, action), with the action as",
+    RaisesInClose: "RaisesInClose.close raised OSError: closed twice (",
 }
 
 for kind in (Corridor, *REPORTED):
     gymnasium.register(f"{kind.__name__}-v0", kind)
 
 
-def panel(kind: type[gymnasium.Env], seeds: int = 3) -> TaskPanel:
-    names = [f"task-{seed}" for seed in range(seeds)]
+def panel(kind: type[gymnasium.Env], seeds: int = 3, name: str = "task") -> TaskPanel:
+    names = [f"{name}-{seed}" for seed in range(seeds)]
     tasks = tuple(TaskSpec(f"{kind.__name__}-v0", name, "walk", seed) for seed, name in enumerate(names))
     return TaskPanel(tasks, tuple(names))
 
@@ -296,8 +328,54 @@ def test_the_reset_alone_reports_what_a_reset_shows():
         ResetWithoutInfo,
         NoStepLimit,
         OldReset,
+        RaisesInReset,
+        WrongCallInReset,
+        RaisesInAnotherModule,
+        RaisesInInit,
         RaisesInClose,
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "remedy"),
+    [
+        (RaisesInReset, 'return {"start": 1}', "correct {place}, so that reset(seed=0, options={{}}) returns"),
+        (WrongCallInReset, 'super().reset(name="start")', "correct {place}, so that reset(seed=0"),
+        (RaisesInAnotherModule, 'json.loads("no JSON")', "correct {place}, so that reset(seed=0"),
+        (RaisesInInit, "max_steps // 0", "correct {place}, so that gymnasium.make('RaisesInInit-v0', max_steps=20)"),
+        (RaisesOnAdmissibleActions, 'raise ConnectionError("no service")', "correct {place}, so that step('west')"),
+        (RaisesOnUnknownActions, '{"east": 1, "west": -1}[action]', "answer what is not understood with an"),
+        (RaisesInClose, 'raise OSError("closed twice")', "close() without an error"),
+    ],
+)
+def test_an_exception_is_reported_with_its_line_and_a_remedy_that_fits(kind, source, remedy):
+    number = next(number for number, line in enumerate(THIS.splitlines(), 1) if source in line)
+    place = f"{__file__}:{number}"
+    (line,) = findings(kind)
+    assert f"({place})" in line
+    assert f". Try: {remedy.format(place=place)}" in line
+
+
+def test_tasks_that_raise_are_reported_with_their_line():
+    def tasks(split):
+        return {}[split]
+
+    (line,) = panel_findings(tasks, "train")[1]
+    assert f"raised KeyError: 'train' ({__file__}:" in line
+
+
+def split_panel(names, hashes) -> TaskPanel:
+    return TaskPanel(tuple(TaskSpec("Corridor-v0", name, "walk", 0) for name in names), tuple(hashes))
+
+
+def test_tasks_that_are_in_both_splits():
+    train = split_panel(["a", "b", "c"], ["1", "2", "3"])
+    assert overlap_findings(train, split_panel(["d", "e"], ["4", "5"])) == []
+    (same,) = overlap_findings(train, split_panel(["c", "e"], ["3", "5"]))
+    assert same.startswith("1 of 2 held-out tasks have a task_id of a training task, for example 'c'")
+    (renamed,) = overlap_findings(train, split_panel(["d", "e"], ["2", "3"]))
+    assert renamed.startswith("2 of 2 held-out tasks have the content hash of a training task, for example '2'")
+    assert same.count(". Try: ") == renamed.count(". Try: ") == 1
 
 
 def test_tasks_that_are_no_panel():
@@ -317,10 +395,13 @@ from agent_system.plan_execute.prompts import PromptStyle
 from agent_system.rollout.environment_registry import EnvironmentSpec
 
 def spec(kind):
-    tasks = lambda split: environments.panel(kind)
+    tasks = lambda split: environments.panel(kind, name=split)
     return EnvironmentSpec("a corridor", PromptStyle.FLAT, PromptStyle.FLAT_COMPACT, tasks)
 
 SOUND, WRONG = spec(environments.Corridor), spec(environments.OldStep)
+SHARED = EnvironmentSpec(
+    "a corridor", PromptStyle.FLAT, PromptStyle.FLAT_COMPACT, lambda split: environments.panel(environments.Corridor)
+)
 """
 
 
@@ -342,13 +423,18 @@ def test_the_command(tmp_path):
     assert wrong.returncode == 1 and wrong.stderr == ""
     (line,) = wrong.stdout.splitlines()
     assert line == f"test_check_env.OldStep.{REPORTED[OldStep]}"
+    shared = run(tmp_path, "corridors:SHARED", "--episodes", "2")
+    assert shared.returncode == 1
+    assert shared.stdout.startswith("3 of 3 held-out tasks have a task_id of a training task") and shared.stderr == ""
 
 
 def test_the_command_on_the_treasure_house(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(REPOSITORY / "tests" / "integration"))
     monkeypatch.delitem(sys.modules, "torch", raising=False)
-    main(["treasure_house:TREASURE_HOUSE", "--max-steps", "5", "--episodes", "16"])
-    assert "no findings" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["treasure_house:TREASURE_HOUSE", "--max-steps", "5", "--episodes", "16"])
+    (line,) = capsys.readouterr().out.splitlines()  # it has few games, and validates on those that it trains on
+    assert line.startswith("64 of 128 held-out tasks have a task_id of a training task, for example 'key-attic-0'")
 
 
 def test_a_module_that_imports_torch(monkeypatch, capsys):

@@ -271,6 +271,29 @@ def test_the_papers_penalties_on_gpus():
     assert [(hae.keep_penalty, hae.keep_penalty_mode) for hae in found] == [(-0.3, "fixed"), (-3.5, "normalized")]
 
 
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("ppo", "algorithm.adv_estimator=ppo is not one of hae, turn_gae"),
+        ("nowhere:MINE", "algorithm.adv_estimator=nowhere:MINE: the module nowhere cannot be imported"),
+        ("json:MINE", "algorithm.adv_estimator=json:MINE: the module json has no Estimator 'MINE'"),
+    ],
+)
+def test_a_message_names_the_estimator_once(typed, message):
+    text = message_of(f"algorithm.adv_estimator={typed}")
+    assert f"  - {message}" in text and text.count(f"algorithm.adv_estimator={typed}") == 1
+
+
+@pytest.mark.parametrize("override", ["algorithm.adv_estimator=grpo", "algorithm.filter_groups.enable=true"])
+@pytest.mark.parametrize("tasks", [64, 4])
+def test_groups_with_as_many_episodes_as_before(override, tasks):
+    fitting = max(1, tasks // 8)
+    message = message_of(override, f"data.train_batch_size={tasks}")
+    assert f"Try: env.rollout.n=8 data.train_batch_size={fitting} (about as many episodes per step as now)" in message
+    grouped = ["env.rollout.n=8", f"data.train_batch_size={fitting}", "algorithm.filter_groups.max_num_gen_batches=4"]
+    check(composed(override, *(grouped if "filter" in override else grouped[:2])))
+
+
 def test_estimators_of_groups_have_no_critic_to_warm_up():
     groups = ("algorithm.adv_estimator=grpo", "env.rollout.n=8", "data.train_batch_size=8")
     check(composed(*groups, "trainer.total_training_steps=2"))

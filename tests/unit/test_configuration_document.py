@@ -7,6 +7,7 @@ import pytest
 from made_config import composed, reference
 from pydantic import Field
 
+from recipe.hiper.cli import document_configuration
 from recipe.hiper.cli.document_configuration import DOCUMENT
 from recipe.hiper.cli.train import SECTIONS
 from recipe.hiper.configuration.document import with_tables
@@ -53,3 +54,26 @@ def test_a_key_in_no_table_and_a_table_of_no_key_are_errors():
         with_tables(text.replace("<!-- keys: warm_start -->", ""), SECTIONS, reference)
     with pytest.raises(ValueError, match="there is no key warm_end"):
         with_tables(text.replace("<!-- keys: warm_start -->", "<!-- keys: warm_end -->"), SECTIONS, reference)
+
+
+def test_the_command(monkeypatch, tmp_path, capsys):
+    copy = tmp_path / "configuration.md"
+    copy.write_text(DOCUMENT.read_text("utf-8"), "utf-8")
+    monkeypatch.setattr(document_configuration, "DOCUMENT", copy)
+    document_configuration.main(["--check"])
+    outdated = copy.read_text("utf-8").replace("cpu alfworld `20`, cpu webshop `10`", "cpu alfworld `21`")
+    copy.write_text(outdated, "utf-8")
+    with pytest.raises(SystemExit) as end:
+        document_configuration.main(["--check"])
+    assert end.value.code == 1 and "is not up to date. Try: python -m recipe.hiper.cli" in capsys.readouterr().err
+    assert copy.read_text("utf-8") == outdated
+    document_configuration.main([])
+    assert copy.read_text("utf-8") == DOCUMENT.read_text("utf-8")
+
+
+def test_the_help_of_the_command_writes_nothing(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(document_configuration, "DOCUMENT", tmp_path / "configuration.md")
+    with pytest.raises(SystemExit) as end:
+        document_configuration.main(["--help"])
+    assert end.value.code == 0 and "docs/configuration.md" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())

@@ -196,11 +196,13 @@ def test_errors_end_with_status_2_and_a_remedy(tmp_path, capsys):
     assert "--lam 2 is not in [0, 1]. Try: --lam 0.95" in fails(capsys, path, *out, "--lam", "2")
     assert "--estimators ppo is not one of" in fails(capsys, path, *out, "--estimators", "ppo")
     assert "required: episodes" in fails(capsys, *out)
+    assert not (tmp_path / "lab").exists()  # created only for what is written into it
 
 
 def test_a_folder_that_cannot_be_written_to(no_pictures, tmp_path, capsys):
     path = str(episodes(tmp_path))
     (tmp_path / "file").write_text("")
-    assert "Try: --out <another folder>" in fails(capsys, path, "--out", str(tmp_path / "file"))
+    for folder in (tmp_path / "file", tmp_path / "file" / "lab"):
+        assert "Try: --out <another folder>" in fails(capsys, path, "--out", str(folder))
     (tmp_path / "lab" / "credit_lab.html").mkdir(parents=True)
     assert "Try: --out <another folder>" in fails(capsys, path, "--out", str(tmp_path / "lab"))

@@ -53,7 +53,10 @@ def place(page: Path, number: int) -> str:
 
 @cache
 def messages() -> dict[str, str]:
-    """Every string of the source code, with `INSERTED` for what is filled in, and the place it comes from."""
+    """Every string of the source code and every message of a shell script, with the place it comes from.
+
+    `INSERTED` stands for what is filled in.
+    """
     texts: dict[str, str] = {}
     for folder in SOURCES:
         for path in sorted((ROOT / folder).rglob("*.py")):
@@ -67,6 +70,10 @@ def messages() -> dict[str, str]:
                     texts.setdefault("".join(parts), f"{path.relative_to(ROOT)}:{node.lineno}")
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                     texts.setdefault(node.value, f"{path.relative_to(ROOT)}:{node.lineno}")
+        for path in sorted((ROOT / folder).rglob("*.sh")):
+            for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+                for text in re.findall(r'_say "([^"]+)"', line):
+                    texts.setdefault(re.sub(r"\$\w+", INSERTED, text), f"{path.relative_to(ROOT)}:{number}")
     return texts
 
 

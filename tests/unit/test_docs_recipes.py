@@ -129,3 +129,12 @@ def test_the_environment_is_prepared_with_the_overrides_of_the_page(module, tmp_
     spec = environment_registry.environment_spec(config.env.env_name)
     assert spec.environment == "a guessing game"
     assert not (tmp_path / "cache").exists()
+
+
+def test_the_estimator_trains_in_a_folder_of_its_own():
+    """The README trains hae in another folder: a shared one would be refused as another run."""
+    page = PAGE.read_text("utf-8").replace("\\\n", "")
+    command = re.search(r"run_alfworld\.sh (.*algorithm\.adv_estimator=my_estimator.*)", page)
+    (folder,) = re.findall(r"run_dir=(\S+)", command[1])
+    assert folder == "outputs/my_estimator"
+    assert folder not in re.findall(r"run_dir=(\S+)", (PAGE.parents[1] / "README.md").read_text("utf-8"))

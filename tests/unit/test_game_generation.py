@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from agent_system.environments.alfworld import rooms
 from agent_system.environments.alfworld.game_spec import SPLITS, GameSpec
-from agent_system.environments.alfworld.generate import make_candidate
+from agent_system.environments.alfworld.generate import main, make_candidate
 from agent_system.environments.alfworld.problem import display_names
 from agent_system.environments.alfworld.rooms import HELD_OUT_SCENES, PUBLISHED_UNSEEN_SCENES, RoomLimits, TaskKind
 from agent_system.errors import ConfigError
@@ -134,3 +134,14 @@ def test_an_impossible_spec_is_refused_with_every_problem_and_option():
     with pytest.raises(ConfigError) as refusal:
         GameSpec(receptacles=(3, 2), max_instances=0, train=-1)
     assert all(text in str(refusal.value) for text in ("--receptacles 4-6", "--max-instances", "train=-1"))
+
+
+def test_the_command_shows_task_types_as_they_are_typed(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0 and "TaskKind" not in text
+    assert all(kind.value in text for kind in TaskKind)
+    with pytest.raises(SystemExit):
+        main(["--out", "games", "--task-types", "juggle"])
+    assert "argument --task-types: juggle is not one of pick_and_place_simple, " in capsys.readouterr().err

@@ -251,6 +251,16 @@ def _receptacle_range(text: str) -> tuple[int, int] | None:
     return int(low), int(high or low)
 
 
+_KINDS = ", ".join(kind.value for kind in TaskKind)
+
+
+def _task_kind(text: str) -> TaskKind:
+    try:
+        return TaskKind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not one of {_KINDS}") from None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m agent_system.environments.alfworld.generate",
@@ -278,10 +288,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--task-types",
         nargs="+",
-        type=TaskKind,
-        default=default.task_types,
+        type=_task_kind,
+        default=argparse.SUPPRESS,  # that of GameSpec; the formatter would print the enumeration as Python does
         metavar="KIND",
-        help=f"some of {', '.join(k.value for k in TaskKind)}",
+        help=f"some of {_KINDS} (default: all)",
     )
     parser.add_argument("--workers", type=int, default=usable_cpus(), help="processes; changes the speed only")
     return parser
@@ -292,8 +302,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        values = {f.name: getattr(options, f.name) for f in fields(GameSpec)}
-        spec = GameSpec(**(values | {"task_types": tuple(values["task_types"])}))
+        values = {f.name: getattr(options, f.name) for f in fields(GameSpec) if f.name in options}
+        if "task_types" in values:
+            values["task_types"] = tuple(values["task_types"])
+        spec = GameSpec(**values)
         manifest = generate_games(options.out, spec, workers=options.workers, progress=True)
     except (ConfigError, TaskError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")

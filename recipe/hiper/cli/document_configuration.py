@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from recipe.hiper.cli.train import SECTIONS
@@ -12,10 +14,21 @@ from recipe.hiper.configuration.overrides import reference_config
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "configuration.md"
 
 
-def main() -> None:
-    """Run the command line."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line. With `--check`, exits with 1 if the document is not up to date."""
+    parser = argparse.ArgumentParser(
+        prog="python -m recipe.hiper.cli.document_configuration",
+        description="Write the tables of keys in docs/configuration.md from the schema and the shipped configuration. "
+        "The text between the tables is kept.",
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the file would change")
+    options = parser.parse_args(arguments)
     text = DOCUMENT.read_text(encoding="utf-8")
-    DOCUMENT.write_text(with_tables(text, SECTIONS, reference_config), encoding="utf-8")
+    written = with_tables(text, SECTIONS, reference_config)
+    if not options.check:
+        DOCUMENT.write_text(written, encoding="utf-8")
+    elif written != text:
+        parser.exit(1, f"{DOCUMENT} is not up to date. Try: {parser.prog}\n")
 
 
 if __name__ == "__main__":

@@ -88,17 +88,18 @@ def _rewards(settings: RunSettings) -> Iterator[str]:
 
 def _groups(settings: RunSettings) -> Iterator[str]:
     estimator, n = settings.algorithm.adv_estimator, settings.env.rollout.n
-    tasks = settings.data.train_batch_size
+    groups = f"env.rollout.n=8 data.train_batch_size={max(1, settings.data.train_batch_size // 8)}"
     if chosen_estimator(settings).needs_groups and n < 2:
         yield (
             f"algorithm.adv_estimator={estimator} compares the episodes of a task with each other, but "
-            f"env.rollout.n={n} plays one. Try: env.rollout.n=8 (with data.train_batch_size={tasks} a step then has "
-            f"{8 * tasks} episodes), or algorithm.adv_estimator=turn_gae"
+            f"env.rollout.n={n} plays one. Try: {groups} (about as many episodes per step as now), or "
+            "algorithm.adv_estimator=turn_gae"
         )
     if settings.algorithm.filter_groups.enable and n < 2:
         yield (
             f"algorithm.filter_groups.enable=true replaces tasks whose episodes all end alike, but env.rollout.n={n} "
-            "plays one episode of each. Try: env.rollout.n=8, or algorithm.filter_groups.enable=false"
+            f"plays one episode of each. Try: {groups} (about as many episodes per step as now), or "
+            "algorithm.filter_groups.enable=false"
         )
 
 

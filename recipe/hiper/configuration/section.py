@@ -106,7 +106,9 @@ def _problem(
     if detail["type"] == "value_error":  # a rule of ours, which says what to type
         reason = detail["msg"].removeprefix("Value error, ")
         is_value = bool(path) and not isinstance(detail["input"], Mapping)
-        return Problem(key, f"{key}={typed(detail['input'])}: {reason}" if is_value else reason, is_rule=not is_value)
+        names_the_value = not is_value or reason.startswith(f"{key}=")
+        text = reason if names_the_value else f"{key}={typed(detail['input'])}: {reason}"
+        return Problem(key, text, is_rule=not is_value)
     if detail["type"] == "extra_forbidden":
         return Problem(key, f"{key}: no such key, nothing would read it. Try: leave it out")
     value = _lookup(usual, path) if usual is not None else _MISSING

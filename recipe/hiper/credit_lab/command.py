@@ -44,14 +44,15 @@ def compare(options: argparse.Namespace) -> str:
         ConfigError: an option, a file or the folder is not usable.
     """
     config, source = _config(options)
-    _make_folder(options.out)
+    _check_folder(options.out)
     episodes = read_episodes(options.episodes)
     variants, skipped = run_estimators(episodes, config)
     report = Report(episodes, config, compare_variants(episodes, variants, config.gamma), skipped, source)
     light, dark = draw(report.comparison, LIGHT), draw(report.comparison, DARK)
-    page = options.out / "credit_lab.html"
+    page, html = options.out / "credit_lab.html", html_page(report, light, dark)
     try:
-        page.write_text(html_page(report, light, dark), encoding="utf-8")
+        options.out.mkdir(parents=True, exist_ok=True)
+        page.write_text(html, encoding="utf-8")
         (options.out / "credit_lab.csv").write_text(csv_text(report.comparison), encoding="utf-8")
         for name, png in light.items():
             (options.out / f"{name}.png").write_bytes(png)
@@ -132,13 +133,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _not_writable(folder, error) from None
-    if not os.access(folder, os.W_OK):
-        raise _not_writable(folder, PermissionError("permission denied"))
+def _check_folder(folder: Path) -> None:
+    """Report a folder that cannot be written to before the work is done. Creates nothing."""
+    existing = folder.absolute()
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        raise _not_writable(folder, NotADirectoryError(f"{existing} is not a folder"))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise _not_writable(folder, PermissionError(f"no permission to write to {existing}"))
 
 
 def _not_writable(folder: Path, error: OSError) -> ConfigError:

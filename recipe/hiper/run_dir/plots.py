@@ -53,7 +53,7 @@ PANELS = (
         (("rollout/episode_length", "training batch"), ("val/episode_length", "held-out tasks")),
     ),
     Panel(
-        "Share of turns",
+        "Fraction of turns",
         (("rollout/admissible_fraction", "admissible action"), ("rollout/keep_copied_fraction", "KEEP copies exactly")),
         is_fraction=True,
     ),
