@@ -33,6 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
         # A unit test on two threads would compete with the engine for both cores. Set here and not by OMP_NUM_THREADS,
         # which trainings would inherit.
         torch.set_num_threads(1)
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
+        # The first worker gets the engines, which take longest; Ray lowers the priority of its processes.
+        os.nice(19)
 
 
 @cache

@@ -115,7 +115,14 @@ def run_command(
         process = subprocess.Popen(
             command,
             cwd=cwd,
-            env={**os.environ, "VERL_PLATFORM": "cpu", "PATH": path, **(environment or {})},
+            # Ray's processes have the priority of others (its default is 15): unit tests run beside them.
+            env={
+                **os.environ,
+                "VERL_PLATFORM": "cpu",
+                "PATH": path,
+                "RAY_worker_niceness": "0",
+                **(environment or {}),
+            },
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

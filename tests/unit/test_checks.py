@@ -19,7 +19,7 @@ CASES = {
     ),
     "a prompt that is never scheduled": (
         ["actor_rollout_ref.rollout.max_num_batched_tokens=200"],
-        "less than a prompt and its reply may need (304 tokens)",
+        "less than a prompt and its reply may need (data.max_prompt_length + data.max_response_length = 304)",
     ),
     "unknown estimator": (["algorithm.adv_estimator=a2c"], "not one of hae"),
     "critic off": (["critic.enable=False"], "estimates advantages from values"),

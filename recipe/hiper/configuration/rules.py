@@ -134,12 +134,13 @@ def _processes(settings: RunSettings) -> Iterator[str]:
     if trainer.n_gpus_per_node is None:
         return
     processes = trainer.n_gpus_per_node * trainer.nnodes
+    of_trainer = f"{processes} training processes (trainer.n_gpus_per_node times trainer.nnodes)"
     episodes = data.train_batch_size * settings.env.rollout.n
     if episodes % processes:
         size = max(1, data.train_batch_size // processes) * processes
         yield (
             f"data.train_batch_size={data.train_batch_size} times env.rollout.n={settings.env.rollout.n} is {episodes} "
-            f"episodes, which cannot be divided among {processes} training processes. Try: "
+            f"episodes, which cannot be divided among {of_trainer}. Try: "
             f"data.train_batch_size={size}"
         )
     if settings.algorithm.updates_per_step is None:
@@ -147,14 +148,14 @@ def _processes(settings: RunSettings) -> Iterator[str]:
             size = section.ppo_mini_batch_size
             if (size * settings.env.rollout.n) % processes:
                 yield (
-                    f"{key}.ppo_mini_batch_size={size} rows cannot be divided among {processes} training processes. "
+                    f"{key}.ppo_mini_batch_size={size} rows cannot be divided among {of_trainer}. "
                     f"Try: {key}.ppo_mini_batch_size={max(1, size // processes) * processes}"
                 )
     parallel = settings.actor_rollout_ref.rollout.tensor_model_parallel_size
     if processes % parallel:
         yield (
-            f"actor_rollout_ref.rollout.tensor_model_parallel_size={parallel}: {processes} training processes cannot "
-            f"be divided into engines of {parallel}. Try: actor_rollout_ref.rollout.tensor_model_parallel_size=1"
+            f"actor_rollout_ref.rollout.tensor_model_parallel_size={parallel}: {of_trainer} cannot be divided into "
+            f"engines of {parallel}. Try: actor_rollout_ref.rollout.tensor_model_parallel_size=1"
         )
 
 
@@ -194,11 +195,13 @@ def _lengths(settings: RunSettings) -> Iterator[str]:
                 "fails at the first prompt that it cuts. Try: actor_rollout_ref.rollout.enable_chunked_prefill=false, "
                 "or env.seeded_sampling=false"
             )
-        longest = rollout.max_model_len or longest
+        length = "data.max_prompt_length + data.max_response_length"
+        if rollout.max_model_len:
+            longest, length = rollout.max_model_len, "actor_rollout_ref.rollout.max_model_len"
         if not rollout.enable_chunked_prefill and rollout.max_num_batched_tokens < longest:
             yield (
                 f"actor_rollout_ref.rollout.max_num_batched_tokens={rollout.max_num_batched_tokens} is less than a "
-                f"prompt and its reply may need ({longest} tokens), and enable_chunked_prefill=false does not cut "
+                f"prompt and its reply may need ({length} = {longest}), and enable_chunked_prefill=false does not cut "
                 f"prompts. Try: actor_rollout_ref.rollout.max_num_batched_tokens={longest}"
             )
 
