@@ -106,9 +106,7 @@ def fine_tune(
     return checkpoints / f"global_step_{_latest_step(checkpoints)}" / "huggingface"
 
 
-def sft_overrides(
-    base: str, train: Path, held_out: Path, checkpoints: Path, spec: FineTuneSpec
-) -> dict[str, Any]:
+def sft_overrides(base: str, train: Path, held_out: Path, checkpoints: Path, spec: FineTuneSpec) -> dict[str, Any]:
     """The overrides of verl's `sft_trainer_engine` configuration."""
     precision = f"{{param_dtype:{spec.param_dtype},reduce_dtype:fp32,buffer_dtype:fp32}}"
     return {
