@@ -33,15 +33,23 @@ def pytest_configure(config: pytest.Config) -> None:
         # A unit test on two threads would compete with the engine for both cores. Set here and not by OMP_NUM_THREADS,
         # which trainings would inherit.
         torch.set_num_threads(1)
-    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
-        # The first worker gets the engines, which take longest; Ray lowers the priority of its processes.
-        os.nice(19)
 
 
 @cache
 def starts_engines(file: str) -> bool:
     """Whether a test file (relative to the repository) has tests that are marked `engine`."""
     return "pytest.mark.engine" in (REPOSITORY / file).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engines_first() -> None:
+    """Give the worker with the engines the processor first, because it takes longest.
+
+    It starts with an engine test. Which of the two workers it is, is not fixed.
+    """
+    first = os.environ["PYTEST_CURRENT_TEST"].partition("::")[0]
+    if IS_XDIST_WORKER and not starts_engines(first):
+        os.nice(19)
 
 
 @pytest.hookimpl(optionalhook=True)
