@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from verl.workers.config import CriticConfig, RolloutConfig
 
 import recipe.hiper.config
-from recipe.hiper.configuration.keys import OPEN_SECTIONS, environment_of, flat_keys
+from recipe.hiper.configuration.keys import OPEN_SECTIONS, environment_of, flat_keys, model_of
+from recipe.hiper.configuration.overrides import groups
 from recipe.hiper.configuration.schema import RunSettings
 from recipe.hiper.configuration.section import require_section
 from recipe.hiper.configuration.validation import read_settings
@@ -29,11 +30,13 @@ ENVIRONMENTS = sorted(path.stem for path in (CONFIG_FOLDER / "env").glob("*.yaml
 
 
 @cache
-def reference(profile: str = "cpu", environment: str = "alfworld", preset: str = "custom") -> DictConfig:
+def reference(
+    profile: str = "cpu", environment: str = "alfworld", preset: str = "custom", model: str | None = None
+) -> DictConfig:
     """A profile without overrides, with the number of GPUs filled in as on a machine with four. Not to be changed."""
     GlobalHydra.instance().clear()
     with initialize_config_module("recipe.hiper.config", version_base=None):
-        overrides = [f"profile={profile}", f"env={environment}", f"algorithm/hae={preset}"]
+        overrides = [*groups(profile, environment, model), f"algorithm/hae={preset}"]
         config = compose("hiper_trainer", overrides=overrides)
     if config.trainer.n_gpus_per_node is None:
         config.trainer.n_gpus_per_node = 4
@@ -41,10 +44,14 @@ def reference(profile: str = "cpu", environment: str = "alfworld", preset: str =
 
 
 def composed(
-    *overrides: str, profile: str = "cpu", environment: str = "alfworld", preset: str = "custom"
+    *overrides: str,
+    profile: str = "cpu",
+    environment: str = "alfworld",
+    preset: str = "custom",
+    model: str | None = None,
 ) -> DictConfig:
     """A copy of a profile with overrides of values. Composing it again for every test would take minutes in all."""
-    config = deepcopy(reference(profile, environment, preset))
+    config = deepcopy(reference(profile, environment, preset, model))
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         exists = OmegaConf.select(config, override.key_or_group, throw_on_missing=False) is not None
         OmegaConf.update(config, override.key_or_group, override.value(), force_add=override.is_add() or not exists)
@@ -64,7 +71,7 @@ def settings_of(config: DictConfig) -> RunSettings:
 def check(config: DictConfig) -> RunSettings:
     """`cli.train.check` against the composed profiles of this module, which do not ask the machine for its GPUs."""
     profile = "cpu" if config.trainer.device == "cpu" else "gpu"
-    usual = reference(profile, environment_of(config))
+    usual = reference(profile, environment_of(config), model=model_of(config))
     return read_settings(config, SECTIONS, reference=usual, checks=(task_problems, resume_problems))
 
 

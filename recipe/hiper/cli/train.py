@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from agent_system.errors import HiPERError
 from recipe.hiper.configuration.hardware import count_gpus, set_process_environment
-from recipe.hiper.configuration.keys import environment_of
+from recipe.hiper.configuration.keys import environment_of, model_of
 from recipe.hiper.configuration.model import check_model, checkpoint_bytes, expand_model_paths
 from recipe.hiper.configuration.overrides import reference_config
 from recipe.hiper.configuration.schema import RunSettings
@@ -53,7 +53,7 @@ def check(config: DictConfig) -> RunSettings:
     """
     count_gpus(config)
     profile = "cpu" if config.trainer.device == "cpu" else "gpu"
-    reference = reference_config(profile, environment_of(config))
+    reference = reference_config(profile, environment_of(config), model_of(config))
     return read_settings(config, SECTIONS, reference=reference, checks=(task_problems, resume_problems))
 
 

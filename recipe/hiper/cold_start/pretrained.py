@@ -17,12 +17,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from agent_system.environments.tasks import TaskPanel, epoch_order
 from agent_system.errors import ConfigError, TaskError
 from agent_system.locks import locked_file
-from recipe.hiper.cold_start.demonstrations import DemonstrationSpec, Example
+from recipe.hiper.cold_start.demonstrations import DemonstrationSpec, Example, collect
 from recipe.hiper.cold_start.fine_tune import FineTuneSpec, fine_tune
 from recipe.hiper.cold_start.messages import write_messages
 from recipe.hiper.cold_start.shop_demonstrations import ShopDemonstrationSpec
+from recipe.hiper.cold_start.smollm2 import make_smollm2
 
 CODE_VERSION = 1
 """Raise it whenever the same spec would give another model."""
@@ -122,6 +124,58 @@ def make_fine_tuned(
         (model / MANIFEST).write_text(json.dumps(content, indent=2, default=str) + "\n", "utf-8")
         model.rename(folder)
         shutil.rmtree(work)
+
+
+def make_fine_tuned_on_games(
+    folder: Path,
+    spec: PretrainedSpec[DemonstrationSpec],
+    train: TaskPanel,
+    held_out: TaskPanel,
+    *,
+    workers: int,
+    progress: bool,
+) -> None:
+    """`make_fine_tuned` with demonstrations on ALFWorld's games, generated or published.
+
+    Args:
+        train, held_out: the games that are trained and measured on.
+        workers: processes that play; the result does not depend on their number.
+    """
+    panels = {"train": train, "held out": held_out}
+
+    def play(split: str, demonstrations: DemonstrationSpec) -> list[Example]:
+        tasks = epoch_order(panels[split], demonstrations.seed, epoch=0)
+        files = [Path(task.options["game_file"]) for task in tasks]
+        played = collect(files, demonstrations, workers=workers, progress=progress)
+        return [example for demonstration in played for example in demonstration.examples]
+
+    make_fine_tuned(
+        folder,
+        spec,
+        play,
+        ("train", "held out"),
+        train.digest,
+        base_folder=base_folder(spec.base, folder.parent, progress=progress),
+        gpus=usable_gpus(),
+        progress=progress,
+    )
+
+
+def base_folder(base: str, models: Path, *, progress: bool) -> str:
+    """The folder or hub name of a pretrained model; `smollm2` is made in the folder `models` where it is missing."""
+    if base != "smollm2":
+        return base
+    make_smollm2(models / base, progress=progress)
+    return str(models / base)
+
+
+def usable_gpus() -> int:
+    """GPUs that the fine-tuning uses: all of this machine, none under `profile=cpu`."""
+    if os.environ.get("VERL_PLATFORM") == "cpu":
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _check_folder(folder: Path, spec: PretrainedSpec, data_digest: str) -> None:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, open_dict
 
 from agent_system.errors import ConfigError
 from agent_system.processes import usable_cpus
+from recipe.hiper.configuration.keys import USUAL_MODEL
 from verl_plugins.cpu.environment import CPU_ENVIRONMENT
 
 PROFILE_ENVIRONMENT = {**CPU_ENVIRONMENT, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
@@ -30,7 +31,7 @@ def is_override(argument: str) -> bool:
 
 
 def choose_profile(arguments: list[str]) -> list[str]:
-    """Add `profile=...` where the command line has none, and set the environment that the profile needs.
+    """Add `profile=...` and `model=...` where the command line has none, and set the environment of the profile.
 
     Overrides come first in the result, then the options: Hydra accepts no overrides behind an option.
 
@@ -45,7 +46,11 @@ def choose_profile(arguments: list[str]) -> list[str]:
         os.environ.setdefault("OMP_NUM_THREADS", str(usable_cpus()))
     overrides = [argument for argument in arguments if is_override(argument)]
     options = [argument for argument in arguments if argument not in overrides]
-    return [*overrides, *([] if chosen else [f"profile={profile}"]), *options]
+    if not chosen:
+        overrides.append(f"profile={profile}")
+    if not any(override.startswith("model=") for override in overrides) and profile in USUAL_MODEL:
+        overrides.append(f"model={USUAL_MODEL[profile]}")
+    return [*overrides, *options]
 
 
 def count_gpus(config: DictConfig) -> None:

@@ -26,12 +26,20 @@ OPEN_SECTIONS = (
 """Ends of the names of sections that take any key, because a library behind verl reads them."""
 
 PROFILES = ("cpu", "gpu")
+MODELS = ("tiny", "smollm2", "qwen2.5-1.5b")
+USUAL_MODEL = {"cpu": "tiny", "gpu": "qwen2.5-1.5b"}
+"""What `model=` is where the command line does not say, by profile."""
 ENVIRONMENTS = FAMILY_NAMES
 
 
 def environment_of(config: DictConfig) -> str:
     """What was chosen with `env=`: its section is the one that `env` has."""
     return next(name for name in ENVIRONMENTS if name in config.env)
+
+
+def model_of(config: DictConfig) -> str | None:
+    """What was chosen with `model=`; None where `model_name` was overridden with something else."""
+    return config.model_name if config.model_name in MODELS else None
 
 
 def flat_items(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

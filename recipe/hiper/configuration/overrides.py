@@ -17,7 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from recipe.hiper.configuration.hardware import is_override
 from recipe.hiper.configuration.keys import (
     ENVIRONMENTS,
+    MODELS,
     PROFILES,
+    USUAL_MODEL,
     flat_items,
     is_in,
     is_open,
@@ -34,13 +36,22 @@ QUOTED = """'run_dir="outputs/a (1)"'"""
 """How a value with a blank, bracket or comma is written for the shell and Hydra."""
 
 
+def groups(profile: str, environment: str, model: str | None = None) -> list[str]:
+    """The overrides that choose a profile, an environment and a model (None: that of the profile)."""
+    return [f"profile={profile}", f"env={environment}", f"model={model or USUAL_MODEL[profile]}"]
+
+
 @cache
-def reference_config(profile: str, environment: str = ENVIRONMENTS[0]) -> DictConfig:
-    """The configuration of a profile and an environment without overrides: the set of keys that exist. Not to be
-    changed: it is kept."""
+def reference_config(profile: str, environment: str = ENVIRONMENTS[0], model: str | None = None) -> DictConfig:
+    """The configuration of a profile, an environment and a model without overrides: the set of keys that exist. Not to
+    be changed: it is kept.
+
+    Args:
+        model: choice of `model=`; None: that of the profile.
+    """
     GlobalHydra.instance().clear()
     with initialize_config_module("recipe.hiper.config", version_base=None):
-        return compose("hiper_trainer", overrides=[f"profile={profile}", f"env={environment}"])
+        return compose("hiper_trainer", overrides=groups(profile, environment, model))
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
@@ -53,7 +64,8 @@ def check_overrides(arguments: Sequence[str]) -> None:
     typed_overrides = [argument for argument in arguments if is_override(argument)]
     profile = _chosen(typed_overrides, "profile", PROFILES)
     environment = _chosen(typed_overrides, "env", ENVIRONMENTS)
-    reference = reference_config(profile, environment)
+    model = _chosen(typed_overrides, "model", tuple(dict.fromkeys((USUAL_MODEL[profile], *MODELS))))
+    reference = reference_config(profile, environment, model)
     leaves = known_keys(reference)
     try:
         overrides = OverridesParser.create().parse_overrides(list(typed_overrides))
@@ -80,7 +92,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
         exists = any(is_in(leaf, key) for leaf in leaves)
         if exists and key not in leaves and "." not in key and key != "env" and not isinstance(override.value(), dict):
             problems.append(f"{override.input_line}: {key} is a section with keys of its own. Try: leave it out")
-        is_group = key in ("profile", "env") or "/" in key or "@" in key or key.startswith("hydra")
+        is_group = key in ("profile", "env", "model") or "/" in key or "@" in key or key.startswith("hydra")
         if not override.is_add() and not override.is_force_add() and not exists and not is_group:
             problems.append(_unknown_key(override, profile, environment, leaves))
     raise_all(problems)

@@ -6,6 +6,8 @@ Keys of verl's that fail late stand in `schema_verl`, the section `env` in `sche
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from recipe.hiper.configuration.schema_environment import LARGEST_SEED, EnvironmentSettings
@@ -37,13 +39,22 @@ class SmallModelSettings(Section):
 
 class WarmStartSettings(Section):
     enable: bool
-    """make the small model, and use it where `actor_rollout_ref.model.path` is null"""
+    """make a model from demonstrations, and use it where `actor_rollout_ref.model.path` is null"""
+    base: str | None = Field(min_length=1)
+    """pretrained model that is fine-tuned: `smollm2`, a folder, or a hub name; null: the small model is made from
+    nothing, with a tokenizer of its own"""
     seed: int = Field(ge=0, le=LARGEST_SEED)
     """seed of the demonstrations and of their training"""
     episodes: int | None = Field(ge=1)
     """demonstrated episodes; null: the default of `recipe/hiper/cold_start`"""
     steps: int | None = Field(ge=1)
     """training steps on demonstrations; null: likewise"""
+    lr: float | None = Field(gt=0)
+    """peak learning rate of the training on demonstrations; null: likewise"""
+    batch: int | None = Field(ge=1)
+    """turns in a step of it; null: likewise"""
+    lora_rank: int = Field(ge=0)
+    """rank of the adapters with which a pretrained model is fine-tuned; they are merged afterwards. 0: all weights"""
     model: SmallModelSettings
     """sizes of the small model"""
 
@@ -159,6 +170,8 @@ class TrainerSettings(TrainerKeys):
 
 
 class RunSettings(SharedSection):
+    model_name: Literal["tiny", "smollm2", "qwen2.5-1.5b"]
+    """set by `model=`, which chooses prompts, precision, lengths, batches and learning rates that fit together"""
     run_dir: str = Field(min_length=1)
     """everything the run writes: `config.yaml`, `metrics.jsonl`, `curve.png`, `episodes/`, `tensorboard/`,
     `checkpoints/`, `logs/`, `failures.jsonl`"""

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -23,7 +23,7 @@ from agent_system.errors import ConfigError
 from agent_system.processes import usable_cpus
 from recipe.hiper.configuration.schema import WarmStartSettings
 from recipe.hiper.configuration.section import Section
-from recipe.hiper.tasks.family import ColdStartSpec, Family, adapted
+from recipe.hiper.tasks.family import ColdStartSpec, Family, adapted, fine_tuned
 
 EVAL_SPLITS = {
     "valid_seen": "valid_seen",
@@ -172,6 +172,8 @@ class ALFWorld(Family[ALFWorldSettings]):
         ]
 
     def cold_start_spec(self, data_dir: Path | None, settings: WarmStartSettings) -> ColdStartSpec:
+        if settings.base is not None:
+            return self._fine_tuned(cast("Path", data_dir), settings)
         if data_dir is None or not (data_dir / MANIFEST).exists():
             raise ConfigError(self._no_demonstrations())
         # loads transformers, which is needed only where the model is made
@@ -180,6 +182,18 @@ class ALFWorld(Family[ALFWorldSettings]):
         games = self.settings.generated.spec()
         spec = adapted(WarmStartSpec(games=games), settings, self.env, self.spec)
         return ColdStartSpec(spec, spec.digest, partial(make_warm_start, games_dir=data_dir, spec=spec))
+
+    def _fine_tuned(self, games: Path, settings: WarmStartSettings) -> ColdStartSpec:
+        from recipe.hiper.cold_start.demonstrations import DemonstrationSpec
+        from recipe.hiper.cold_start.pretrained import PretrainedSpec, make_fine_tuned_on_games
+
+        # A pretrained model keeps to what it is shown: half the detours of the small model's players.
+        default = PretrainedSpec("", DemonstrationSpec(episodes=400, idle=0.2))
+        spec = fine_tuned(default, settings, self.env, self.spec)
+        train, held_out = (alfworld_panel(games, split) for split in ("train", "valid_seen"))
+        make = partial(make_fine_tuned_on_games, spec=spec, train=train, held_out=held_out)
+        digest = sha256(f"{spec.digest}/{train.digest}".encode()).hexdigest()
+        return ColdStartSpec(spec, digest, make)
 
     def resolved_keys(self, data_dir: Path | None) -> dict[str, Any]:
         return {"env.alfworld.data_dir": str(data_dir)}

@@ -49,5 +49,6 @@ def task_problems(settings: RunSettings) -> Iterator[str]:
         family = family_of(settings)
     except ConfigError:
         return  # `rules` reports an unknown `env.env_name`, and one that does not belong to the chosen section
-    needs_model = settings.warm_start.enable and not settings.actor_rollout_ref.model.path
+    warm_start = settings.warm_start
+    needs_model = warm_start.enable and warm_start.base is None and not settings.actor_rollout_ref.model.path
     yield from family.validate(needs_model=needs_model)

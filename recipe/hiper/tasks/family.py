@@ -22,9 +22,11 @@ from recipe.hiper.configuration.section import Section
 
 if TYPE_CHECKING:
     from recipe.hiper.cold_start.build import CloningSpec, ShopWarmStartSpec, WarmStartSpec
+    from recipe.hiper.cold_start.pretrained import PretrainedSpec
 
 S = TypeVar("S", bound=Section | None)
 C = TypeVar("C", "WarmStartSpec", "ShopWarmStartSpec")
+P = TypeVar("P", bound="PretrainedSpec")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class ColdStartSpec:
         make: called as `make(folder, workers=..., progress=...)`; makes the model, or reuses a finished one.
     """
 
-    spec: CloningSpec
+    spec: CloningSpec | PretrainedSpec
     digest: str
     make: Callable[..., object]
 
@@ -142,8 +144,32 @@ def adapted(default: C, settings: WarmStartSettings, env: EnvironmentSettings, s
             history_length=env.history_length,
             style=spec.style("compact", env.short_keep),
         ),
-        train=_with(default.train, steps=settings.steps, seed=settings.seed),
+        train=_with(default.train, steps=settings.steps, lr=settings.lr, batch=settings.batch, seed=settings.seed),
         model=_with(default.model, **settings.model.model_dump()),
+    )
+
+
+def fine_tuned(default: P, settings: WarmStartSettings, env: EnvironmentSettings, spec: EnvironmentSpec) -> P:
+    """The default specification of a fine-tuned model with the values of a run."""
+    return replace(
+        default,
+        base=settings.base,
+        demonstrations=_with(
+            default.demonstrations,
+            episodes=settings.episodes,
+            seed=settings.seed,
+            max_turns=env.max_steps,
+            history_length=env.history_length,
+            style=spec.style(env.prompt_style, env.short_keep),
+        ),
+        fine_tune=_with(
+            default.fine_tune,
+            steps=settings.steps,
+            lr=settings.lr,
+            batch=settings.batch,
+            lora_rank=settings.lora_rank,
+            seed=settings.seed,
+        ),
     )
 
 
