@@ -244,6 +244,7 @@ FLAT = {"env.env_name": "alfworld/AlfredTWEnvNothink"}
 """The flat prompt, whose format the tiny model's replies break: there are penalties to be learned from."""
 
 
+@pytest.mark.nightly
 def test_flat_gae_is_verls_own(train_two_steps):
     run = train_two_steps(FLAT | {"algorithm.adv_estimator": "gae"})
     for step in (1, 2):

@@ -176,6 +176,7 @@ def test_hae_reaches_the_optimum(player, optimum, tmp_path):
     assert last["val/episode_length"] == pytest.approx(best_turns, abs=0.25)
 
 
+@pytest.mark.nightly
 def test_gigpo_plays_groups_that_teach_something_and_starts_no_critic(player, tmp_path):
     run = train_in_the_house(
         tmp_path / "run",
