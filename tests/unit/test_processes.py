@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The number of CPUs that a program may use."""
+"""The number of CPUs that a program may use, and worker processes."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from agent_system.processes import usable_cpus
+from agent_system.processes import end_with_parent, usable_cpus
 
 
 @pytest.mark.parametrize(("quota", "cpus"), [("150000 100000", 2), ("50000 100000", 1), ("1 100000", 1)])
@@ -23,3 +26,9 @@ def test_without_a_quota_the_affinity_decides(tmp_path, monkeypatch, content):
     if content is not None:
         (tmp_path / "cpu.max").write_text(content)
     assert usable_cpus(tmp_path / "cpu.max") == 2
+
+
+def test_workers_leave_ctrl_c_to_their_parent():
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent) as pool:
+        assert pool.submit(signal.getsignal, signal.SIGINT).result() is signal.SIG_IGN

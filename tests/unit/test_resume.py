@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from agent_system.errors import ConfigError
 from recipe.hiper.cli.train import RunStopped, _run, train
-from recipe.hiper.run_dir.checkpoints import POINTER_FILE, correct_pointer
+from recipe.hiper.run_dir.checkpoints import POINTER_FILE, correct_pointer, is_finished
 from recipe.hiper.run_dir.earlier_runs import (
     changed_settings,
     earlier_run,
@@ -137,10 +137,12 @@ def test_another_run_is_refused(tmp_path, overrides, preset, difference):
 
 
 def test_another_small_model_is_named_by_the_keys_that_the_user_set(tmp_path):
-    left(tmp_path / "run", "actor_rollout_ref.model.path=warm-start-1", "warm_start.steps=500")
+    data = "env.alfworld.data_dir=/cache/games"  # filled in by the earlier run
+    left(tmp_path / "run", "actor_rollout_ref.model.path=warm-start-1", data, "env.alfworld.games=auto")
     config = run(tmp_path / "run", "actor_rollout_ref.model.path=warm-start-2", "warm_start.steps=30")
-    with pytest.raises(ConfigError, match="  - warm_start.steps=30, but that run has 500\n"):
+    with pytest.raises(ConfigError, match="  - warm_start.steps=30, but that run has null\n") as refused:
         refuse_other_run(config, earlier_run(config))
+    assert "env.alfworld.data_dir" not in str(refused.value)
 
 
 def test_another_small_model_is_refused_before_it_is_made(tmp_path, monkeypatch):
@@ -166,6 +168,14 @@ def test_a_finished_run_starts_nothing(tmp_path, monkeypatch, capsys):
     assert "has finished its 24 steps. Try: trainer.total_training_steps=48" in printed
     assert f"run_dir={tmp_path / 'run-2'} for a new run" in printed
     assert all_files(tmp_path / "run").items() >= before.items()
+
+
+def test_a_new_run_from_the_last_checkpoint_of_another_is_not_finished(tmp_path):
+    left(tmp_path / "run")
+    last = tmp_path / "run" / "checkpoints" / "global_step_24"
+    assert is_finished(run(tmp_path / "run", "trainer.total_training_steps=24"))
+    assert not is_finished(run(tmp_path / "run", "trainer.total_training_steps=24", "trainer.val_only=true"))
+    assert not is_finished(run(tmp_path / "new", *named(last), "trainer.total_training_steps=24"))
 
 
 @pytest.mark.parametrize("name", ["file", "file/inside"])

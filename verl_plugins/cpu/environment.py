@@ -11,7 +11,7 @@ CPU_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2",
     # A thread of GNU OpenMP that waits for the others spins for milliseconds before it sleeps. Where other programs use
     # the same cores, those that are waited for do not run meanwhile: two trainings side by side on two cores took ten
-    # times as long as with this value, which costs 3% on a quiet machine (`benchmarks/openmp_spinning.py`).
+    # times as long as with this value, and one alone as long (`benchmarks/openmp_spinning.py`).
     "GOMP_SPINCOUNT": "10000",
 }
 """A value that is already set wins."""

@@ -195,13 +195,13 @@ def _lengths(settings: RunSettings) -> Iterator[str]:
                 "fails at the first prompt that it cuts. Try: actor_rollout_ref.rollout.enable_chunked_prefill=false, "
                 "or env.seeded_sampling=false"
             )
-        length = "data.max_prompt_length + data.max_response_length"
+        keys = "data.max_prompt_length + data.max_response_length"
         if rollout.max_model_len:
-            longest, length = rollout.max_model_len, "actor_rollout_ref.rollout.max_model_len"
+            longest, keys = rollout.max_model_len, "actor_rollout_ref.rollout.max_model_len"
         if not rollout.enable_chunked_prefill and rollout.max_num_batched_tokens < longest:
             yield (
                 f"actor_rollout_ref.rollout.max_num_batched_tokens={rollout.max_num_batched_tokens} is less than a "
-                f"prompt and its reply may need ({length} = {longest}), and enable_chunked_prefill=false does not cut "
+                f"prompt and its reply may need ({keys} = {longest}), and enable_chunked_prefill=false does not cut "
                 f"prompts. Try: actor_rollout_ref.rollout.max_num_batched_tokens={longest}"
             )
 

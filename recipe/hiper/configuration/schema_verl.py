@@ -27,7 +27,7 @@ Logger = Literal[
 """`supported_backend` of verl's Tracking."""
 
 KLType = Literal["kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3", "kl+", "k1+", "abs+", "low_var_kl+", "k3+"]
-"""What verl's `kl_penalty` computes; it raises NotImplementedError for anything else at the first update."""
+"""What verl's `kl_penalty` computes. It refuses anything else only at the first update."""
 
 LossAggregation = Literal[
     "token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"

@@ -49,30 +49,40 @@ def read_settings(
     needed = declared | _changed(config, reference)
     values, usual = _plain(config, needed), _plain(reference, needed)
     added, gone = unknown_keys(config, reference), missing_keys(config, reference)
-    _, problems = section_problems(RunSettings, values, "", usual)
-    for name, section in families.items():
-        key = f"env.{name}"
-        problems += section_problems(section, values["env"].get(name), key, usual["env"][name])[1]
+    settings, problems = _typed_settings(families, values, usual)
     problems += [problem for problem in wrong_types(values, usual) if problem.key not in declared]
     problems = _without_followers(config, [p for p in problems if p.key not in added and p.key not in gone])
     wrong = [problem.key for problem in problems if not problem.is_rule] + list(gone)
-    repaired, settings = config, None
+    repaired = config
     if wrong or added:
         repaired = _repaired(config, wrong, added, usual)
-        values = _plain(repaired, needed)
-    settings, rest = section_problems(RunSettings, values, "", usual)
+        settings, rest = _typed_settings(families, _plain(repaired, needed), usual)
+        problems = problems or rest
     if settings is None:
-        raise_all([*added.values(), *gone.values(), *(problem.text for problem in problems or rest)])
+        raise_all([*added.values(), *gone.values(), *(problem.text for problem in problems)])
     assert settings is not None  # without settings there is a problem
-    for name, section in families.items():
-        family, _ = section_problems(section, values["env"][name], f"env.{name}")
-        settings = settings.model_copy(update={"family": family})
     messages = [*rule_problems(settings, environment_of(config)), *model_problems(settings), *verl_problems(repaired)]
     for check in checks:
         messages += check(settings)
     messages = [message for message in messages if not any(key in message for key in wrong)]
     raise_all([*added.values(), *gone.values(), *(problem.text for problem in problems), *messages])
     return settings
+
+
+def _typed_settings(
+    families: Mapping[str, type[Section]], values: Mapping[str, Any], usual: Mapping[str, Any]
+) -> tuple[RunSettings | None, list[Problem]]:
+    """The settings with the section of the family, and every value that does not fit its type or range.
+
+    The settings are None where one of theirs does not fit, the section of the family where one of its own does not.
+    """
+    settings, problems = section_problems(RunSettings, values, "", usual)
+    for name, section in families.items():
+        family, more = section_problems(section, values["env"].get(name), f"env.{name}", usual["env"][name])
+        problems += more
+        if settings is not None:
+            settings = settings.model_copy(update={"family": family})
+    return settings, problems
 
 
 def _plain(config: DictConfig, needed: Iterable[str]) -> dict[str, Any]:

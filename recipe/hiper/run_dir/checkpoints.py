@@ -141,10 +141,11 @@ def checkpoint_to_resume(config: DictConfig) -> Path | None:
 
 
 def is_finished(config: DictConfig) -> bool:
-    """Whether a training would start from a checkpoint of its last step, or of a later one."""
+    """Whether a training would resume from its own checkpoint of the last step, or of a later one."""
     checkpoint = checkpoint_to_resume(config)
-    is_training = not config.trainer.val_only
-    return is_training and checkpoint is not None and _step(checkpoint) >= config.trainer.total_training_steps
+    if config.trainer.val_only or checkpoint is None or not belongs_to_run(checkpoint, config):
+        return False
+    return _step(checkpoint) >= config.trainer.total_training_steps
 
 
 def correct_pointer(config: DictConfig) -> str | None:

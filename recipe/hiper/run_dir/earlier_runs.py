@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from agent_system.errors import ConfigError
 from agent_system.locks import locked
 from recipe.hiper.configuration.keys import ENVIRONMENTS, flat_items, is_in
+from recipe.hiper.configuration.section import typed
 from recipe.hiper.configuration.settings import number_of_heads
 from recipe.hiper.run_dir.checkpoints import (
     POINTER_FILE,
@@ -196,11 +197,18 @@ def refuse_other_run(config: DictConfig, earlier: DictConfig) -> None:
 
 
 def _small_model_differences(config: DictConfig, earlier: DictConfig) -> list[str]:
-    """What makes another small demonstrated model: a user sets these keys, and not the name of its folder."""
+    """What makes another small demonstrated model: a user sets these keys, and not the name of its folder.
+
+    null is a value in `warm_start` (the default); elsewhere it is filled in later and not compared.
+    """
     now, before = (dict(flat_items(OmegaConf.to_container(c, resolve=True))) for c in (config, earlier))
     sections = ("warm_start", "env.history_length", *(f"env.{name}" for name in ENVIRONMENTS))
     keys = [key for key in now if any(is_in(key, section) for section in sections) and key in before]
-    return [f"{key}={now[key]}, but that run has {before[key]}" for key in keys if now[key] != before[key]]
+    return [
+        f"{key}={typed(now[key])}, but that run has {typed(before[key])}"
+        for key in keys
+        if now[key] != before[key] and (is_in(key, "warm_start") or None not in (now[key], before[key]))
+    ]
 
 
 def changed_settings(config: DictConfig, earlier: DictConfig) -> Iterator[str]:

@@ -37,10 +37,11 @@ def family_of(settings: RunSettings) -> Family[Any]:
     env_name = settings.env.env_name
     spec = environment_spec(env_name)
     family = FAMILIES[spec.family]
-    section = settings.family if family.Settings is not None else None
-    if family.Settings is not None and not isinstance(section, family.Settings):
+    if family.Settings is None:
+        return family(spec, settings.env, None)
+    if not isinstance(settings.family, family.Settings):
         raise ConfigError(f"env.env_name={env_name} needs the section env.{spec.family}. Try: env={spec.family}")
-    return family(spec, settings.env, section)
+    return family(spec, settings.env, settings.family)
 
 
 def task_problems(settings: RunSettings) -> Iterator[str]:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 ROOMS = ("kitchen", "study", "cellar", "attic", "pantry", "nursery", "library", "workshop")
 REWARD = 10.0
+# The agent reads hashed words (`tables`): other words give other figures than the published ones.
 ENTER, ON, BACK, TAKE, DELIVER = "go to the landing", "go on", "go back", "take the parcel", "deliver the parcel"
 DOORS = tuple(f"open the {room} door" for room in ROOMS)
 TASK = "find the parcel and deliver it"
