@@ -15,7 +15,8 @@ os.environ.setdefault("VERL_PLATFORM", "cpu")
 
 import hydra
 from omegaconf import DictConfig
-from verl.trainer.sft_trainer import run_sft
+from verl.trainer.sft_trainer import SFTTrainer
+from verl.utils.distributed import destroy_global_process_group, initialize_global_process_group_ray
 
 import verl_plugins.cpu.engines  # noqa: F401  (registers the engines in this process)
 from verl_plugins.cpu.environment import CPU_ENVIRONMENT
@@ -46,7 +47,10 @@ def one_process() -> dict[str, str]:
 @hydra.main(config_path="pkg://verl.trainer.config", config_name="sft_trainer_engine", version_base=None)
 def main(config: DictConfig) -> None:
     require_plugin()
-    run_sft(config)
+    # verl's run_sft names a back end for the CPU and another for the device, which torch refuses where both are one.
+    initialize_global_process_group_ray(backend="gloo")
+    SFTTrainer(config).fit()
+    destroy_global_process_group()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from agent_system.errors import HiPERError
+from verl_plugins.cpu.processor import fastest_dtype
 
 POINTER = "latest_checkpointed_iteration.txt"
 """verl's file beside the checkpoints, with the step of the latest one."""
@@ -41,7 +42,8 @@ class FineTuneSpec:
         lr: peak learning rate of AdamW; linear warm-up, then a cosine down to a tenth.
         warmup: steps of warm-up.
         micro_batch_tokens: tokens of a micro-batch at most; bounds memory and changes no result.
-        param_dtype: precision of the forward and backward pass, "bf16" or "fp32"; the weights themselves are fp32.
+        param_dtype: precision of the forward and backward pass, "bf16" or "fp32"; None: bf16 on GPUs, and on a CPU what
+            it computes fastest. The weights themselves are fp32.
         lora_rank: rank of the adapters; 0 trains all weights.
         lora_alpha: scale of the adapters is `lora_alpha / lora_rank`.
         gradient_checkpointing: compute activations twice instead of keeping them.
@@ -54,7 +56,7 @@ class FineTuneSpec:
     lr: float = 3e-4
     warmup: int = 10
     micro_batch_tokens: int = 2048
-    param_dtype: str = "bf16"
+    param_dtype: str | None = None
     lora_rank: int = 0
     lora_alpha: int = 32
     gradient_checkpointing: bool = False
@@ -83,7 +85,8 @@ def fine_tune(
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints, log_file = folder / "checkpoints", folder / "sft.log"
     metrics_file = folder / f"metrics-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
-    overrides = sft_overrides(base, train, held_out, checkpoints, spec)
+    param_dtype = spec.param_dtype or ("bf16" if gpus else fastest_dtype())
+    overrides = sft_overrides(base, train, held_out, checkpoints, spec, param_dtype)
     launcher = ["-m", "verl_plugins.cpu.main_sft"]
     environment = os.environ | {"VERL_FILE_LOGGER_PATH": str(metrics_file)}
     if gpus:
@@ -105,9 +108,11 @@ def fine_tune(
     return checkpoints / f"global_step_{_latest_step(checkpoints)}" / "huggingface"
 
 
-def sft_overrides(base: str, train: Path, held_out: Path, checkpoints: Path, spec: FineTuneSpec) -> dict[str, Any]:
+def sft_overrides(
+    base: str, train: Path, held_out: Path, checkpoints: Path, spec: FineTuneSpec, param_dtype: str
+) -> dict[str, Any]:
     """The overrides of verl's `sft_trainer_engine` configuration."""
-    precision = f"{{param_dtype:{spec.param_dtype},reduce_dtype:fp32,buffer_dtype:fp32}}"
+    precision = f"{{param_dtype:{param_dtype},reduce_dtype:fp32,buffer_dtype:fp32}}"
     return {
         "model.path": base,
         "model.enable_gradient_checkpointing": spec.gradient_checkpointing,
