@@ -15,6 +15,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDP
 
 from verl_plugins.cpu.batching import align_right, rows_of_similar_length
 from verl_plugins.reply_logits import PackedRepliesMixin, wants_replies_only
+from verl_plugins.value_features import ValueFeaturesMixin
 from verl_plugins.value_model import build_value_module
 
 BACKENDS = ["fsdp2"]
@@ -49,16 +50,15 @@ class CPUEngineMixin:
             )
 
 
-@EngineRegistry.register(model_type="language_model", backend=BACKENDS, device="cpu")
-class CPUFSDPEngineWithLMHead(CPUEngineMixin, PackedRepliesMixin, FSDPEngineWithLMHead):
-    """Policy and reference policy, with logits of the replies only (see `verl_plugins.reply_logits` for why).
+class PaddedRepliesMixin:
+    """Logits of the replies only (see `verl_plugins.reply_logits` for why) where rows are padded.
 
     Rows that are not packed are padded on the left, so that all replies end in the last column, and the model is asked
     for its last columns only (`logits_to_keep`).
     """
 
     def prepare_model_inputs(self, micro_batch: TensorDict):
-        model_inputs, output_args = super().prepare_model_inputs(micro_batch)
+        model_inputs, output_args = super().prepare_model_inputs(micro_batch)  # type: ignore[misc]
         packed = tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True)
         if packed or not wants_replies_only(micro_batch):
             return model_inputs, output_args
@@ -76,7 +76,9 @@ class CPUFSDPEngineWithLMHead(CPUEngineMixin, PackedRepliesMixin, FSDPEngineWith
 
     def prepare_model_outputs(self, output, output_args, micro_batch: TensorDict, logits_processor_func):
         if "reply_labels" not in output_args:
-            return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+            return super().prepare_model_outputs(  # type: ignore[misc]
+                output, output_args, micro_batch, logits_processor_func
+            )
         labels_BR = output_args["reply_labels"]
         logits_BRV = output.logits[:, :-1] / output_args["temperature"].view(-1, 1, 1)
         cross_entropy_N = F.cross_entropy(logits_BRV.flatten(0, 1), labels_BR.flatten(), reduction="none")
@@ -85,6 +87,13 @@ class CPUFSDPEngineWithLMHead(CPUEngineMixin, PackedRepliesMixin, FSDPEngineWith
         if tu.get_non_tensor_data(data=micro_batch, key="calculate_entropy", default=False):
             model_output["entropy"] = _over_whole_rows(entropy_from_logits(logits_BRV), micro_batch["input_ids"])
         return model_output
+
+
+@EngineRegistry.register(model_type="language_model", backend=BACKENDS, device="cpu")
+class CPUFSDPEngineWithLMHead(
+    ValueFeaturesMixin, CPUEngineMixin, PaddedRepliesMixin, PackedRepliesMixin, FSDPEngineWithLMHead
+):
+    """Policy and reference policy."""
 
 
 def _over_whole_rows(replies_BR: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:

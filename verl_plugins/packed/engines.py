@@ -7,9 +7,10 @@ from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from verl_plugins.reply_logits import PackedRepliesMixin
+from verl_plugins.value_features import ValueFeaturesMixin
 
 
 # verl's own engine is registered for every vendor; an entry for one vendor has priority.
 @EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cuda", vendor="nvidia")
-class PackedFSDPEngineWithLMHead(PackedRepliesMixin, FSDPEngineWithLMHead):
+class PackedFSDPEngineWithLMHead(ValueFeaturesMixin, PackedRepliesMixin, FSDPEngineWithLMHead):
     """Policy and reference policy on NVIDIA GPUs."""

@@ -17,7 +17,7 @@ from recipe.hiper.configuration.keys import environment_of, model_of
 from recipe.hiper.configuration.model import check_model, checkpoint_bytes, expand_model_paths
 from recipe.hiper.configuration.overrides import reference_config
 from recipe.hiper.configuration.schema import RunSettings
-from recipe.hiper.configuration.settings import number_of_heads
+from recipe.hiper.configuration.settings import number_of_heads, shares_backbone
 from recipe.hiper.configuration.validation import read_settings
 from recipe.hiper.run_dir.checkpoints import (
     correct_pointer,
@@ -129,7 +129,9 @@ def _finished(config: DictConfig) -> str:
 
 def _run(config: DictConfig, settings: RunSettings) -> None:
     folder = Path(config.run_dir)
-    size = checkpoint_bytes(config.actor_rollout_ref.model.path, number_of_heads(settings) > 0)
+    size = checkpoint_bytes(
+        config.actor_rollout_ref.model.path, number_of_heads(settings) > 0 and not shares_backbone(settings)
+    )
     recorder_arguments = dict(
         folder=str(folder),
         total_steps=settings.trainer.total_training_steps,

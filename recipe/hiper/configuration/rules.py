@@ -120,6 +120,11 @@ def _critic(settings: RunSettings) -> Iterator[str]:
             f"{estimator} needs either three or two value heads, but {values}. Try: critic.use_three_heads_critic=true "
             "critic.use_two_heads_critic=false"
         )
+    if critic.backbone == "policy" and entry.has_critic and not entry.has_turn_values:
+        yield (
+            f"critic.backbone=policy reads values of turns, and {estimator} needs one of every token. "
+            "Try: critic.backbone=own"
+        )
     needed = entry.has_critic
     if critic.enable is not None and critic.enable != needed:
         does = "estimates advantages from values"

@@ -145,6 +145,10 @@ class ActorRolloutSettings(SharedSection):
 class CriticSettings(UpdateKeys):
     enable: bool | None
     """filled in: whether the estimator needs a critic"""
+    backbone: Literal["own", "policy"]
+    """`own`: a second model, updated as a whole. `policy`: value heads on the policy's hidden states, which cost nearly
+    nothing; no gradient reaches the policy. Of the section `critic` only `optim.lr`, `optim.weight_decay`,
+    `ppo_epochs`, `ppo_mini_batch_size`, the heads and their weights are then read"""
     use_three_heads_critic: bool | None
     """hae with three value heads (high, low, term: the released code); null: yes, unless two heads are set"""
     use_two_heads_critic: bool | None

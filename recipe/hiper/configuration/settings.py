@@ -24,6 +24,7 @@ from recipe.hiper.estimators.shaping import ShapingConfig
 OWN_KEYS = (
     "actor_rollout_ref.actor.use_invalid_action_penalty",
     "actor_rollout_ref.actor.invalid_action_penalty_coef",
+    "critic.backbone",
     "critic.use_three_heads_critic",
     "critic.use_two_heads_critic",
     "critic.high_value_coef",
@@ -33,6 +34,28 @@ OWN_KEYS = (
 
 ONE_LOSS = (1.0, 1.0, 1.0)
 """Value coefficients of a critic with one head."""
+
+
+@dataclass(frozen=True)
+class FeatureCriticConfig:
+    """Settings of `trainer.feature_critic`, all from the section `critic`.
+
+    Attributes:
+        num_heads: 1, 2 or 3.
+        coefficients: weights of the high, low and term losses.
+        lr, weight_decay: of AdamW (`critic.optim`).
+        epochs: passes over the rows of a step (`critic.ppo_epochs`).
+        mini_batch: rows of an update (`critic.ppo_mini_batch_size`).
+        seed: of the first weights and the order of the rows.
+    """
+
+    num_heads: int
+    coefficients: tuple[float, float, float]
+    lr: float
+    weight_decay: float
+    epochs: int
+    mini_batch: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -48,6 +71,7 @@ class HiPERSettings:
         updates_per_step: number of equal mini-batches a step's rows are cut into; None for mini-batches of
             `ppo_mini_batch_size` rows, whose number grows with the length of the episodes.
         poll_interval: seconds between two looks at the finished episodes.
+        feature_critic: the critic on the policy's backbone; None: it has a backbone of its own, or there is none.
     """
 
     estimator: EstimatorConfig
@@ -57,6 +81,7 @@ class HiPERSettings:
     value_coefficients: tuple[float, float, float]
     updates_per_step: int | None
     poll_interval: float
+    feature_critic: FeatureCriticConfig | None = None
 
     @classmethod
     def from_config(cls, config: DictConfig) -> HiPERSettings:
@@ -90,6 +115,17 @@ class HiPERSettings:
             value_coefficients=weights,
             updates_per_step=algorithm.updates_per_step,
             poll_interval=settings.trainer.poll_interval,
+            feature_critic=FeatureCriticConfig(
+                num_heads=heads,
+                coefficients=weights,
+                lr=critic.optim.lr,
+                weight_decay=critic.optim.weight_decay,
+                epochs=critic.ppo_epochs,
+                mini_batch=critic.ppo_mini_batch_size,
+                seed=settings.env.seed,
+            )
+            if shares_backbone(settings)
+            else None,
         )
 
 
@@ -163,9 +199,14 @@ def number_of_heads(config: RunSettings | DictConfig) -> int:
     return 3 if three else 1
 
 
+def shares_backbone(config: RunSettings | DictConfig) -> bool:
+    """Whether the values are read from the policy's hidden states, so that there is no model for the critic."""
+    return config.critic.backbone == "policy" and number_of_heads(config) > 0
+
+
 def verl_config(config: DictConfig) -> DictConfig:
     """A copy of the configuration as verl may see it: own keys taken out, what they imply filled in."""
-    heads = number_of_heads(config)
+    heads, shared = number_of_heads(config), shares_backbone(config)
     config = deepcopy(config)
     OmegaConf.resolve(config)
     with open_dict(config):
@@ -174,7 +215,7 @@ def verl_config(config: DictConfig) -> DictConfig:
             OmegaConf.select(config, section).pop(name)
         # The agent loop knows no estimators: this decides whether states after truncated episodes are valued.
         config.env.bootstrap_row = chosen_estimator(config).uses_bootstrap and config.algorithm.hae.bootstrap_truncated
-        config.critic.enable = heads > 0
+        config.critic.enable = heads > 0 and not shared
         if heads == 0:
             config.trainer.critic_warmup = 0  # else nothing would be trained in these first steps
         config.critic.model.override_config.num_value_heads = heads

@@ -109,6 +109,11 @@ def _rollout_correction(config: DictConfig) -> Iterator[str]:
             f"algorithm.rollout_correction is not applied under {estimator} (vLLM's policy is the trainer's policy). "
             "Try: algorithm.rollout_correction.rollout_is=null algorithm.rollout_correction.rollout_rs=null"
         )
+    if correction.get("bypass_mode") and config.critic.backbone == "policy":
+        yield (
+            "critic.backbone=policy reads the values in the pass for the log-probabilities, which "
+            "algorithm.rollout_correction.bypass_mode=true leaves out. Try: critic.backbone=own"
+        )
 
 
 def _packed_attention(config: DictConfig) -> Iterator[str]:

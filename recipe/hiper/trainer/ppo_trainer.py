@@ -8,6 +8,7 @@ file only moves data between them and the pure functions of `estimators`, `turn_
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -31,14 +32,20 @@ from recipe.hiper.trainer.critic import (
     hierarchical_value_loss,
 )
 from recipe.hiper.trainer.episode_records import episode_records
+from recipe.hiper.trainer.feature_critic import FeatureCritic
 from recipe.hiper.trainer.metrics import batch_metrics, credit_metrics, entropy_metrics, validation_metrics
 from recipe.hiper.trainer.replay_guard import Heartbeat, SubmissionOrder, WatchedReplayBuffer
 from recipe.hiper.trainer.token_credit import BatchCredit, batch_credit
 from recipe.hiper.trainer.transfer import Batch, TurnReader, fetch, read_turns, stacked, store, tensors_only
 from recipe.hiper.trainer.turn_batch import BatchTurns
+from verl_plugins.value_features import FLAG as VALUE_FEATURES
 
 TOKEN_CRITIC_METRICS = ("critic/values/", "critic/returns/", "critic/vf_explained_var", "critic/advantages/")
 """verl's statistics of one scalar value per token. Positions with and without a target are mixed in them."""
+
+
+VALUE_HEADS = "value_heads.pt"
+"""The critic on the policy's backbone, in a checkpoint."""
 
 
 class NoSignalLeft(HiPERError):
@@ -65,6 +72,7 @@ class HiPERTrainer(PPOTrainerSync):
         self._order: SubmissionOrder | None = None
         self._refilled = 0
         self._validation: dict[str, float] = {}
+        self._feature_critic = FeatureCritic(settings.feature_critic) if settings.feature_critic else None
         super().__init__(config)
 
     # ------------------------------------------------------------------ set-up
@@ -104,7 +112,7 @@ class HiPERTrainer(PPOTrainerSync):
     def _setup(self) -> None:
         self.recorder.stage("starting the policy, the critic and vLLM")
         super()._setup()
-        if self._estimator.has_turn_values:
+        if self._estimator.has_turn_values and self._feature_critic is None:
             one_head = self.settings.num_heads == 1  # a single loss has no other to be weighted against
             self.critic_wg.set_loss_fn(
                 partial(
@@ -117,7 +125,17 @@ class HiPERTrainer(PPOTrainerSync):
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
+        if self._feature_critic is not None and self.global_steps:
+            self._feature_critic.load_state_dict(torch.load(self._feature_critic_file(), weights_only=True))
         self.recorder.resumed_from(self.global_steps)
+
+    def _feature_critic_file(self) -> Path:
+        """The file of the critic in the checkpoint of this step."""
+        trainer = self.config.trainer
+        folder = Path(trainer.default_local_dir) / f"global_step_{self.global_steps}"
+        if trainer.resume_mode == "resume_path" and Path(trainer.resume_from_path).name == folder.name:
+            folder = Path(trainer.resume_from_path)
+        return folder / VALUE_HEADS
 
     @property
     def logger(self):
@@ -184,7 +202,18 @@ class HiPERTrainer(PPOTrainerSync):
         return dp_size * self.settings.updates_per_step * self.config.actor_rollout_ref.rollout.n
 
     def _compute_old_log_prob(self, batch: Batch, metrics: dict) -> Batch:
-        return super()._compute_old_log_prob(tensors_only(batch), metrics)
+        if self._feature_critic is None:
+            return super()._compute_old_log_prob(tensors_only(batch), metrics)
+        batch = tensors_only(store(batch, value_low=self._reader.read(batch).value_low))
+        batch.extra_info[VALUE_FEATURES] = True
+        batch = super()._compute_old_log_prob(batch, metrics)
+        batch.extra_info.pop(VALUE_FEATURES, None)
+        values = self._feature_critic.values(self._value_features(batch))
+        return store(batch, old_values=values)
+
+    def _value_features(self, batch: Batch) -> torch.Tensor:
+        """Hidden states of the policy, `[rows, 2, features]`."""
+        return stacked(fetch(batch, VALUE_FEATURES)[VALUE_FEATURES])
 
     def _compute_ref_log_prob(self, batch: Batch, metrics: dict) -> Batch:
         return super()._compute_ref_log_prob(tensors_only(batch), metrics)
@@ -226,6 +255,9 @@ class HiPERTrainer(PPOTrainerSync):
         metrics.update(credit_metrics(turns, credit))
         if has_entropy:
             metrics.update(entropy_metrics(turns, data["entropy"].to_padded_tensor(0.0).float()))
+        if self._feature_critic is not None:
+            features = self._value_features(batch)
+            metrics.update(self._feature_critic.fit(features, credit.value_targets, credit.value_mask))
         self._record_episodes("train", turns, credit)
         return store(
             batch,
@@ -297,4 +329,8 @@ class HiPERTrainer(PPOTrainerSync):
     def _save_checkpoint(self) -> None:
         self.recorder.stage(f"saving step {self.global_steps}")
         self.recorder.require_disk_space(self.config.trainer.default_local_dir)
+        if self._feature_critic is not None:  # before verl's files: its pointer to the checkpoint is written last
+            path = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}" / VALUE_HEADS
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(self._feature_critic.state_dict(), path)
         super()._save_checkpoint()

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A critic on the policy's own backbone (`critic.backbone=policy`): value heads on its hidden states.
+
+The heads are a small network in the trainer's process. No gradient reaches the policy, so its update is what it would be
+with any other critic, and there is no second model to hold, to run or to update. The hidden states of a turn are a column
+of the forward pass that computes the log-probabilities (`verl_plugins.value_features`).
+
+Notation, shapes in names: _R rows (one turn each), 2 places of a turn, _F features, 3 values of a turn by `ValueSlot`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recipe.hiper.configuration.settings import FeatureCriticConfig
+from recipe.hiper.estimators.values import HEAD_OF_SLOT, ValueSlot
+
+HIDDEN = 256
+"""Width of the network between features and heads."""
+
+FIRST, LOW = 0, 1
+PLACE_OF_SLOT = {ValueSlot.HIGH: FIRST, ValueSlot.LOW: LOW, ValueSlot.TERM: FIRST}
+"""Which of the two places of a turn each value is read at, as in `estimators.values.read_slots`."""
+
+
+class FeatureCritic:
+    """Value heads on hidden states of the policy.
+
+    The network is made at the first batch, which tells its size. Its output starts at 0: before anything is learned
+    every value is 0, not a random number.
+    """
+
+    def __init__(self, config: FeatureCriticConfig):
+        self.config = config
+        self._random = torch.Generator().manual_seed(config.seed)
+        self._network: nn.Sequential | None = None
+        self._optimizer: torch.optim.AdamW | None = None
+
+    def values(self, features: Tensor) -> Tensor:
+        """The three values of each turn.
+
+        Args:
+            features: `[R, 2, F]`.
+
+        Returns:
+            Float32 `[R, 3]` by `ValueSlot`.
+        """
+        with torch.no_grad():
+            return self._read(features)
+
+    def fit(self, features: Tensor, targets: Tensor, mask: Tensor) -> dict[str, float]:
+        """Update the heads on the turns of a step.
+
+        The loss of a mini-batch is `sum_h c_h mean 1/2 (v - G)^2`, each mean over the rows with a target for that value.
+
+        Args:
+            features: `[R, 2, F]`.
+            targets: `[R, 3]` by `ValueSlot`.
+            mask: which of the targets exist, `[R, 3]`.
+
+        Returns:
+            The losses before the first update, and the norm of the last gradient.
+        """
+        mask = mask.float()
+        names = [slot for slot in ValueSlot if self.config.num_heads > 1 or slot is ValueSlot.HIGH]
+        with torch.no_grad():
+            before = self._losses(features, targets, mask)
+        metrics = {f"critic/vf_loss_{slot.name.lower()}": float(before[slot]) for slot in names}
+        norm = torch.zeros(())
+        useful = mask.any(dim=1).nonzero().squeeze(1)  # padding rows carry no target
+        for _ in range(self.config.epochs):
+            order = useful[torch.randperm(len(useful), generator=self._random)]
+            for rows in order.split(self.config.mini_batch):
+                losses = self._losses(features[rows], targets[rows], mask[rows])
+                loss = (losses * torch.tensor(self.config.coefficients)).sum()
+                self.optimizer.zero_grad()
+                loss.backward()
+                norm = nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+                self.optimizer.step()
+        return metrics | {"critic/grad_norm": float(norm), "critic/lr": self.config.lr}
+
+    @property
+    def network(self) -> nn.Sequential:
+        """The network.
+
+        Raises:
+            RuntimeError: there was no batch yet.
+        """
+        if self._network is None:
+            raise RuntimeError("the critic has no network before its first batch")
+        return self._network
+
+    @property
+    def optimizer(self) -> torch.optim.AdamW:
+        """Its optimizer; see `network`."""
+        assert self.network is not None and self._optimizer is not None
+        return self._optimizer
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs; without a network before the first batch."""
+        state: dict[str, Any] = {"random": self._random.get_state()}
+        if self._network is not None:
+            state |= {"network": self._network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was called."""
+        if "network" in state:
+            self._build(state["network"]["1.weight"].shape[1])
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        self._random.set_state(state["random"])
+
+    def _build(self, features: int) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            self._network = nn.Sequential(
+                nn.LayerNorm(features, elementwise_affine=False),
+                nn.Linear(features, HIDDEN),
+                nn.GELU(),
+                nn.Linear(HIDDEN, self.config.num_heads),
+            )
+        nn.init.zeros_(self._network[-1].weight)
+        nn.init.zeros_(self._network[-1].bias)
+        self._optimizer = torch.optim.AdamW(
+            self._network.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay
+        )
+
+    def _read(self, features: Tensor) -> Tensor:
+        if self._network is None:
+            self._build(features.shape[-1])
+        heads = self.network(features.float())  # [R, 2, heads]
+        head_of_slot = HEAD_OF_SLOT[self.config.num_heads]
+        return torch.stack([heads[:, PLACE_OF_SLOT[slot], head_of_slot[slot]] for slot in ValueSlot], dim=1)
+
+    def _losses(self, features: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+        error = 0.5 * (self._read(features) - targets) ** 2 * mask
+        return error.sum(dim=0) / mask.sum(dim=0).clamp(min=1.0)
