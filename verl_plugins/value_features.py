@@ -21,8 +21,8 @@ DEPTHS = (0.5, 0.75, 1.0)
 """Which decoder layers are read, as shares of the depth. The last layer knows mostly the next token; what a state is
 worth stands out more in the middle."""
 
-FLAG = "value_features"
-"""Set in the batch to request the column, and the name of the column: float32 `[rows, 2, F]`."""
+FLAG, COLUMN = "with_value_features", "value_features"
+"""What requests the column in a batch, and its name: float32 `[rows, 2, F]`."""
 
 PLACE = "value_low"
 """Column of the batch: the reply token before which the second place of a row is; the first is before the reply."""
@@ -81,7 +81,7 @@ class ValueFeaturesMixin:
         )
         if self._hidden is not None:
             packed = tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True)
-            outputs[FLAG] = self._features(micro_batch, packed, aligned_right="reply_labels" in output_args)
+            outputs[COLUMN] = self._features(micro_batch, packed, aligned_right="reply_labels" in output_args)
             self._hidden = None
         return outputs
 

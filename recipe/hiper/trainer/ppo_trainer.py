@@ -38,7 +38,7 @@ from recipe.hiper.trainer.replay_guard import Heartbeat, SubmissionOrder, Watche
 from recipe.hiper.trainer.token_credit import BatchCredit, batch_credit
 from recipe.hiper.trainer.transfer import Batch, TurnReader, fetch, read_turns, stacked, store, tensors_only
 from recipe.hiper.trainer.turn_batch import BatchTurns
-from verl_plugins.value_features import FLAG as VALUE_FEATURES
+from verl_plugins import value_features
 
 TOKEN_CRITIC_METRICS = ("critic/values/", "critic/returns/", "critic/vf_explained_var", "critic/advantages/")
 """verl's statistics of one scalar value per token. Positions with and without a target are mixed in them."""
@@ -205,15 +205,15 @@ class HiPERTrainer(PPOTrainerSync):
         if self._feature_critic is None:
             return super()._compute_old_log_prob(tensors_only(batch), metrics)
         batch = tensors_only(store(batch, value_low=self._reader.read(batch).value_low))
-        batch.extra_info[VALUE_FEATURES] = True
+        batch.extra_info[value_features.FLAG] = True
         batch = super()._compute_old_log_prob(batch, metrics)
-        batch.extra_info.pop(VALUE_FEATURES, None)
+        batch.extra_info.pop(value_features.FLAG, None)
         values = self._feature_critic.values(self._value_features(batch))
         return store(batch, old_values=values)
 
     def _value_features(self, batch: Batch) -> torch.Tensor:
         """Hidden states of the policy, `[rows, 2, features]`."""
-        return stacked(fetch(batch, VALUE_FEATURES)[VALUE_FEATURES])
+        return stacked(fetch(batch, value_features.COLUMN)[value_features.COLUMN])
 
     def _compute_ref_log_prob(self, batch: Batch, metrics: dict) -> Batch:
         return super()._compute_ref_log_prob(tensors_only(batch), metrics)
