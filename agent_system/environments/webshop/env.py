@@ -92,6 +92,7 @@ class WebShopEnv(gymnasium.Env[str, str]):
         self._shop = open_shop(Path(data_dir).expanduser().absolute())
         self._seed = seed
         self.max_steps = max_steps
+        self.observation_mode = observation_mode
         self._observe = OBSERVATION_MODES[observation_mode]
         self._is_compact = observation_mode == "compact"
         self._show_attributes = show_attributes

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from agent_system.environments.tasks import TaskPanel, epoch_order
+from agent_system.environments.webshop.shop import open_shop
 from agent_system.errors import ConfigError, TaskError
 from agent_system.locks import locked_file
 from recipe.hiper.cold_start.demonstrations import DemonstrationSpec, Example, collect
 from recipe.hiper.cold_start.fine_tune import FineTuneSpec, fine_tune
 from recipe.hiper.cold_start.messages import write_messages
-from recipe.hiper.cold_start.shop_demonstrations import ShopDemonstrationSpec
+from recipe.hiper.cold_start.shop_demonstrations import ShopDemonstrationSpec, collect_in_shop
 from recipe.hiper.cold_start.smollm2 import make_smollm2
 
 CODE_VERSION = 1
@@ -57,7 +58,8 @@ class PretrainedSpec(Generic[D]):
     @property
     def digest(self) -> str:
         """SHA-256 over this spec and the version of the code."""
-        content = json.dumps({"code": CODE_VERSION, **asdict(self)}, sort_keys=True)
+        kind = type(self.demonstrations).__name__  # what the model reads depends on it
+        content = json.dumps({"code": CODE_VERSION, "demonstrations_kind": kind, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -155,6 +157,32 @@ def make_fine_tuned_on_games(
         play,
         ("train", "held out"),
         train.digest,
+        base_folder=base_folder(spec.base, folder.parent, progress=progress),
+        gpus=usable_gpus(),
+        progress=progress,
+    )
+
+
+def make_fine_tuned_in_shop(
+    folder: Path, spec: PretrainedSpec[ShopDemonstrationSpec], shop: Path, *, workers: int, progress: bool
+) -> None:
+    """`make_fine_tuned` with demonstrations in a prepared shop.
+
+    Args:
+        shop: a prepared shop, published or generated.
+        workers: processes that play; the result does not depend on their number.
+    """
+
+    def play(part: str, demonstrations: ShopDemonstrationSpec) -> list[Example]:
+        played = collect_in_shop(shop, part, demonstrations, workers=workers, progress=progress)
+        return [example for demonstration in played for example in demonstration.examples]
+
+    make_fine_tuned(
+        folder,
+        spec,
+        play,
+        ("train", "eval"),
+        str(open_shop(shop).manifest.sources),
         base_folder=base_folder(spec.base, folder.parent, progress=progress),
         gpus=usable_gpus(),
         progress=progress,

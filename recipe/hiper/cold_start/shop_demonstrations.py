@@ -11,10 +11,12 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
+from agent_system.environments.webshop.compact import compact_links, compact_text, to_site_action
 from agent_system.environments.webshop.env import WebShopEnv
 from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.shop import open_shop
@@ -41,7 +43,7 @@ class ShopDemonstrationSpec:
             and replies alike. Otherwise a small model guesses the commonest value instead of reading the task.
         slips: share of turns on which a random admissible action is executed instead of the shopper's.
         wrong_subgoals: share of turns after which a wrong sub-goal is in force.
-        style: of prompts and replies, one of the compact ones. The episodes do not depend on it.
+        style: of prompts and replies. The episodes do not depend on it.
         seed: any integer.
     """
 
@@ -56,6 +58,19 @@ class ShopDemonstrationSpec:
     wrong_subgoals: float = 0.03
     style: PromptStyle = PromptStyle.PLAN_EXECUTE_COMPACT
     seed: int = 0
+
+    observation_mode: ClassVar[str] = "compact"
+    """The text of a page that the model reads. The episodes do not depend on it."""
+
+
+@dataclass(frozen=True)
+class PageDemonstrationSpec(ShopDemonstrationSpec):
+    """The same with the published text of the pages, for a pretrained model. It knows the words of options already."""
+
+    episodes: int = 600
+    renamed: float = 0.0
+
+    observation_mode: ClassVar[str] = "page"
 
 
 def collect_in_shop(
@@ -81,7 +96,7 @@ def _demonstrate_some(job: tuple[Path, str, range, ShopDemonstrationSpec]) -> li
 
 def _demonstrate(shop: Path, part: str, number: int, spec: ShopDemonstrationSpec) -> Demonstration:
     rng = random.Random(f"{spec.seed}/{number}")
-    env = _environment(shop, spec.max_turns)
+    env = _environment(shop, spec.max_turns, spec.observation_mode)
     goal = rng.choice(open_shop(shop).ranges(Goals.SYNTHETIC, Split.FIXED)[part])
     observation, info = env.reset(options={"goal_index": goal})
     shopper = Shopper(info["task"], rng, hasty=spec.hasty, blind=spec.blind, curious=spec.curious)
@@ -93,7 +108,7 @@ def _demonstrate(shop: Path, part: str, number: int, spec: ShopDemonstrationSpec
         admissible = info["admissible_actions"]
         agent.observe(observation, admissible, info["task"])
         prompt = agent.whole_prompt()
-        advice = shopper.advise(observation, admissible, agent.subgoal)
+        advice = _advise(shopper, env, agent.subgoal)
         examples.append(Example(rename(prompt), rename(advice.reply_in(spec.style))))
         choices = [action for action in admissible if not BLANK.search(action)]
         action = rng.choice(choices) if choices and rng.random() < spec.slips else advice.action
@@ -104,6 +119,15 @@ def _demonstrate(shop: Path, part: str, number: int, spec: ShopDemonstrationSpec
         observation, _, terminated, truncated, info = env.step(turn.action)
         ended = terminated or truncated
     return Demonstration(tuple(examples), info["won"])
+
+
+def _advise(shopper: Shopper, env: WebShopEnv, subgoal: str) -> Advice:
+    """The shopper reads the short text of a page, whatever the model reads; the action is one of the environment's."""
+    links = [f"click[{text}]" for text in compact_links(env.site)]
+    advice = shopper.advise(compact_text(env.site), links, subgoal)
+    if env.observation_mode == "compact":
+        return advice
+    return replace(advice, action=to_site_action(env.site, advice.action))
 
 
 @dataclass(frozen=True)
@@ -143,5 +167,5 @@ def _values_pattern(shop: Path) -> re.Pattern[str]:
 
 
 @lru_cache(maxsize=1)
-def _environment(shop: Path, max_turns: int) -> WebShopEnv:
-    return WebShopEnv(shop, max_steps=max_turns, observation_mode="compact")
+def _environment(shop: Path, max_turns: int, observation_mode: str) -> WebShopEnv:
+    return WebShopEnv(shop, max_steps=max_turns, observation_mode=observation_mode)

@@ -22,7 +22,7 @@ from agent_system.environments.webshop.shop import MANIFEST, open_shop
 from agent_system.environments.webshop.tasks import HELD_OUT_LIMIT, shop_panel
 from recipe.hiper.configuration.schema import WarmStartSettings
 from recipe.hiper.configuration.section import Section
-from recipe.hiper.tasks.family import ColdStartSpec, Family, adapted
+from recipe.hiper.tasks.family import ColdStartSpec, Family, adapted, fine_tuned
 
 
 class GeneratedCatalogue(Section):
@@ -64,6 +64,9 @@ class WebShopSettings(Section):
     """training goals at most; of more, a fixed draw is taken"""
     early_terminate_penalty: float = 0.0
     """added to the reward of a purchase that is not perfect; 0 or less"""
+    observation_mode: Literal["page", "compact"] | None = None
+    """`page`: the published text of a page, without the task, which the prompt shows; `compact`: short texts for the
+    small model, in which products have letters. null: `compact` with `env.prompt_style=compact`, else `page`"""
     generated: GeneratedCatalogue = GeneratedCatalogue()
     """the generated catalogue ([environments.md](environments.md))"""
 
@@ -140,14 +143,19 @@ class WebShop(Family[WebShopSettings]):
         # loads transformers, which is needed only where the model is made
         from recipe.hiper.cold_start.build import ShopWarmStartSpec, make_shop_warm_start
 
-        spec = adapted(ShopWarmStartSpec(), settings, self.env, self.spec)
-        manifest = open_shop(data_dir).manifest
-        parts = [spec.digest, str(manifest.sources)]
-        if manifest.tagger != LexiconTagger.name:  # which names of folders left out from the start
-            parts.append(manifest.tagger)
-        digest = sha256("/".join(parts).encode()).hexdigest()
         shop = cast("Path", data_dir)  # `prepare` always returns a folder
-        return ColdStartSpec(spec, digest, partial(make_shop_warm_start, shop=shop, spec=spec))
+        if settings.base is not None:
+            return self._fine_tuned(shop, settings)
+        spec = adapted(ShopWarmStartSpec(), settings, self.env, self.spec)
+        return ColdStartSpec(spec, _digest(spec.digest, shop), partial(make_shop_warm_start, shop=shop, spec=spec))
+
+    def _fine_tuned(self, shop: Path, settings: WarmStartSettings) -> ColdStartSpec:
+        from recipe.hiper.cold_start.pretrained import PretrainedSpec, make_fine_tuned_in_shop
+        from recipe.hiper.cold_start.shop_demonstrations import PageDemonstrationSpec, ShopDemonstrationSpec
+
+        kind = ShopDemonstrationSpec if self._observation_mode() == "compact" else PageDemonstrationSpec
+        spec = fine_tuned(PretrainedSpec("", kind()), settings, self.env, self.spec)
+        return ColdStartSpec(spec, _digest(spec.digest, shop), partial(make_fine_tuned_in_shop, spec=spec, shop=shop))
 
     def environment_arguments(self, data_dir: Path | None) -> dict[str, Any]:
         return {
@@ -155,7 +163,7 @@ class WebShop(Family[WebShopSettings]):
             "goals": self.settings.goals.value,
             "split": self.settings.split,
             "seed": self.env.seed,
-            "observation_mode": "compact" if self.env.prompt_style == "compact" else "page",
+            "observation_mode": self._observation_mode(),
             "early_terminate_penalty": self.settings.early_terminate_penalty,
         }
 
@@ -173,12 +181,23 @@ class WebShop(Family[WebShopSettings]):
         held_out = products_and_options(panels["val"])
         return len(held_out & products_and_options(panels["train"])) / len(held_out)
 
+    def _observation_mode(self) -> str:
+        return self.settings.observation_mode or ("compact" if self.env.prompt_style == "compact" else "page")
+
     def _data_dir(self) -> Path:
         assert self.settings.data_dir is not None  # the callers check it
         return Path(self.settings.data_dir).expanduser().absolute()
 
     def _has_prepared_shop(self) -> bool:
         return self.settings.data_dir is not None and (self._data_dir() / MANIFEST).exists()
+
+
+def _digest(spec_digest: str, shop: Path) -> str:
+    manifest = open_shop(shop).manifest
+    parts = [spec_digest, str(manifest.sources)]
+    if manifest.tagger != LexiconTagger.name:  # which names of folders left out from the start
+        parts.append(manifest.tagger)
+    return sha256("/".join(parts).encode()).hexdigest()
 
 
 def _has_spacy() -> bool:
