@@ -97,8 +97,15 @@ if [ -n "$parts" ]; then
     export PIP_NO_INDEX=1 PIP_FIND_LINKS="$work/wheels"
 fi
 
-# The small rooms in which the cold start was measured (profile_env/cpu_alfworld.yaml).
-learning=(profile=gpu "model=$model" profile_env=cpu_alfworld "run_dir=$work/rl" trainer.save_freq=-1)
+# The small rooms and the estimator's settings in which the cold start and the learning on a CPU were measured
+# (profile_env/cpu_alfworld.yaml, profile/cpu.yaml).
+learning=(profile=gpu "model=$model" "run_dir=$work/rl" trainer.save_freq=-1 env.max_steps=20 env.history_length=1
+    env.alfworld.games=generated env.alfworld.eval_dataset=valid_unseen "env.alfworld.generated.receptacles=[4,6]"
+    env.alfworld.generated.same_kind=2 env.alfworld.generated.objects_per_receptacle=2
+    env.alfworld.generated.max_instances=2 env.alfworld.generated.train=1500 env.alfworld.generated.valid_seen=132
+    env.alfworld.generated.valid_unseen=132 algorithm.gamma=0.95 algorithm.lam=0.5 algorithm.inadmissible_penalty=-0.5
+    algorithm.hae.regularize_copies=true algorithm.hae.keep_penalty_mode=normalized
+    algorithm.hae.keep_consistency_penalty=-0.03)
 if [ "$rehearse" = yes ]; then
     mapfile -t variables < <("$python" benchmarks/gpu/on_cpu.py variables)
     export "${variables[@]}"
