@@ -12,6 +12,9 @@ import sys
 from pathlib import Path
 
 STAGES = ("stage", "seconds", "result")
+TABLE = "\nrun\n"
+"""What training.py prints before the figures of a run."""
+
 COLUMNS = {
     "held-out success": ("val/success_rate", ".3f"),
     "training success": ("rollout/success_rate", ".3f"),
@@ -50,8 +53,9 @@ def report(out: Path, run: Path) -> str:
     for name in ("large", "lora"):
         path = out / f"{name}.txt"
         if path.exists():
-            text = path.read_text(encoding="utf-8", errors="replace")[-6000:]
-            parts.append(f"## {name}: one step of 128 episodes\n\n```\n{text.strip()}\n```")
+            text = path.read_text(encoding="utf-8", errors="replace")
+            shown = text.partition(TABLE)[2] or text[-4000:]  # where the step failed: the end of what was printed
+            parts.append(f"## {name}: one step of the 1.5B architecture\n\n```\n{shown.strip()}\n```")
     metrics = run / "metrics.jsonl"
     if metrics.exists():
         shutil.copy(metrics, out)
