@@ -63,7 +63,7 @@ def overrides(options: argparse.Namespace, model: str) -> list[str]:
         result += ["env.alfworld.generated.receptacles=[14,18]"]  # prompts of some 800 tokens, as the published games'
     if options.lora:
         result += ["actor_rollout_ref.model.lora_rank=32", "actor_rollout_ref.model.lora_alpha=64"]
-        result += ["critic.model.lora_rank=32", "critic.model.lora_alpha=64"]
+        result += ["critic.model.lora_rank=32", "critic.model.lora_alpha=64", "actor_rollout_ref.actor.optim.lr=2e-5"]
     return result + options.set
 
 

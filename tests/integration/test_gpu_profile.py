@@ -60,13 +60,13 @@ def start(tmp_path, hiper_cache, games_in_a_run, tiny_model) -> Callable[[dict],
 
 
 def assert_it_is_the_profile(run: Run, changed: dict) -> None:
-    """Every value that the files of `profile=gpu` set was used, but for `changed`: nothing is left out of the rehearsal."""
+    """Every value that the files of `profile=gpu` set was used, but for `changed`: the rehearsal leaves nothing out."""
     folder = REPOSITORY / "recipe" / "hiper" / "config"
     left_out = {key.lstrip("+") for key in changed}
     compared = 0
     for name in ("profile/gpu.yaml", "profile_model/gpu_qwen2.5-1.5b.yaml"):
         for key, value in flat_items(OmegaConf.to_container(OmegaConf.load(folder / name))):
-            if key not in left_out:
+            if key not in left_out and value is not None:  # those are filled in from the machine
                 assert OmegaConf.select(run.config, key) == value, key
                 compared += 1
     assert compared > 20
