@@ -74,7 +74,7 @@ def plan_pool(
     """Choose the number of workers and of environments so that the pool fits the machine.
 
     By default there is one worker for `ENVS_PER_WORKER` episodes, but not more workers than cores (an environment step
-    is pure computation) and not more than Ray can place. Cores that Ray has reserved for training processes count: those
+    is pure computation) and not more than Ray can place. Cores that Ray has reserved for training processes count: they
     wait for the GPU, or for the end of the rollout.
 
     Args:

@@ -55,11 +55,11 @@ def make(architecture: str, device: str, dtype: torch.dtype, **settings) -> Qwen
 def save(architecture: str, tokenizer_of: Path, folder: Path, device: str) -> Path:
     """Write a model with random weights and the tokenizer of another, unless it is there, and return its folder.
 
-    The tokenizer gets as many tokens as the model has outputs: verl lets vLLM sample tokens of the tokenizer only, while
+    The tokenizer gets as many tokens as the model has outputs: verl lets vLLM sample the tokenizer's tokens only, while
     the trainer normalizes over all outputs. With 1,500 tokens and 151,936 outputs all probabilities would differ by a
     factor of 100, and their comparison would show that instead of an error of the weight sync.
     """
-    outputs = ARCHITECTURES[architecture]["vocab_size"]
+    outputs = int(ARCHITECTURES[architecture]["vocab_size"])
     if not (folder / "tokenizer.json").exists():
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_of)
         special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "eos", "bos")}

@@ -147,7 +147,9 @@ def main() -> None:
     if not (options.model or options.warm_start):
         parser.error("no model is selected. Try: --warm-start FOLDER, or --model NAME")
     if options.warm_start and not (options.warm_start / "tokenizer.json").exists():
-        parser.error(f"--warm-start {options.warm_start} holds no tokenizer.json. Try: a folder of recipe.hiper.cold_start")
+        parser.error(
+            f"--warm-start {options.warm_start} holds no tokenizer.json. Try: a folder of recipe.hiper.cold_start"
+        )
     with tempfile.TemporaryDirectory() as scratch:
         folder = (options.keep or Path(scratch)).absolute()  # the run has another working directory
         model = options.model or str(_model(options, folder / "model"))

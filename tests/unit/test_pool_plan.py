@@ -8,7 +8,6 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from made_config import composed
 
 from agent_system.environments.pool import ENVS_PER_WORKER, PoolSizes, plan_pool
@@ -48,7 +47,7 @@ def test_cores_that_only_ray_believes_in_do_not_count():
 
 
 def test_cores_that_training_processes_have_reserved_count():
-    """16 cores and 4 GPUs: verl reserves 12, which wait while episodes are played; the process of the trainer has one."""
+    """16 cores and 4 GPUs: verl reserves 12, which wait while episodes are played; the trainer's process has one."""
     profile = composed(profile="gpu")
     per_worker = profile.env.resources_per_worker.num_cpus
     assert plan_pool(profile.data.train_batch_size, 16 - 1 - 4 * 3, per_worker, cores=16) == PoolSizes(8, 16)
