@@ -110,10 +110,11 @@ if [ "$rehearse" = yes ]; then
     mapfile -t variables < <("$python" benchmarks/gpu/on_cpu.py variables)
     export "${variables[@]}"
     mapfile -t on_cpu < <("$python" benchmarks/gpu/on_cpu.py)
-    learning+=("${on_cpu[@]}" warm_start.episodes=12 warm_start.steps=20 data.train_batch_size=4 env.max_steps=4
+    learning+=("${on_cpu[@]}" warm_start.episodes=12 data.train_batch_size=4 env.max_steps=4
         env.alfworld.generated.train=12 env.alfworld.generated.valid_seen=6 env.alfworld.generated.valid_unseen=6
         env.val_tasks=6 trainer.total_training_steps=2 trainer.test_freq=2)
-    if [ "$model" = tiny ]; then learning+=(warm_start.model.layers=2); fi
+    if [ "$model" = tiny ]; then learning+=(warm_start.steps=20 warm_start.model.layers=2); fi
+    if [ "$model" = smollm2 ]; then learning+=(warm_start.steps=2); fi
     checks=(--device cpu --architecture tiny --tokens 600)
     large=(--architecture tiny --rehearse --turns 2 --set data.train_batch_size=4 algorithm.updates_per_step=1
         env.alfworld.generated.train=12)
