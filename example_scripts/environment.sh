@@ -74,7 +74,7 @@ _install_packages() {
     export PIP_DISABLE_PIP_VERSION_CHECK=1
     "$pip" install --upgrade 'setuptools==77.0.3' wheel || return 1
     if [ "$profile" = gpu ]; then
-        "$pip" install -r "$HIPER_ROOT/requirements/gpu.txt" || return 1
+        "$pip" install --no-deps -r "$HIPER_ROOT/requirements/gpu.txt" || return 1
     else
         _install_cpu_packages "$venv" || return 1
         # Built from a copy: setuptools leaves its build folders beside the sources.

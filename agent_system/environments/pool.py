@@ -69,16 +69,17 @@ def plan_pool(
     num_cpus_per_worker: float,
     num_workers: int | None = None,
     envs_per_worker: int | None = None,
-    cores: float = math.inf,
+    cores: float | None = None,
 ) -> PoolSizes:
     """Choose the number of workers and of environments so that the pool fits the machine.
 
-    By default there is one worker for `ENVS_PER_WORKER` episodes, but not more workers than CPUs (an environment step
-    is pure computation) and not more than Ray can place.
+    By default there is one worker for `ENVS_PER_WORKER` episodes, but not more workers than cores (an environment step
+    is pure computation) and not more than Ray can place. Cores that Ray has reserved for training processes count: they
+    wait for the GPU, or for the end of the rollout.
 
     Args:
         available_cpus: CPUs that Ray has free for the pool.
-        cores: CPUs of the machines; Ray may be configured with a larger number.
+        cores: CPUs of the machines, which need not be Ray's number; None: those that Ray has free.
 
     Raises:
         ConfigError: a value is out of range, or Ray has fewer free CPUs than the workers need.
@@ -107,7 +108,7 @@ def plan_pool(
     if num_workers is None:
         per_worker = envs_per_worker or ENVS_PER_WORKER
         num_workers = min(math.ceil(episodes_in_flight / per_worker), placeable)
-        num_workers = min(num_workers, max(1, int(min(available_cpus, cores))))
+        num_workers = min(num_workers, max(1, int(available_cpus if cores is None else cores)))
     return PoolSizes(num_workers, envs_per_worker or math.ceil(episodes_in_flight / num_workers))
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -52,10 +53,34 @@ def make(architecture: str, device: str, dtype: torch.dtype, **settings) -> Qwen
 
 
 def save(architecture: str, tokenizer_of: Path, folder: Path, device: str) -> Path:
-    """Write a model with random weights and the tokenizer of another, unless it is there, and return its folder."""
-    if not (folder / "config.json").exists():
+    """Write a model with random weights and the tokenizer of another, unless it is there, and return its folder.
+
+    The tokenizer gets as many tokens as the model has outputs: verl lets vLLM sample the tokenizer's tokens only, while
+    the trainer normalizes over all outputs. With 1,500 tokens and 151,936 outputs all probabilities would differ by a
+    factor of 100, and their comparison would show that instead of an error of the weight sync.
+    """
+    outputs = int(ARCHITECTURES[architecture]["vocab_size"])
+    if not (folder / "tokenizer.json").exists():
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_of)
         special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "eos", "bos")}
         make(architecture, device, torch.bfloat16, **special).cpu().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        pad_tokenizer(folder / "tokenizer.json", outputs)
+    size = len(AutoTokenizer.from_pretrained(folder))
+    if size != outputs:
+        raise SystemExit(f"{folder}: the tokenizer has {size} tokens, and the model has {outputs} outputs")
     return folder
+
+
+def pad_tokenizer(path: Path, size: int) -> None:
+    """Add tokens that no text is encoded with to a BPE tokenizer's file, until it has `size` tokens.
+
+    They are entries without merges. As `added_tokens` they would be looked for in every text. Those that are there get
+    an entry too: transformers may build the tokenizer again, and numbers those without one after the others.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    vocabulary = content["model"]["vocab"]
+    vocabulary |= {token["content"]: token["id"] for token in content["added_tokens"]}
+    taken = set(vocabulary.values())
+    vocabulary |= {f"<unused {index}>": index for index in range(size) if index not in taken}
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

@@ -7,11 +7,11 @@
     python benchmarks/gpu/training.py large --warm-start warm --lora        # adapters instead of all weights
     python benchmarks/gpu/training.py large --warm-start warm --lockstep    # also with episodes that wait for others
     python benchmarks/gpu/training.py large --model Qwen/Qwen2.5-1.5B-Instruct     # real weights
-    python benchmarks/gpu/training.py large --warm-start warm --architecture tiny --profile cpu \
-        --set data.train_batch_size=4                                          # try it without a GPU
+    python benchmarks/gpu/training.py large --warm-start warm --architecture tiny --rehearse \
+        --set data.train_batch_size=4                                          # the same settings without a GPU
 
-Games are generated. The large model has random weights unless --model names others: its replies are
-noise of full length, so an episode lasts all of its --turns.
+Games are generated. The large model has random weights unless --model names others, and the tokenizer of --warm-start:
+its replies are noise of full length, so an episode lasts all of its --turns.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from machine import describe
+from on_cpu import ON_CPU, environment
 from random_model import ARCHITECTURES, save
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,26 +49,26 @@ SHORT = ("trainer.save_freq=-1", "trainer.test_freq=-1", "trainer.val_before_tra
 
 def overrides(options: argparse.Namespace, model: str) -> list[str]:
     """The command line of the run, without its folder."""
-    result = [f"profile={options.profile}", *SMALL_ROOMS, *SHORT, f"trainer.total_training_steps={options.steps}"]
+    result = ["profile=gpu", *SMALL_ROOMS, *SHORT, f"trainer.total_training_steps={options.steps}"]
+    result += [f"{key}={value}" for key, value in ON_CPU.items() if options.rehearse]
     result += [f"actor_rollout_ref.model.path={model}", f"env.max_steps={options.turns}"]
     result += ["algorithm.updates_per_step=4"]
     if options.what == "small":
-        result += ["env.prompt_style=compact", "data.train_batch_size=64", "actor_rollout_ref.rollout.temperature=0.6"]
-        result += ["env.history_length=1", "data.max_prompt_length=256", "data.max_response_length=48"]
-        if options.profile == "gpu":  # seconds to compile and to capture graphs of a model that needs neither
+        result += ["model=tiny", "data.train_batch_size=64", "env.history_length=1"]
+        if not options.rehearse:  # seconds to compile and to capture graphs of a model that needs neither
             result += ["actor_rollout_ref.rollout.enforce_eager=true"]
     else:
-        result += ["env.prompt_style=full", "data.train_batch_size=128", "trainer.allow_padded_vocabulary=true"]
+        result += ["model=qwen2.5-1.5b", "data.train_batch_size=128"]
         result += ["data.max_prompt_length=1536", f"data.max_response_length={options.reply}"]
         result += ["env.alfworld.generated.receptacles=[14,18]"]  # prompts of some 800 tokens, as the published games'
     if options.lora:
         result += ["actor_rollout_ref.model.lora_rank=32", "actor_rollout_ref.model.lora_alpha=64"]
-        result += ["critic.model.lora_rank=32", "critic.model.lora_alpha=64"]
+        result += ["critic.model.lora_rank=32", "critic.model.lora_alpha=64", "actor_rollout_ref.actor.optim.lr=2e-5"]
     return result + options.set
 
 
-def run(arguments: list[str], folder: Path) -> list[dict]:
-    """Train in a separate process and return the metrics of its steps.
+def run(arguments: list[str], folder: Path, variables: dict[str, str]) -> list[dict]:
+    """Train in a separate process with more environment variables, and return the metrics of its steps.
 
     Raises:
         SystemExit: the run failed.
@@ -74,7 +76,7 @@ def run(arguments: list[str], folder: Path) -> list[dict]:
     command = [sys.executable, "-m", "recipe.hiper.main", f"run_dir={folder}", *arguments]
     print(" ".join(command[1:]), flush=True)
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    code = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}).returncode
+    code = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path} | variables).returncode
     if code:
         logs = sorted((folder / "logs").glob("*.log"))
         last = logs[-1].read_text(encoding="utf-8", errors="replace")[-8000:] if logs else ""
@@ -132,7 +134,7 @@ def main() -> None:
         "--architecture", choices=ARCHITECTURES, default="qwen2.5-1.5b",
         help="of the large model (default: qwen2.5-1.5b)",
     )  # fmt: skip
-    parser.add_argument("--profile", default="gpu", choices=("gpu", "cpu"), help="default: gpu")
+    parser.add_argument("--rehearse", action="store_true", help="on a CPU: profile=gpu but for the device")
     parser.add_argument(
         "--warm-start",
         type=Path,
@@ -144,23 +146,28 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.model or options.warm_start):
         parser.error("no model is selected. Try: --warm-start FOLDER, or --model NAME")
+    if options.warm_start and not (options.warm_start / "tokenizer.json").exists():
+        parser.error(
+            f"--warm-start {options.warm_start} holds no tokenizer.json. Try: a folder of recipe.hiper.cold_start"
+        )
     with tempfile.TemporaryDirectory() as scratch:
         folder = (options.keep or Path(scratch)).absolute()  # the run has another working directory
         model = options.model or str(_model(options, folder / "model"))
-        print(_machine(options.profile), flush=True)
+        print(_machine(options.rehearse), flush=True)
+        variables = environment() if options.rehearse else {}
         for name, more in [("run", [])] + ([("lockstep", ["env.lockstep=true"])] if options.lockstep else []):
-            print(f"\n{name}\n{table(run([*overrides(options, model), *more], folder / name))}", flush=True)
+            print(f"\n{name}\n{table(run([*overrides(options, model), *more], folder / name, variables))}", flush=True)
 
 
 def _model(options: argparse.Namespace, folder: Path) -> Path:
     if options.what == "small":
         return options.warm_start.absolute()
-    return save(options.architecture, options.warm_start, folder, "cuda" if options.profile == "gpu" else "cpu")
+    return save(options.architecture, options.warm_start, folder, "cpu" if options.rehearse else "cuda")
 
 
-def _machine(profile: str) -> str:
+def _machine(is_rehearsal: bool) -> str:
     machine = describe("torch", "vllm", "verl", "ray", "transformers")
-    if profile == "gpu":
+    if not is_rehearsal:
         import torch
 
         machine = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, {machine}"

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packed rows attend to themselves only, and get what each would get alone."""
 
+import importlib.util
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -77,3 +79,17 @@ def test_padded_batches_and_unknown_features_are_refused_with_the_override_that_
         packed_attention(None, q, q, q, None, position_ids=positions, softcap=30.0)
     with pytest.raises(ValueError, match="dropout"):
         packed_attention(None, q, q, q, None, position_ids=positions, dropout=0.1)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("flash_attn") is None or not torch.cuda.is_available(),
+    reason="the package flash-attn, which is optional, and a GPU are needed",
+)
+def test_on_a_gpu_it_is_flash_attention():
+    sizes = [300, 17, 845, 1]
+    ids, positions = (x.cuda() for x in packed(sizes))
+    logits = [
+        model(attention).to("cuda", torch.bfloat16)(input_ids=ids, position_ids=positions, use_cache=False).logits
+        for attention in (NAME, "flash_attention_2")
+    ]
+    torch.testing.assert_close(*logits, atol=2e-2, rtol=2e-2)

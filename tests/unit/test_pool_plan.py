@@ -8,6 +8,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_config import composed
 
 from agent_system.environments.pool import ENVS_PER_WORKER, PoolSizes, plan_pool
 from agent_system.errors import ConfigError
@@ -43,6 +44,13 @@ def test_a_layout_fits_and_has_a_slot_for_every_episode(episodes, cpus, per_work
 
 def test_cores_that_only_ray_believes_in_do_not_count():
     assert plan_pool(128, 16, 0.5, cores=2) == PoolSizes(2, 64)
+
+
+def test_cores_that_training_processes_have_reserved_count():
+    """16 cores and 4 GPUs: verl reserves 12, which wait while episodes are played; the trainer's process has one."""
+    profile = composed(profile="gpu")
+    per_worker = profile.env.resources_per_worker.num_cpus
+    assert plan_pool(profile.data.train_batch_size, 16 - 1 - 4 * 3, per_worker, cores=16) == PoolSizes(8, 16)
 
 
 def test_given_numbers_are_kept():

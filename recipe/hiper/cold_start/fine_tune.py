@@ -27,6 +27,9 @@ POINTER = "latest_checkpointed_iteration.txt"
 
 POLL_S = 0.5
 
+WITHOUT_FLASH_ATTN = {"model.use_remove_padding": False, "+model.override_config.attn_implementation": "sdpa"}
+"""On GPUs verl's defaults need the package flash-attn, which is not installed. On a CPU `main_sft` sets the same."""
+
 
 class FineTuneFailed(HiPERError):
     """verl's SFT trainer ended with an error."""
@@ -92,6 +95,7 @@ def fine_tune(
     if gpus:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}"]
         launcher += ["-m", "verl.trainer.sft_trainer"]
+        overrides |= WITHOUT_FLASH_ATTN
     command = [sys.executable, *launcher, *(f"{key}={value}" for key, value in overrides.items())]
     with log_file.open("a", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
