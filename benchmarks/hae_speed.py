@@ -20,7 +20,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -120,9 +120,10 @@ def make_batch(episodes: int, turns: int, tokens: int) -> Batch:
 
 
 def vectorised(batch: Batch) -> tuple[Tensor, ...]:
-    """What the trainer does, in the order of `COMPARED`."""
-    values = read_slots(batch.heads, batch.turns.value_low)
-    credit = batch_credit(batch.turns, values, batch.log_probs, SETTINGS)
+    """What the trainer does, in the order of `COMPARED`. Nothing that was read from the records before is kept."""
+    turns = replace(batch.turns, grid=replace(batch.turns.grid))
+    values = read_slots(batch.heads, turns.value_low)
+    credit = batch_credit(turns, values, batch.log_probs, SETTINGS)
     return tuple(getattr(credit, name) for name in COMPARED)
 
 

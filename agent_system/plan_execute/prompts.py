@@ -12,90 +12,29 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import Enum
+
+from agent_system.plan_execute.prompt_styles import PromptLayout, PromptParts, PromptStyle
+
+__all__ = [
+    "ALFRED",
+    "BLANK",
+    "WEBSHOP",
+    "FittedPrompt",
+    "PromptLayout",
+    "PromptOverBudget",
+    "PromptParts",
+    "PromptStyle",
+    "fit_prompt",
+    "render_prompt",
+]
 
 ALFRED = "the ALFRED household environment"
 WEBSHOP = "the WebShop online store"
 CUT_MARK = " ..."
+ONE_ACTION = "exactly one of the admissible actions, without the quotes"
+OWN_WORDS = "with your own words in place of what stands between < and >"
 BLANK = re.compile(r"<your [^<>]+>")
 """In an admissible action: what the agent writes in its own words, as in "search[<your query>]"."""
-
-
-class PromptStyle(str, Enum):
-    """How a prompt is worded, and so which reply format it requires."""
-
-    PLAN_EXECUTE = "plan_execute"
-    """Full instructions for an instruction-tuned model; replies in the three blocks of `protocol.parse_reply`."""
-    PLAN_EXECUTE_COMPACT = "plan_execute_compact"
-    """No instructions, a few labelled lines, for a small model that was taught the three blocks by demonstrations."""
-    PLAN_EXECUTE_SHORT = "plan_execute_short"
-    """As plan_execute, but without the sub-goal block after KEEP (`protocol.parse_reply(short_keep=True)`)."""
-    PLAN_EXECUTE_COMPACT_SHORT = "plan_execute_compact_short"
-    """As plan_execute_compact, for a small model that was shown replies without the sub-goal block after KEEP."""
-    FLAT = "flat"
-    """Full instructions without sub-goals; replies `<think>..</think><action>..</action>`."""
-    FLAT_NOTHINK = "flat_nothink"
-    """Full instructions without sub-goals; replies with the action block alone."""
-    FLAT_COMPACT = "flat_compact"
-    """The compact lines without the sub-goal, for a small model that replies with the action block alone."""
-
-    @property
-    def has_subgoal(self) -> bool:
-        """Whether the prompt shows the current sub-goal and requires the three blocks."""
-        return self in (PromptStyle.PLAN_EXECUTE, PromptStyle.PLAN_EXECUTE_COMPACT) or self.has_short_keep
-
-    @property
-    def has_short_keep(self) -> bool:
-        """Whether a reply that keeps the sub-goal leaves its block out."""
-        return self in (PromptStyle.PLAN_EXECUTE_SHORT, PromptStyle.PLAN_EXECUTE_COMPACT_SHORT)
-
-    @property
-    def with_short_keep(self) -> PromptStyle:
-        """The same with the sub-goal block left out after KEEP; a flat style itself."""
-        short = {
-            PromptStyle.PLAN_EXECUTE: PromptStyle.PLAN_EXECUTE_SHORT,
-            PromptStyle.PLAN_EXECUTE_COMPACT: PromptStyle.PLAN_EXECUTE_COMPACT_SHORT,
-        }
-        return short.get(self, self)
-
-    @property
-    def is_compact(self) -> bool:
-        """Whether the prompt is a few labelled lines without instructions."""
-        return self in (
-            PromptStyle.PLAN_EXECUTE_COMPACT,
-            PromptStyle.PLAN_EXECUTE_COMPACT_SHORT,
-            PromptStyle.FLAT_COMPACT,
-        )
-
-    @property
-    def asks_for_thoughts(self) -> bool:
-        """Whether the reply must hold a think block (`protocol.parse_flat(require_think=...)`)."""
-        return self is PromptStyle.FLAT
-
-
-@dataclass(frozen=True)
-class PromptParts:
-    """Everything a prompt may show.
-
-    Attributes:
-        task: the task in words.
-        history: (observation, action) of the turns just before this one, oldest first.
-        turn: index of the current turn, from 0; at least `len(history)`.
-        observation: what the environment shows now.
-        subgoal: sub-goal in force; "" when there is none yet.
-        admissible_actions: what the environment would understand now, in its own order.
-    """
-
-    task: str
-    history: tuple[tuple[str, str], ...]
-    turn: int
-    observation: str
-    subgoal: str
-    admissible_actions: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if self.turn < len(self.history):
-            raise ValueError(f"turn {self.turn} cannot have {len(self.history)} earlier turns in its history")
 
 
 @dataclass(frozen=True)
@@ -239,18 +178,23 @@ def _render_compact(style: PromptStyle, parts: PromptParts) -> str:
 
 
 def _render_full(style: PromptStyle, parts: PromptParts, environment: str) -> str:
-    sections = [
-        f"You act in {environment}. Each turn you read what happened and reply; your action is then carried out.",
-        f"Your task: {parts.task}",
-    ]
-    if parts.turn > 0:
-        sections.append(_history_section(parts))
-    sections.append(f"What you observe now, on turn {parts.turn + 1}:\n{parts.observation}")
-    if style.has_subgoal:
-        sections.append(f"Your current sub-goal: {parts.subgoal or 'none yet'}")
+    role = f"You act in {environment}. Each turn you read what happened and reply; your action is then carried out."
+    task = f"Your task: {parts.task}"
+    subgoal = [f"Your current sub-goal: {parts.subgoal or 'none yet'}"] if style.has_subgoal else []
     listed = "\n".join(f"'{action}'" for action in parts.admissible_actions)
-    sections.append(f"The admissible actions now:\n{listed}")
-    sections.append(_format_rules(style, parts))
+    blanks = any(BLANK.search(action) for action in parts.admissible_actions)
+    if style.has_rules_first:
+        sections = [role, _constant_rules(style), task]
+        if parts.history:
+            sections.append("\n".join(["The latest turns, oldest first:", *_history_lines(parts)]))
+        sections += [f"What you observe now:\n{parts.observation}", f"This is turn {parts.turn + 1}.", *subgoal]
+        sections.append(f"The admissible actions now{f' ({OWN_WORDS})' if blanks else ''}:\n{listed}")
+    else:
+        sections = [role, task]
+        if parts.turn > 0:
+            sections.append(_history_section(parts))
+        sections += [f"What you observe now, on turn {parts.turn + 1}:\n{parts.observation}", *subgoal]
+        sections += [f"The admissible actions now:\n{listed}", _rules_of_turn(style, parts, blanks)]
     return "\n\n".join(sections) + "\n"
 
 
@@ -258,31 +202,48 @@ def _history_section(parts: PromptParts) -> str:
     turns_so_far = f"You have taken {parts.turn} {'turn' if parts.turn == 1 else 'turns'} so far."
     if not parts.history:
         return turns_so_far
+    return "\n".join([f"{turns_so_far} The latest, oldest first:", *_history_lines(parts)])
+
+
+def _history_lines(parts: PromptParts) -> list[str]:
     first = parts.turn - len(parts.history) + 1
-    lines = [
+    return [
         f"Turn {number}. Observation: '{observation}' Action: '{action}'"
         for number, (observation, action) in enumerate(parts.history, start=first)
     ]
-    return "\n".join([f"{turns_so_far} The latest, oldest first:", *lines])
 
 
-def _format_rules(style: PromptStyle, parts: PromptParts) -> str:
-    action = "exactly one of the admissible actions, without the quotes"
-    if any(BLANK.search(admissible) for admissible in parts.admissible_actions):
-        action += ", with your own words in place of what stands between < and >"
+def _constant_rules(style: PromptStyle) -> str:
+    """The format rules, in the same words on every turn of every episode."""
+    if not style.has_subgoal:
+        return _flat_rules(style, ONE_ACTION)
+    kept = "leave the sub-goal block out" if style.has_short_keep else "copy it unchanged into the sub-goal block"
+    choice = f"While there is no sub-goal yet, write SWITCH and set your first sub-goal. {_keep_or_switch(kept)}"
+    return _plan_rules(choice, ONE_ACTION, may_leave_out=style.has_short_keep)
+
+
+def _rules_of_turn(style: PromptStyle, parts: PromptParts, blanks: bool) -> str:
+    """The format rules as far as they concern this turn."""
+    action = f"{ONE_ACTION}, {OWN_WORDS}" if blanks else ONE_ACTION
     if not style.has_subgoal:
         return _flat_rules(style, action)
-
     may_leave_out = style.has_short_keep and bool(parts.subgoal)
     if parts.subgoal:
         kept = "leave the sub-goal block out" if may_leave_out else "copy it unchanged into the sub-goal block"
-        choice = (
-            f"Write KEEP while the current sub-goal is not reached and still makes sense, and then {kept}. Write "
-            "SWITCH when it is reached, has become impossible or no longer serves the task, and then give the new "
-            "sub-goal."
-        )
+        choice = _keep_or_switch(kept)
     else:
         choice = "There is no sub-goal to keep yet: write SWITCH and set your first sub-goal."
+    return _plan_rules(choice, action, may_leave_out=may_leave_out)
+
+
+def _keep_or_switch(kept: str) -> str:
+    return (
+        f"Write KEEP while the current sub-goal is not reached and still makes sense, and then {kept}. Write SWITCH "
+        "when it is reached, has become impossible or no longer serves the task, and then give the new sub-goal."
+    )
+
+
+def _plan_rules(choice: str, action: str, *, may_leave_out: bool) -> str:
     return "\n".join(
         [
             f"Reply with these {'' if may_leave_out else 'three '}blocks, in this order, once each, and nothing else:",

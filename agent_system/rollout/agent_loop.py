@@ -72,7 +72,7 @@ class EpisodeSettings:
         env = config.env
         spec = environment_spec(env.env_name)
         return cls(
-            style=spec.style(env.prompt_style, env.short_keep),
+            style=spec.style(env.prompt_style, env.prompt_layout, env.short_keep),
             environment=spec.environment,
             max_steps=env.max_steps,
             history_length=env.history_length,

@@ -13,7 +13,7 @@ from importlib import import_module
 
 from agent_system.environments.tasks import TaskPanel
 from agent_system.errors import ConfigError
-from agent_system.plan_execute.prompts import ALFRED, WEBSHOP, PromptStyle
+from agent_system.plan_execute.prompts import ALFRED, WEBSHOP, PromptLayout, PromptStyle
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class EnvironmentSpec:
 
     Attributes:
         environment: completes "You act in ..." in the prompts.
-        full, compact: prompt style for an instruction-tuned model and for a small demonstrated one.
+        full, compact: prompt style for an instruction-tuned model, in either layout, and for a small demonstrated one.
         tasks: the panel of the split "train" or "val", for an environment that brings its own tasks.
         family: whose tasks are played otherwise, a key of `recipe.hiper.tasks.families.FAMILIES` and of the section of
             `env` with that family's settings. None for an environment that brings its own tasks.
@@ -34,9 +34,9 @@ class EnvironmentSpec:
     tasks: Callable[[str], TaskPanel] | None = None
     family: str | None = None
 
-    def style(self, prompt_style: str, short_keep: bool = False) -> PromptStyle:
-        """The prompt style for `env.prompt_style` ("full" or "compact") and `env.short_keep`."""
-        style = self.full if prompt_style == "full" else self.compact
+    def style(self, prompt_style: str, prompt_layout: PromptLayout | str, short_keep: bool = False) -> PromptStyle:
+        """The prompt style for `env.prompt_style` ("full" or "compact"), `env.prompt_layout` and `env.short_keep`."""
+        style = (self.full if prompt_style == "full" else self.compact).in_layout(prompt_layout)
         return style.with_short_keep if short_keep else style
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import (
     ALFRED,
     WEBSHOP,
+    PromptLayout,
     PromptOverBudget,
     PromptStyle,
     fit_prompt,
@@ -173,15 +175,15 @@ def is_compact(style: str) -> bool:
 
 
 def styles_of_environments() -> dict[str, dict[str, str]]:
-    """For each `env.env_name`: its sentence, and its style for each `env.prompt_style` and `env.short_keep`."""
+    """For each `env.env_name`: its sentence, and its style for each prompt style, layout and `env.short_keep`."""
     table = {}
     for env_name in ENVIRONMENTS:
         spec = environment_spec(env_name)
         table[env_name] = {"sentence": spec.environment}
         for prompt_style in ("full", "compact"):
-            for short_keep in (False, True):
-                name = f"prompt_style={prompt_style} short_keep={short_keep}"
-                table[env_name][name] = spec.style(prompt_style, short_keep).value
+            for layout, short_keep in product(PromptLayout, (False, True)):
+                name = f"prompt_style={prompt_style} prompt_layout={layout.value} short_keep={short_keep}"
+                table[env_name][name] = spec.style(prompt_style, layout, short_keep).value
     return table
 
 

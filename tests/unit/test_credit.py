@@ -188,6 +188,8 @@ def test_stacked_undoes_what_the_queue_does_to_equally_long_rows():
 def test_token_credit_equals_a_loop_over_tokens(rows, length, seed):
     generator = torch.Generator().manual_seed(seed)
     spans = torch.randint(length + 1, (rows, 6), generator=generator).sort(1).values.view(rows, 3, 2)
+    spans = spans[:, torch.randperm(3, generator=generator)]  # a malformed reply has its blocks in any order
+    spans[torch.rand(rows, 3, generator=generator) < 0.2] = 0
     advantages = torch.randn(3, rows, generator=generator)
     boundary, padding = torch.rand(2, rows, generator=generator) < torch.tensor([[0.5], [0.2]])
     credit = token_credit(*advantages, boundary, spans, length, padding)
@@ -200,6 +202,12 @@ def test_token_credit_equals_a_loop_over_tokens(rows, length, seed):
                     expected, in_loss = float(advantages[block, row]), True
             assert float(credit.advantages[row, token]) == expected
             assert bool(credit.credit_mask[row, token]) == in_loss
+
+
+def test_blocks_that_overlap_are_refused():
+    spans = torch.tensor([[[0, 2], [2, 4], [4, 6]], [[0, 3], [2, 4], [4, 6]]])
+    with pytest.raises(ValueError, match=r"blocks of row 1 overlap: its spans are \[\[0, 3\], \[2, 4\], \[4, 6\]\]"):
+        token_credit(*torch.zeros(3, 2), torch.tensor([True, True]), spans, 6)
 
 
 def test_from_a_reply_to_its_credit():

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import pickle
 import re
+from dataclasses import replace
+from itertools import takewhile
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import (
     CUT_MARK,
+    PromptLayout,
     PromptOverBudget,
     PromptParts,
     PromptStyle,
@@ -86,7 +89,68 @@ def test_full_prompt_of_the_first_turn_has_no_history_and_asks_to_switch():
     assert "Write KEEP while" not in prompt
 
 
-@pytest.mark.parametrize("style", ["flat", "flat_nothink"])
+def shared_beginning(*texts: str) -> str:
+    return "".join(
+        letters[0] for letters in takewhile(lambda letters: len(set(letters)) == 1, zip(*texts, strict=False))
+    )
+
+
+RULES_FIRST = [style for style in PromptStyle if style.has_rules_first]
+
+
+@pytest.mark.parametrize("style", RULES_FIRST)
+def test_rules_first_prompts_of_all_episodes_begin_with_the_rules(style):
+    other = PromptParts("find two pens", (), 0, "A desk.", "", ("search[<your query>]",))
+    shared = shared_beginning(*(render_prompt(style, parts) for parts in (PARTS, FIRST, other)))
+    assert shared.endswith("\n\nYour task: ")
+    for rule in ("<action>one admissible action</action>", "exactly one of the admissible actions"):
+        assert rule in shared
+    if style.has_subgoal:
+        assert "While there is no sub-goal yet, write SWITCH" in shared and "Write KEEP while" in shared
+        assert ("leave the sub-goal block out" in shared) == style.has_short_keep
+        assert ("copy it unchanged" in shared) != style.has_short_keep
+
+
+@pytest.mark.parametrize("style", RULES_FIRST)
+def test_the_history_of_a_rules_first_prompt_grows_at_its_end(style):
+    earlier = replace(PARTS, history=PARTS.history[:1], turn=1, observation="You open drawer 2.")
+    shared = shared_beginning(render_prompt(style, earlier), render_prompt(style, replace(PARTS, turn=2)))
+    assert shared.endswith("Turn 1. Observation: 'You arrive at shelf 1.\nYou see nothing.' Action: 'go to shelf 1'\n")
+
+
+def test_rules_first_prompt_ends_with_what_changes():
+    assert render_prompt("plan_execute_rules_first", PARTS).rpartition("Your task: ")[2] == (
+        "put a clean mug in coffeemachine.\n\n"
+        "The latest turns, oldest first:\n"
+        "Turn 4. Observation: 'You arrive at shelf 1.\nYou see nothing.' Action: 'go to shelf 1'\n"
+        "Turn 5. Observation: 'You open drawer 2.' Action: 'open drawer 2'\n\n"
+        "What you observe now:\nOn the countertop 1,\nyou see a mug 1.\n\n"
+        "This is turn 6.\n\n"
+        "Your current sub-goal: find mug\n\n"
+        "The admissible actions now:\n'take mug 1 from countertop 1'\n'look'\n"
+    )
+    shop = replace(FIRST, admissible_actions=("search[<your query>]",))
+    assert render_prompt("plan_execute_rules_first", shop).endswith(
+        "This is turn 1.\n\nYour current sub-goal: none yet\n\n"
+        "The admissible actions now (with your own words in place of what stands between < and >):\n"
+        "'search[<your query>]'\n"
+    )
+
+
+@pytest.mark.parametrize("style", PromptStyle)
+def test_a_layout_changes_the_order_of_a_style_and_nothing_that_it_requires(style):
+    first, last = (style.in_layout(layout) for layout in (PromptLayout.RULES_FIRST, PromptLayout.RULES_LAST))
+    assert style in (first, last) and (first is last) == style.is_compact
+    assert first.in_layout("rules_last") is last and last.in_layout("rules_first") is first
+    assert not last.has_rules_first and first.has_rules_first != style.is_compact
+    for attribute in ("has_subgoal", "has_short_keep", "is_compact", "asks_for_thoughts"):
+        assert getattr(first, attribute) == getattr(last, attribute)
+    assert first.with_short_keep is last.with_short_keep.in_layout("rules_first")
+    with pytest.raises(ValueError, match="'rules_middle' is not a valid PromptLayout"):
+        style.in_layout("rules_middle")
+
+
+@pytest.mark.parametrize("style", ["flat", "flat_nothink", "flat_rules_first", "flat_nothink_rules_first"])
 def test_flat_prompts_know_no_subgoals(style):
     prompt = render_prompt(style, PARTS)
     assert "sub-goal" not in prompt and "find mug" not in prompt and "<switch>" not in prompt
@@ -175,6 +239,7 @@ def test_a_fitted_prompt_keeps_the_budget_and_all_that_matters(style, parts, bud
         assert parts.subgoal in fitted.text
     if not style.is_compact:
         assert fitted.text.endswith(render_prompt(style, parts).rpartition("\n\n")[2])
+        assert "<action>one admissible action</action>" in fitted.text
     if not fitted.observation_cut and not fitted.dropped_turns:
         assert fitted.text == render_prompt(style, parts)
 
@@ -221,8 +286,9 @@ def test_turns_go_before_the_observation_and_words_stay_whole():
     assert len(counted) < 20
 
     # The turn numbers that are left stay right.
-    fitted = fit_prompt("plan_execute", parts, words, words(render_prompt("plan_execute", parts)) - 1)
-    assert fitted.dropped_turns == 1 and "Turn 2. " in fitted.text and "Turn 1. " not in fitted.text
+    for style in ("plan_execute", "plan_execute_rules_first"):
+        fitted = fit_prompt(style, parts, words, words(render_prompt(style, parts)) - 1)
+        assert fitted.dropped_turns == 1 and "Turn 2. " in fitted.text and "Turn 1. " not in fitted.text
 
 
 def test_a_prompt_that_cannot_fit_is_an_error_that_names_the_override():

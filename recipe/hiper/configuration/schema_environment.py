@@ -58,6 +58,10 @@ class EnvironmentSettings(SharedSection):
     prompt_style: Literal["full", "compact"]
     """format of the prompts; `full`: instructions, for an instruction-tuned model; `compact`: labelled lines, for the
     small model"""
+    prompt_layout: Literal["rules_first", "rules_last"]
+    """order of the full prompts; `rules_first`: rules and task, then history, observation and actions, so that vLLM's
+    prefix cache reuses their beginning; `rules_last`: the rules of the reply format at the end. The compact prompts
+    have one order"""
     short_keep: bool
     """a reply that keeps the sub-goal leaves its block out: fewer tokens, and no copy that can be wrong"""
     rollout: EpisodesPerTask

@@ -158,14 +158,16 @@ def hierarchical_advantages(
     boot_hi_ET = _bootstrap(cut, bootstrap_high, "bootstrap_high", config, dtype)
     scan = _Scan(inside=inside, closes=closes, gamma=config.gamma)
 
-    adv_high = torch.where(boundary, scan.high(r_ET, v_hi_ET, boot_hi_ET, config.lam_seg) - v_hi_ET, 0.0)
+    (high_ET,) = _reverse_scan(scan.high(r_ET, v_hi_ET, boot_hi_ET, config.lam_seg))
+    adv_high = torch.where(boundary, high_ET - v_hi_ET, 0.0)
     later_ET = v_hi_ET + config.lam_boundary * adv_high  # U, at boundaries
     next_v_lo_ET = torch.where(inside, _shift_left(v_lo_ET), torch.where(closes, _shift_left(later_ET), boot_lo_ET))
     delta_ET = r_ET + config.gamma * next_v_lo_ET - v_lo_ET
-    adv_low = scan.low(torch.where(valid, delta_ET, 0.0), config.lam_turn)
+    low = scan.low(torch.where(valid, delta_ET, 0.0), config.lam_turn)
 
     if config.switch_advantage == "segment_return":
-        segment_return_ET = torch.where(valid, scan.high(r_ET, later_ET, boot_hi_ET, 0.0), 0.0)
+        adv_low, segment_return_ET = _reverse_scan(low, scan.high(r_ET, later_ET, boot_hi_ET, 0.0))
+        segment_return_ET = torch.where(valid, segment_return_ET, 0.0)
         adv_switch = segment_return_ET - real(values_term)
         target_term = segment_return_ET
     else:
@@ -175,6 +177,7 @@ def hierarchical_advantages(
                 f"algorithm.hae.switch_advantage=termination needs the argument {name}. Try: "
                 "algorithm.hae.switch_advantage=segment_return"
             )
+        (adv_low,) = _reverse_scan(low)
         adv_switch = (boundary.to(dtype) - real(switch_prob)) * (v_hi_ET - real(values_low_prev))
         target_term = torch.zeros_like(r_ET)
 
@@ -189,8 +192,16 @@ def hierarchical_advantages(
 
 
 @dataclass(frozen=True)
+class _Recurrence:
+    """x(t) = fixed(t) + slope(t) x(t+1), both `[episodes, turns]`; x is 0 after the last column."""
+
+    fixed_ET: Tensor
+    slope_ET: Tensor
+
+
+@dataclass(frozen=True)
 class _Scan:
-    """Reverse scans over turns; every step is a handful of operations on `[episodes]` vectors."""
+    """The recurrences of HAE. They are affine, so `_reverse_scan` solves all of them."""
 
     inside: Tensor
     """Turn t+1 exists, continues the segment of turn t, and turn t did not terminate the episode."""
@@ -198,37 +209,36 @@ class _Scan:
     """Turn t+1 exists, opens another segment, and turn t did not terminate the episode."""
     gamma: float
 
-    def low(self, delta_ET: Tensor, lam_turn: float) -> Tensor:
+    def low(self, delta_ET: Tensor, lam_turn: float) -> _Recurrence:
         """A(t) = delta(t) + gamma lam_turn inside(t) A(t+1)."""
-        decay_ET = self.inside.to(delta_ET.dtype) * (self.gamma * lam_turn)
-        carry_E = delta_ET.new_zeros(delta_ET.shape[0])
-        columns = []
-        for delta_E, decay_E in zip(reversed(delta_ET.unbind(1)), reversed(decay_ET.unbind(1)), strict=True):
-            carry_E = delta_E + decay_E * carry_E
-            columns.append(carry_E)
-        return _stack_reversed(columns, delta_ET)
+        return _Recurrence(delta_ET, self.inside.to(delta_ET.dtype) * (self.gamma * lam_turn))
 
-    def high(self, r_ET: Tensor, v_hi_ET: Tensor, boot_ET: Tensor, lam_seg: float) -> Tensor:
+    def high(self, r_ET: Tensor, v_hi_ET: Tensor, boot_ET: Tensor, lam_seg: float) -> _Recurrence:
         """H(t) = r(t) + gamma (H(t+1) inside; V_hi + lam_seg (H - V_hi) of t+1 where t closes; boot(t) else)."""
         next_v_ET = _shift_left(v_hi_ET)
-        # Both cases are affine in H(t+1): H(t) = fixed(t) + slope(t) H(t+1).
+        # Both cases are affine in H(t+1).
         fixed_ET = r_ET + self.gamma * torch.where(self.closes, (1.0 - lam_seg) * next_v_ET, boot_ET)
         slope_ET = self.gamma * (self.inside.to(r_ET.dtype) + lam_seg * self.closes.to(r_ET.dtype))
-        carry_E = r_ET.new_zeros(r_ET.shape[0])
-        columns = []
-        for fixed_E, slope_E in zip(reversed(fixed_ET.unbind(1)), reversed(slope_ET.unbind(1)), strict=True):
-            carry_E = fixed_E + slope_E * carry_E
-            columns.append(carry_E)
-        return _stack_reversed(columns, r_ET)
+        return _Recurrence(fixed_ET, slope_ET)
+
+
+def _reverse_scan(*recurrences: _Recurrence) -> tuple[Tensor, ...]:
+    """Solve recurrences side by side: each of the T steps is two operations on one vector of all their episodes."""
+    episodes = len(recurrences[0].fixed_ET)
+    # Turns first, so that a step reads and writes neighbouring numbers.
+    fixed_TE = torch.cat([recurrence.fixed_ET.t() for recurrence in recurrences], dim=1)
+    slope_TE = torch.cat([recurrence.slope_ET.t() for recurrence in recurrences], dim=1)
+    x_TE = torch.zeros_like(fixed_TE)
+    carry_E = fixed_TE.new_zeros(fixed_TE.shape[1])
+    for fixed_E, slope_E, x_E in zip(*(reversed(grid.unbind()) for grid in (fixed_TE, slope_TE, x_TE)), strict=True):
+        torch.mul(slope_E, carry_E, out=x_E)
+        carry_E = x_E.add_(fixed_E)
+    return tuple(x_TE[:, at * episodes : (at + 1) * episodes].t().contiguous() for at in range(len(recurrences)))
 
 
 def _shift_left(grid_ET: Tensor) -> Tensor:
     """Value of turn t+1 at turn t; 0 on the last column."""
     return torch.cat([grid_ET[:, 1:], torch.zeros_like(grid_ET[:, :1])], dim=1)
-
-
-def _stack_reversed(columns: list[Tensor], like_ET: Tensor) -> Tensor:
-    return torch.stack(columns[::-1], dim=1) if columns else torch.zeros_like(like_ET)
 
 
 def _bootstrap(cut: Tensor, boot_E: Tensor | None, name: str, config: HAEConfig, dtype: torch.dtype) -> Tensor:

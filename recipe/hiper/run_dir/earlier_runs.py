@@ -36,6 +36,7 @@ MODEL_KEYS = (
     "env.name",
     "env.env_name",
     "env.prompt_style",
+    "env.prompt_layout",
     "env.short_keep",
     "actor_rollout_ref.model.path",
     "algorithm.adv_estimator",

@@ -142,7 +142,7 @@ def adapted(default: C, settings: WarmStartSettings, env: EnvironmentSettings, s
             episodes=settings.episodes,
             seed=settings.seed,
             history_length=env.history_length,
-            style=spec.style("compact", env.short_keep),
+            style=spec.style("compact", env.prompt_layout, env.short_keep),
         ),
         train=_with(default.train, steps=settings.steps, lr=settings.lr, batch=settings.batch, seed=settings.seed),
         model=_with(default.model, **settings.model.model_dump()),
@@ -160,7 +160,7 @@ def fine_tuned(default: P, settings: WarmStartSettings, env: EnvironmentSettings
             seed=settings.seed,
             max_turns=env.max_steps,
             history_length=env.history_length,
-            style=spec.style(env.prompt_style, env.short_keep),
+            style=spec.style(env.prompt_style, env.prompt_layout, env.short_keep),
         ),
         fine_tune=_with(
             default.fine_tune,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,7 +58,7 @@ def token_credit(
             KL and entropy terms reach it.
 
     Raises:
-        ValueError: shapes differ, or a span leaves the response.
+        ValueError: shapes differ, a span leaves the response, or two blocks of a row overlap.
     """
     rows = len(boundary_R)
     check_rows(
@@ -69,21 +70,55 @@ def token_credit(
         raise ValueError(f"spans reach from {int(spans.min())} to {int(spans.max())}, outside 0..{response_length}")
 
     real_R = _real_rows(boundary_R, is_padding_R)
-    position_L = torch.arange(response_length, device=spans.device)
-    advantages = torch.zeros(rows, response_length, dtype=adv_action_R.dtype, device=spans.device)
-    credit_mask = torch.zeros(rows, response_length, dtype=torch.bool, device=spans.device)
     opens_R = real_R & boundary_R.bool()
     blocks = (
         (adv_switch_R, real_R, real_R),
         (adv_subgoal_R, opens_R, real_R if regularize_copies else opens_R),
         (adv_action_R, real_R, real_R),
     )
-    for index, (advantage_R, carries_R, in_mask_R) in enumerate(blocks):
-        start_R1, end_R1 = spans[:, index, :1], spans[:, index, 1:]
-        block_RL = (position_L >= start_R1) & (position_L < end_R1)
-        advantages = torch.where(block_RL & carries_R[:, None], advantage_R[:, None], advantages)
-        credit_mask |= block_RL & in_mask_R[:, None]
-    return TokenCredit(advantages=advantages, credit_mask=credit_mask)
+    carried = [torch.where(carries_R, advantage_R, 0.0) for advantage_R, carries_R, _ in blocks]
+    runs = _TokenRuns.of_spans(spans, response_length)
+    return TokenCredit(
+        advantages=runs.spread(torch.stack(carried, dim=1)),
+        credit_mask=runs.spread(torch.stack([in_mask_R for _, _, in_mask_R in blocks], dim=1)),
+    )
+
+
+@dataclass(frozen=True)
+class _TokenRuns:
+    """The responses as runs of tokens: before, in and after each block. Writing run by run touches each token once.
+
+    Attributes:
+        lengths: tokens of each of the seven runs of a row, `[rows, 7]`; runs 1, 3 and 5 are blocks.
+        block: which block those three are, `[rows, 3]`: a malformed reply has them in any order.
+        response_length: number of response tokens of the padded batch.
+    """
+
+    lengths: Tensor
+    block: Tensor
+    response_length: int
+
+    @classmethod
+    def of_spans(cls, spans: Tensor, response_length: int) -> _TokenRuns:
+        """From the token ranges of the blocks, `[rows, 3, 2]`."""
+        rows = len(spans)
+        spans = spans.masked_fill((spans[..., 1] <= spans[..., 0])[..., None], 0)
+        block = spans[..., 1].argsort(dim=1)  # by their ends, so that absent blocks (0, 0) come first
+        edges = spans.gather(1, block[..., None].expand(-1, -1, 2)).view(rows, 6)
+        first, last = edges.new_zeros(rows, 1), edges.new_full((rows, 1), response_length)
+        lengths = edges.diff(dim=1, prepend=first, append=last)
+        if rows and int(lengths.min()) < 0:
+            row = int((lengths < 0).any(dim=1).nonzero()[0])
+            raise ValueError(f"the blocks of row {row} overlap: its spans are {spans[row].tolist()}")
+        return cls(lengths, block, response_length)
+
+    def spread(self, x_RB: Tensor) -> Tensor:
+        """Write the value of each block at its tokens, `[rows, 3]` -> `[rows, tokens]`; zero (False) elsewhere."""
+        runs = x_RB.new_zeros(self.lengths.shape)
+        runs[:, 1::2] = x_RB.gather(1, self.block)
+        # NumPy repeats in half of the time of torch. The trainer's own tensors are in the CPU's memory.
+        tokens = np.repeat(runs.numpy().ravel(), self.lengths.numpy().ravel())
+        return torch.from_numpy(tokens).view(len(x_RB), self.response_length)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,13 @@ Rows made up to fill a batch (`is_padding`) never take part in anything.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+from operator import attrgetter
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +24,7 @@ from agent_system.rollout.records import TurnRecord
 from recipe.hiper.estimators.grids import TurnGrids
 from recipe.hiper.estimators.values import ValueSlot
 
+_NUMPY_DTYPE = {torch.long: np.int64, torch.float32: np.float32}
 UNREADABLE_SWITCH = {Problem.MISSING_SWITCH.value, Problem.UNKNOWN_SWITCH.value}
 
 
@@ -36,20 +42,34 @@ class EpisodeGrid:
     valid: Tensor
     rows: int
 
+    @cached_property
+    def _cell(self) -> Tensor:
+        """Index of each turn in the flattened grid, `[turns]`."""
+        return self.valid.flatten().nonzero().squeeze(1)
+
+    @cached_property
+    def _row(self) -> Tensor:
+        """Index of each turn among the rows, in the order of `_cell`, `[turns]`."""
+        return self.row_ET.flatten()[self._cell]
+
+    def first_rows(self) -> list[int]:
+        """Row of each episode's first turn."""
+        return self.row_ET[:, 0].tolist() if self.valid.numel() else []
+
     def to_grid(self, x_R: Tensor) -> Tensor:
         """Order one value per row as `[episodes, turns]`; zero (False) outside valid cells."""
         if x_R.shape != (self.rows,):
             raise ValueError(f"expected one value for each of {self.rows} rows, got shape {tuple(x_R.shape)}")
-        grid = torch.zeros(self.valid.shape, dtype=x_R.dtype, device=x_R.device)
-        grid[self.valid] = x_R[self.row_ET[self.valid]]
-        return grid
+        grid = torch.zeros(self.valid.numel(), dtype=x_R.dtype, device=x_R.device)
+        grid[self._cell] = x_R[self._row]
+        return grid.view(self.valid.shape)
 
     def to_rows(self, x_ET: Tensor) -> Tensor:
         """The inverse: one value per row; zero (False) on padding rows."""
         if x_ET.shape != self.valid.shape:
             raise ValueError(f"expected a grid of shape {tuple(self.valid.shape)}, got {tuple(x_ET.shape)}")
         rows = torch.zeros(self.rows, dtype=x_ET.dtype, device=x_ET.device)
-        rows[self.row_ET[self.valid]] = x_ET[self.valid]
+        rows[self._row] = x_ET.flatten()[self._cell]
         return rows
 
 
@@ -117,6 +137,8 @@ class BatchTurns:
     grid: EpisodeGrid
     generations_after_end: list[int]
     retries: Counter[str]
+    _columns: dict[tuple[str, torch.dtype], Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What `column` has read."""
 
     @classmethod
     def from_fields(cls, keys: list[str], padding: list[bool], extra_fields: list[dict]) -> BatchTurns:
@@ -124,19 +146,21 @@ class BatchTurns:
         records = [TurnRecord.from_fields(fields) for fields in extra_fields]
         episode = [key.rsplit("_", 1)[0] for key in keys]
         is_padding = torch.tensor(padding)
-        is_bootstrap = torch.tensor([record.bootstrap for record in records]) & ~is_padding
+        is_bootstrap = _column(records, "bootstrap") & ~is_padding
         number = {name: index for index, name in enumerate(dict.fromkeys(episode))}
-        value_low = torch.tensor([record.value_low for record in records])
-        spans = torch.tensor([record.spans for record in records])
+        value_low = _column(records, "value_low", torch.long)
+        ranges = chain.from_iterable(record.spans for record in records)
+        ends = np.fromiter(chain.from_iterable(ranges), dtype=np.int64, count=6 * len(records))
+        spans = torch.from_numpy(ends).view(len(records), 3, 2)
         # A padding row has one response token; positions copied from a real row would be outside it.
         value_low[is_padding] = 0
         spans[is_padding] = 0
         grid = episode_grid(
             torch.tensor([number[name] for name in episode]),
-            torch.tensor([record.turn for record in records]),
+            _column(records, "turn", torch.long),
             is_padding | is_bootstrap,
         )
-        first_rows = grid.row_ET[:, 0].tolist() if grid.valid.numel() else []
+        first_rows = grid.first_rows()
         after_end = [int(extra_fields[row].get("generations_after_end", 0)) for row in first_rows]
         retries = Counter[str]()
         for row in first_rows:
@@ -144,12 +168,20 @@ class BatchTurns:
         return cls(records, episode, is_padding, is_bootstrap, value_low, spans, grid, after_end, retries)
 
     def column(self, name: str, dtype: torch.dtype = torch.bool) -> Tensor:
-        """One attribute of the records as a tensor, `[rows]`."""
-        return torch.tensor([getattr(record, name) for record in self.records], dtype=dtype)
+        """One attribute of the records as a tensor, `[rows]`; read once, so do not write to it."""
+        key = (name, dtype)
+        if key not in self._columns:
+            self._columns[key] = _column(self.records, name, dtype)
+        return self._columns[key]
 
     def on_grid(self, name: str, dtype: torch.dtype = torch.bool) -> Tensor:
         """One attribute of the records, `[episodes, turns]`."""
         return self.grid.to_grid(self.column(name, dtype))
+
+    @cached_property
+    def well_formed(self) -> Tensor:
+        """Rows whose reply keeps to the format."""
+        return _as_tensor([not record.problems for record in self.records])
 
     @property
     def is_turn(self) -> Tensor:
@@ -159,7 +191,7 @@ class BatchTurns:
     @property
     def malformed(self) -> Tensor:
         """Turns whose reply breaks the format, `[rows]`."""
-        return ~self.column("well_formed") & self.is_turn
+        return ~self.well_formed & self.is_turn
 
     @property
     def inadmissible(self) -> Tensor:
@@ -168,7 +200,19 @@ class BatchTurns:
 
     def episodes(self) -> list[list[int]]:
         """Row indices of each episode's turns, in order."""
-        return [row[valid].tolist() for row, valid in zip(self.grid.row_ET, self.grid.valid, strict=True)]
+        lengths = self.grid.valid.sum(dim=1).tolist()
+        return [rows[:length] for rows, length in zip(self.grid.row_ET.tolist(), lengths, strict=True)]
+
+
+def _column(records: list[TurnRecord], name: str, dtype: torch.dtype = torch.bool) -> Tensor:
+    return _as_tensor(list(map(attrgetter(name), records)), dtype)
+
+
+def _as_tensor(numbers: list[Any], dtype: torch.dtype = torch.bool) -> Tensor:
+    """The same as `torch.tensor`, which takes three to six times as long for a long list."""
+    if dtype is torch.bool:
+        return torch.frombuffer(bytearray(numbers), dtype=dtype) if numbers else torch.zeros(0, dtype=dtype)
+    return torch.from_numpy(np.fromiter(numbers, dtype=_NUMPY_DTYPE[dtype], count=len(numbers)))
 
 
 def switch_probability(log_probs_RL: Tensor, turns: BatchTurns) -> Tensor:
@@ -182,14 +226,19 @@ def switch_probability(log_probs_RL: Tensor, turns: BatchTurns) -> Tensor:
     Args:
         log_probs_RL: log-probabilities of the response tokens, `[rows, tokens]`.
     """
-    position = torch.arange(log_probs_RL.shape[1])
-    inside = (position >= turns.spans[:, 0, :1]) & (position < turns.spans[:, 0, 1:])
-    written = (log_probs_RL * inside).sum(dim=1).exp()
-    wrote_switch = torch.tensor([record.switch == "SWITCH" for record in turns.records])
-    readable = torch.tensor([UNREADABLE_SWITCH.isdisjoint(record.problems) for record in turns.records])
+    tokens = log_probs_RL.shape[1]
+    # NumPy compares short integers several times as fast as torch compares those of 64 bits.
+    span = turns.spans[:, 0].numpy().clip(0, tokens).astype(np.min_scalar_type(-1 - tokens))
+    start, end, position = span[:, :1], span[:, 1:], np.arange(tokens, dtype=span.dtype)
+    inside = (position >= start) & (position < end)
+    # All tokens are summed, zeros included: with the terms in other places the sum may differ in its last bit.
+    written = torch.from_numpy(log_probs_RL.numpy() * inside).sum(dim=1).exp()
+    has_block = torch.from_numpy((end > start).squeeze(1))
+    wrote_switch = _as_tensor([record.switch == "SWITCH" for record in turns.records])
+    readable = _as_tensor([UNREADABLE_SWITCH.isdisjoint(record.problems) for record in turns.records])
     carried_out = ~wrote_switch | turns.column("boundary")
     probability = torch.where(wrote_switch, written, 1.0 - written)
-    return torch.where(inside.any(dim=1) & readable & carried_out, probability, torch.zeros_like(probability))
+    return torch.where(has_block & readable & carried_out, probability, torch.zeros_like(probability))
 
 
 def turn_grids(turns: BatchTurns, values: Tensor | None, beta: Tensor, bootstraps: bool) -> TurnGrids:
@@ -201,9 +250,8 @@ def turn_grids(turns: BatchTurns, values: Tensor | None, beta: Tensor, bootstrap
         bootstraps: whether the states after episodes that the step limit cut are valued. They then have rows.
     """
     grid = turns.grid
-    observations = [record.observation for record in turns.records]
-    number = {text: index for index, text in enumerate(dict.fromkeys(observations))}
-    groups = [turns.episode[rows[0]].rsplit("_", 1)[0] for rows in turns.episodes()]
+    number = {text: index for index, text in enumerate(dict.fromkeys(map(attrgetter("observation"), turns.records)))}
+    groups = [turns.episode[row].rsplit("_", 1)[0] for row in turns.grid.first_rows()]
     group = {name: index for index, name in enumerate(dict.fromkeys(groups))}
     return TurnGrids(
         rewards=turns.on_grid("reward", torch.float32),
@@ -211,10 +259,10 @@ def turn_grids(turns: BatchTurns, values: Tensor | None, beta: Tensor, bootstrap
         boundary=turns.on_grid("boundary"),
         copied_exactly=turns.on_grid("copied_exactly"),
         comparable=turns.on_grid("comparable"),
-        well_formed=turns.on_grid("well_formed"),
+        well_formed=grid.to_grid(turns.well_formed),
         admissible=turns.on_grid("admissible"),
         terminated=turns.on_grid("terminated"),
-        anchor=grid.to_grid(torch.tensor([number[text] for text in observations])),
+        anchor=grid.to_grid(_as_tensor([number[record.observation] for record in turns.records], torch.long)),
         group=torch.tensor([group[name] for name in groups], dtype=torch.long),
         switch_probability=grid.to_grid(beta),
         values=torch.stack([grid.to_grid(values[:, slot]) for slot in ValueSlot], dim=-1)
