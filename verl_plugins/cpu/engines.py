@@ -14,6 +14,7 @@ from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
 from verl_plugins.cpu.batching import align_right, rows_of_similar_length
+from verl_plugins.learning_rate import WarmUpMixin
 from verl_plugins.reply_logits import PackedRepliesMixin, wants_replies_only
 from verl_plugins.value_model import build_value_module
 
@@ -35,7 +36,7 @@ def _not_forward_only(engine_config):
         object.__setattr__(engine_config, "forward_only", before)
 
 
-class CPUEngineMixin:
+class CPUEngineMixin(WarmUpMixin):
     """Put before a verl FSDP engine class."""
 
     def _build_fsdp_module(self, module):

@@ -35,6 +35,7 @@ from verl.workers.utils.padding import no_padding_2_padding
 
 from recipe.hiper.estimators.values import ValueSlot, read_slots
 from recipe.hiper.trainer.transfer import stacked
+from verl_plugins.learning_rate import WarmUpMixin
 from verl_plugins.value_model import build_value_module
 
 MODEL_TYPE = "multi_head_value_model"
@@ -62,7 +63,7 @@ class Float32Heads(nn.Linear):
             return nn.functional.linear(hidden.float(), self.weight.float(), self.bias.float())
 
 
-class MultiHeadValueEngine(FSDPEngineWithValueHead):
+class MultiHeadValueEngine(WarmUpMixin, FSDPEngineWithValueHead):
     """verl's value engine with several heads. The number of heads is `critic.model.override_config.num_value_heads`."""
 
     @property
