@@ -32,6 +32,7 @@ from recipe.hiper.trainer.critic import (
 )
 from recipe.hiper.trainer.episode_records import episode_records
 from recipe.hiper.trainer.metrics import batch_metrics, credit_metrics, entropy_metrics, validation_metrics
+from recipe.hiper.trainer.policy_distance import kl_clamped_fraction
 from recipe.hiper.trainer.replay_guard import Heartbeat, SubmissionOrder, WatchedReplayBuffer
 from recipe.hiper.trainer.token_credit import BatchCredit, batch_credit
 from recipe.hiper.trainer.transfer import Batch, TurnReader, fetch, read_turns, stacked, store, tensors_only
@@ -213,6 +214,7 @@ class HiPERTrainer(PPOTrainerSync):
         turns = self._reader.read(batch)
         has_values = self._estimator.has_turn_values
         fields = ["old_log_probs", "response_mask", *(["old_values"] if has_values else [])]
+        fields += ["ref_log_prob"] if self.config.actor_rollout_ref.actor.use_kl_loss else []
         # verl computes no entropy where it takes the log-probabilities over from vLLM
         has_entropy = not (self.config.algorithm.get("rollout_correction") or {}).get("bypass_mode")
         data = fetch(batch, *fields, *(["entropy"] if has_entropy else []))
@@ -226,6 +228,9 @@ class HiPERTrainer(PPOTrainerSync):
         metrics.update(credit_metrics(turns, credit))
         if has_entropy:
             metrics.update(entropy_metrics(turns, data["entropy"].to_padded_tensor(0.0).float()))
+        if "ref_log_prob" in data:
+            reference = data["ref_log_prob"].to_padded_tensor(0.0).float()
+            metrics["actor/kl_clamped_fraction"] = kl_clamped_fraction(log_probs, reference, credit.credit_mask)
         self._record_episodes("train", turns, credit)
         return store(
             batch,
