@@ -17,7 +17,7 @@ from verl.workers.engine.utils import prepare_micro_batches
 from verl.workers.utils.padding import no_padding_2_padding
 
 from verl_plugins import reply_logits
-from verl_plugins.cpu.batching import align_right, micro_batches_by_length, partition_by_length
+from verl_plugins.batching import align_right, micro_batches_by_length, partition_by_length
 from verl_plugins.cpu.engines import CPUFSDPEngineWithLMHead
 from verl_plugins.packed import attention
 from verl_plugins.packed.engines import PackedFSDPEngineWithLMHead

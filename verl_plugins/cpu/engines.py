@@ -13,7 +13,7 @@ from verl.utils.torch_functional import entropy_from_logits
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
-from verl_plugins.cpu.batching import align_right, rows_of_similar_length
+from verl_plugins.batching import align_right, rows_of_similar_length
 from verl_plugins.learning_rate import WarmUpMixin
 from verl_plugins.reply_logits import PackedRepliesMixin, wants_replies_only
 from verl_plugins.value_model import build_value_module

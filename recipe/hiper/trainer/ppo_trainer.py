@@ -16,7 +16,6 @@ from omegaconf import DictConfig, open_dict
 from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
-from verl.utils.device import get_device_name
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
 from agent_system.errors import HiPERError
@@ -25,11 +24,7 @@ from recipe.hiper.configuration.settings import HiPERSettings
 from recipe.hiper.estimators.registry import find_estimator
 from recipe.hiper.estimators.values import read_slots
 from recipe.hiper.run_dir.recorder import RunRecorder
-from recipe.hiper.trainer.critic import (
-    MultiHeadCriticWorker,
-    head_fields,
-    hierarchical_value_loss,
-)
+from recipe.hiper.trainer.critic import head_fields, hierarchical_value_loss
 from recipe.hiper.trainer.episode_records import episode_records
 from recipe.hiper.trainer.metrics import batch_metrics, credit_metrics, entropy_metrics, validation_metrics
 from recipe.hiper.trainer.policy_distance import kl_clamped_fraction
@@ -72,14 +67,13 @@ class HiPERTrainer(PPOTrainerSync):
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
-        critic = MultiHeadCriticWorker
-        if get_device_name() == "cpu":
+        # By the configuration and not by this process, which may run on a machine without a GPU.
+        if self.config.trainer.device == "cpu":
             # Only here: the import registers engines for CPUs, which a GPU run does not use.
-            from recipe.hiper.trainer.cpu_workers import CPUMultiHeadCriticWorker, cpu_role_workers
-
-            self.role_worker_mapping: dict[Role, Any] = cpu_role_workers(self.role_worker_mapping)
-            critic = CPUMultiHeadCriticWorker
-        self.role_worker_mapping[Role.Critic] = ray.remote(critic)
+            from recipe.hiper.trainer.cpu_workers import role_workers
+        else:
+            from recipe.hiper.trainer.cuda_workers import role_workers
+        self.role_worker_mapping: dict[Role, Any] = role_workers(self.role_worker_mapping)
 
     def _build_replay_buffer(self) -> WatchedReplayBuffer:
         replay_buffer = super()._build_replay_buffer()
