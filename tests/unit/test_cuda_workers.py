@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The workers of a run on GPUs, as far as they can be examined without one: which classes, which sockets, which limits."""
+"""The workers of a run on GPUs, as far as they can be examined without one: classes, sockets and time limits."""
 
 from __future__ import annotations
 

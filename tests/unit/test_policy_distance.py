@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The KL term: where its estimators have a gradient, whose gradient that is in expectation, and the share at the clamp."""
+"""The KL term: where its estimators have a gradient, what it is in expectation, the share of tokens at the clamp."""
 
 from __future__ import annotations
 

@@ -35,6 +35,7 @@ from verl.workers.utils.padding import no_padding_2_padding
 
 from recipe.hiper.estimators.values import ValueSlot, read_slots
 from recipe.hiper.trainer.transfer import stacked
+from verl_plugins.batching import MicroBatchMixin
 from verl_plugins.learning_rate import WarmUpMixin
 from verl_plugins.value_model import build_value_module
 
@@ -179,7 +180,7 @@ def _shard_file(folder: str, content: str) -> Path:
 
 
 @EngineRegistry.register(model_type=MODEL_TYPE, backend=["fsdp", "fsdp2"], device="cuda")
-class CUDAMultiHeadValueEngine(MultiHeadValueEngine):
+class CUDAMultiHeadValueEngine(MicroBatchMixin, MultiHeadValueEngine):
     """On GPU."""
 
 
