@@ -7,6 +7,8 @@ import torch
 from transformers import AutoModelForTokenClassification
 from verl.utils.torch_dtypes import PrecisionType
 
+from verl_plugins.fsdp import cast_parameters
+
 
 def build_value_module(model_config, engine_config, num_labels: int) -> torch.nn.Module:
     """A token-classification model whose `num_labels` logits per token are value estimates.
@@ -26,7 +28,7 @@ def build_value_module(model_config, engine_config, num_labels: int) -> torch.nn
         attn_implementation=attention,
         trust_remote_code=model_config.trust_remote_code,
     )
-    module.to(dtype)
+    cast_parameters(module, dtype)
     if model_config.enable_gradient_checkpointing:
         module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return module

@@ -21,8 +21,8 @@ from verl_plugins.cpu.main_ppo import CPU_DEFAULTS
 from verl_plugins.cpu.platform import PlatformCPU
 from verl_plugins.cpu.plugin import require_plugin
 from verl_plugins.cpu.replica import ROLLOUT_THREADS, rollout_threads
-from verl_plugins.cpu.run_id import own_socket, run_id
-from verl_plugins.cpu.workers import SYNC_TIMEOUT_ENV, socket_timeout, sync_timeout_s
+from verl_plugins.run_id import own_socket, run_id
+from verl_plugins.weight_sync import SYNC_TIMEOUT_ENV, socket_timeout, sync_timeout_s
 
 
 def in_new_process(code: str, **environment: str) -> subprocess.CompletedProcess:

@@ -57,7 +57,7 @@ def test_what_the_user_set_wins(machine, monkeypatch):
 def test_a_gpu_that_answers_is_taken(machine):
     machine("nvidia-smi", 0)
     assert choose_profile([]) == ["profile=gpu"]
-    assert "VERL_PLATFORM" not in os.environ
+    assert os.environ["VERL_PLATFORM"] == "nvidia"
 
 
 def test_a_driver_without_a_gpu_is_no_gpu(machine):
@@ -65,7 +65,7 @@ def test_a_driver_without_a_gpu_is_no_gpu(machine):
     assert choose_profile([]) == ["profile=cpu"]
 
 
-@pytest.mark.parametrize(("given", "platform"), [("cpu", "cpu"), ("gpu", None)])
+@pytest.mark.parametrize(("given", "platform"), [("cpu", "cpu"), ("gpu", "nvidia")])
 def test_the_users_profile_is_kept(machine, given, platform):
     machine("nvidia-smi", 0)
     arguments = [f"profile={given}", "env.seed=1"]
@@ -102,7 +102,23 @@ def test_more_gpus_than_there_are(machine, monkeypatch, found, message):
         count_gpus(config)
 
 
-def test_the_gpus_are_counted(monkeypatch):
+def test_the_cpu_platform_is_refused_with_the_gpu_profile(machine, monkeypatch):
+    """A left-over of a CPU run: verl would start CPU workers around CUDA engines."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("VERL_PLATFORM", "CPU")
+    with pytest.raises(ConfigError, match=r"VERL_PLATFORM=cpu is set .* Try: unset VERL_PLATFORM, or profile=cpu"):
+        count_gpus(composed(profile="gpu"))
+    count_gpus(composed())
+
+
+def test_the_platform_reaches_every_process_of_a_gpu_run(machine, tmp_path):
+    choose_profile(["profile=gpu"])
+    config = composed(f"run_dir={tmp_path}", profile="gpu")
+    set_process_environment(config)
+    assert config.ray_kwargs.ray_init.runtime_env.env_vars.VERL_PLATFORM == "nvidia"
+
+
+def test_the_gpus_are_counted(machine, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     config = composed(profile="gpu")
     config.trainer.n_gpus_per_node = None

@@ -52,7 +52,7 @@ def test_the_gpu_profile_is_the_papers():
         "actor_rollout_ref.actor.ppo_epochs": 1,
         "actor_rollout_ref.actor.clip_ratio": 0.2,
         "actor_rollout_ref.actor.kl_loss_coef": 0.01,
-        "actor_rollout_ref.actor.kl_loss_type": "low_var_kl",
+        "actor_rollout_ref.actor.kl_loss_type": "low_var_kl+",  # the paper's low_var_kl, with a gradient at its clamp
         "actor_rollout_ref.actor.entropy_coeff": 0.001,
         "actor_rollout_ref.rollout.temperature": 1.0,
         "actor_rollout_ref.rollout.val_kwargs.temperature": 0.4,

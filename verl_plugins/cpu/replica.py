@@ -8,7 +8,7 @@ import os
 import ray
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
-from verl_plugins.cpu.run_id import run_id
+from verl_plugins.weight_sync import OwnSocketMixin
 
 ROLLOUT_THREADS = "VERL_CPU_ROLLOUT_THREADS"
 """Environment variable: OpenMP threads of each vLLM engine (default: one fewer than there are cores)."""
@@ -32,14 +32,13 @@ def rollout_threads() -> int:
     return int(threads)
 
 
-class CPUvLLMHttpServer(vLLMHttpServer):
+class CPUvLLMHttpServer(OwnSocketMixin, vLLMHttpServer):
     """verl's vLLM server; the class mixed into vLLM's workers, its sockets and the engine's threads differ."""
 
     def __init__(self, *args, **kwargs):
         # Read by the OpenMP library of the engine's process, which is started from this one.
         os.environ["OMP_NUM_THREADS"] = str(rollout_threads())
         super().__init__(*args, **kwargs)
-        os.environ["VERL_RAY_JOB_ID"] = run_id()  # read by the engine's process; see `own_socket`
 
     def _get_worker_extension_cls(self) -> str:
         return "verl_plugins.cpu.vllm_worker.CPUWeightSyncExtension"

@@ -44,6 +44,9 @@ def choose_profile(arguments: list[str]) -> list[str]:
             os.environ.setdefault(name, value)
         # Rollout and updates alternate, so each may have the cores; Ray would give its workers one thread each.
         os.environ.setdefault("OMP_NUM_THREADS", str(usable_cpus()))
+    else:
+        # verl would look for a GPU in every process, and take a machine of a Ray cluster that has none for a CPU run.
+        os.environ.setdefault("VERL_PLATFORM", "nvidia")
     overrides = [argument for argument in arguments if is_override(argument)]
     options = [argument for argument in arguments if argument not in overrides]
     if not chosen:
@@ -57,13 +60,18 @@ def count_gpus(config: DictConfig) -> None:
     """Fill in `trainer.n_gpus_per_node`. Values of a wrong type are left to `validation.read_settings`.
 
     Raises:
-        ConfigError: there is no GPU, or there are fewer than `trainer.n_gpus_per_node`.
+        ConfigError: the environment forbids GPUs, there is none, or there are fewer than `trainer.n_gpus_per_node`.
     """
     import torch  # it reads the environment, which `choose_profile` sets first
 
     trainer = config.trainer
     if trainer.device == "cpu" or not isinstance(trainer.nnodes, int):
         return
+    if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
+        raise ConfigError(
+            "VERL_PLATFORM=cpu is set in the environment, so verl would look for no GPU, but the profile is gpu. "
+            "Try: unset VERL_PLATFORM, or profile=cpu"
+        )
     gpus = torch.cuda.device_count()
     if not gpus and trainer.nnodes == 1:
         raise ConfigError(
@@ -91,7 +99,7 @@ def set_process_environment(config: DictConfig) -> None:
         # Without a key wandb would ask on a terminal that nobody sees. Offline runs are uploaded with `wandb sync`.
         os.environ.setdefault("WANDB_MODE", "offline")
     ours = ("HIPER_CACHE", "ALFWORLD_DATA", "OMP_NUM_THREADS", *PROFILE_ENVIRONMENT)
-    names = (*ours, "VERL_LOGGING_LEVEL", "WANDB_MODE", "WANDB_API_KEY")
+    names = (*ours, "VERL_WEIGHT_SYNC_TIMEOUT_S", "VERL_LOGGING_LEVEL", "WANDB_MODE", "WANDB_API_KEY")
     forwarded = {name: os.environ[name] for name in names if name in os.environ}
     forwarded |= {"TENSORBOARD_DIR": str(folder / "tensorboard"), "WANDB_DIR": str(folder)}
     with open_dict(config):

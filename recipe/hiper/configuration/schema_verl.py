@@ -42,7 +42,8 @@ class OptimizerKeys(SharedSection):
     clip_grad: float = Field(gt=0)
     """largest norm of the gradient"""
     lr_warmup_steps: int
-    """optimizer steps of linear warm-up; zero or less: `lr_warmup_steps_ratio` decides"""
+    """training steps of linear warm-up: the first of N has a learning rate of `lr / N`; zero or less:
+    `lr_warmup_steps_ratio` decides"""
     lr_warmup_steps_ratio: float = Field(ge=0, le=1)
     """warm-up as a share of all steps"""
     lr_scheduler_type: Literal["constant", "cosine"]

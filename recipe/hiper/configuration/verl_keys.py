@@ -64,6 +64,7 @@ def verl_problems(config: DictConfig) -> Iterator[str]:
     yield from _rollout_correction(config)
     yield from _packed_attention(config)
     yield from _checkpoints(config)
+    yield from _trained_weights(config)
 
 
 def _trainer(config: DictConfig) -> Iterator[str]:
@@ -152,4 +153,16 @@ def _checkpoints(config: DictConfig) -> Iterator[str]:
             yield (
                 f"{key}=true: with FSDP verl then never records which step it saved, and trainer.resume_mode=auto "
                 f"silently starts at step 0 (verl#7952). Try: {key}=false"
+            )
+
+
+def _trained_weights(config: DictConfig) -> Iterator[str]:
+    for section in ("actor_rollout_ref.actor.fsdp_config", "critic.fsdp"):
+        key = f"{section}.model_dtype"
+        dtype = OmegaConf.select(config, key)
+        if dtype not in ("fp32", "float32", None):
+            yield (
+                f"{key}={dtype}: the optimizer's small steps would be lost in the rounding of the weights; passes in "
+                f"{dtype} over float32 weights are chosen by mixed_precision.param_dtype. Try: {key}=fp32 "
+                f"{section}.mixed_precision.param_dtype={dtype}"
             )

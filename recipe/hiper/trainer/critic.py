@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
+from pathlib import Path
 
 import torch
 from tensordict import TensorDict
@@ -34,6 +35,8 @@ from verl.workers.utils.padding import no_padding_2_padding
 
 from recipe.hiper.estimators.values import ValueSlot, read_slots
 from recipe.hiper.trainer.transfer import stacked
+from verl_plugins.batching import MicroBatchMixin
+from verl_plugins.learning_rate import WarmUpMixin
 from verl_plugins.value_model import build_value_module
 
 MODEL_TYPE = "multi_head_value_model"
@@ -61,7 +64,7 @@ class Float32Heads(nn.Linear):
             return nn.functional.linear(hidden.float(), self.weight.float(), self.bias.float())
 
 
-class MultiHeadValueEngine(FSDPEngineWithValueHead):
+class MultiHeadValueEngine(WarmUpMixin, FSDPEngineWithValueHead):
     """verl's value engine with several heads. The number of heads is `critic.model.override_config.num_value_heads`."""
 
     @property
@@ -75,12 +78,18 @@ class MultiHeadValueEngine(FSDPEngineWithValueHead):
         return module
 
     def _build_lora_module(self, module):
+        """Adapters for the backbone. The heads are trained in full.
+
+        PEFT would put adapters on the heads too (`all-linear`) and freeze what lies below. FSDP's root unit computes
+        adapters in `mixed_precision.param_dtype`: a value of 20 would be off by 0.05 in bf16.
+        """
         # verl asks PEFT for a causal language model, whose wrapper looks this method up. It is for generating only.
         module.prepare_inputs_for_generation = None
+        parent, name = _find_heads(module)
+        heads = getattr(parent, name)
+        delattr(parent, name)
         module = super()._build_lora_module(module)
-        for part in module.modules():  # PEFT freezes everything but the adapters; a frozen head would stay at zero
-            if isinstance(part, Float32Heads):
-                part.requires_grad_(True)
+        setattr(parent, name, heads)
         return module
 
     def _build_fsdp_module(self, module):
@@ -103,6 +112,37 @@ class MultiHeadValueEngine(FSDPEngineWithValueHead):
         fully_shard(heads, mesh=self.device_mesh, mp_policy=policy, **offload)
         setattr(parent, name, heads)
         return module
+
+    def save_checkpoint(self, local_path: str, *args, **kwargs) -> None:
+        """See `FSDPEngine.save_checkpoint`. With `save_lora_only` verl saves adapters and nothing else: the heads are
+        written to a file of their own."""
+        super().save_checkpoint(local_path, *args, **kwargs)
+        if self._is_lora and self.checkpoint_manager.should_save_lora_only:
+            parent, name = _find_heads(self.module)
+            torch.save(getattr(parent, name).state_dict(), _shard_file(local_path, "value_heads"))
+            torch.distributed.barrier()
+
+    def load_checkpoint(self, local_path: str, *args, **kwargs) -> None:
+        """See `FSDPEngine.load_checkpoint`.
+
+        Raises:
+            FileNotFoundError: the checkpoint holds adapters only, and no heads.
+        """
+        super().load_checkpoint(local_path, *args, **kwargs)
+        if not self._is_lora or not self.checkpoint_manager.should_load_model:
+            return
+        saved = torch.load(_shard_file(local_path, "model"), weights_only=False, mmap=True)
+        if not self.checkpoint_manager.is_lora_only_state_dict(saved):
+            return
+        file = _shard_file(local_path, "value_heads")
+        if not file.exists():
+            raise FileNotFoundError(
+                f"{local_path} holds the critic's adapters but not its value heads ({file.name}): its values would be "
+                "0. Try: resume from another checkpoint (trainer.resume_mode=resume_path "
+                "trainer.resume_from_path=<folder global_step_N>)"
+            )
+        parent, name = _find_heads(self.module)
+        getattr(parent, name).load_state_dict(torch.load(file, weights_only=False))
 
     def forward_backward_batch(self, data: TensorDict, loss_function, forward_only: bool = False):
         """Count each head's positions over all ranks first, so that the loss can average over the mini-batch."""
@@ -133,8 +173,14 @@ def _find_heads(module: nn.Module) -> tuple[nn.Module, str]:
     raise RuntimeError("the critic has no Float32Heads: it was not built by MultiHeadValueEngine._build_module")
 
 
+def _shard_file(folder: str, content: str) -> Path:
+    """This rank's part of a checkpoint, under a name as verl's checkpoint manager forms it."""
+    size, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+    return Path(folder) / f"{content}_world_size_{size}_rank_{rank}.pt"
+
+
 @EngineRegistry.register(model_type=MODEL_TYPE, backend=["fsdp", "fsdp2"], device="cuda")
-class CUDAMultiHeadValueEngine(MultiHeadValueEngine):
+class CUDAMultiHeadValueEngine(MicroBatchMixin, MultiHeadValueEngine):
     """On GPU."""
 
 

@@ -17,7 +17,6 @@ from omegaconf import DictConfig, open_dict
 from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
-from verl.utils.device import get_device_name
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
 from agent_system.errors import HiPERError
@@ -26,14 +25,11 @@ from recipe.hiper.configuration.settings import HiPERSettings
 from recipe.hiper.estimators.registry import find_estimator
 from recipe.hiper.estimators.values import read_slots
 from recipe.hiper.run_dir.recorder import RunRecorder
-from recipe.hiper.trainer.critic import (
-    MultiHeadCriticWorker,
-    head_fields,
-    hierarchical_value_loss,
-)
+from recipe.hiper.trainer.critic import head_fields, hierarchical_value_loss
 from recipe.hiper.trainer.episode_records import episode_records
 from recipe.hiper.trainer.feature_critic import FeatureCritic
 from recipe.hiper.trainer.metrics import batch_metrics, credit_metrics, entropy_metrics, validation_metrics
+from recipe.hiper.trainer.policy_distance import kl_clamped_fraction
 from recipe.hiper.trainer.replay_guard import Heartbeat, SubmissionOrder, WatchedReplayBuffer
 from recipe.hiper.trainer.token_credit import BatchCredit, batch_credit
 from recipe.hiper.trainer.transfer import Batch, TurnReader, fetch, read_turns, stacked, store, tensors_only
@@ -79,14 +75,13 @@ class HiPERTrainer(PPOTrainerSync):
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
-        critic = MultiHeadCriticWorker
-        if get_device_name() == "cpu":
+        # By the configuration and not by this process, which may run on a machine without a GPU.
+        if self.config.trainer.device == "cpu":
             # Only here: the import registers engines for CPUs, which a GPU run does not use.
-            from recipe.hiper.trainer.cpu_workers import CPUMultiHeadCriticWorker, cpu_role_workers
-
-            self.role_worker_mapping: dict[Role, Any] = cpu_role_workers(self.role_worker_mapping)
-            critic = CPUMultiHeadCriticWorker
-        self.role_worker_mapping[Role.Critic] = ray.remote(critic)
+            from recipe.hiper.trainer.cpu_workers import role_workers
+        else:
+            from recipe.hiper.trainer.cuda_workers import role_workers
+        self.role_worker_mapping: dict[Role, Any] = role_workers(self.role_worker_mapping)
 
     def _build_replay_buffer(self) -> WatchedReplayBuffer:
         replay_buffer = super()._build_replay_buffer()
@@ -242,6 +237,7 @@ class HiPERTrainer(PPOTrainerSync):
         turns = self._reader.read(batch)
         has_values = self._estimator.has_turn_values
         fields = ["old_log_probs", "response_mask", *(["old_values"] if has_values else [])]
+        fields += ["ref_log_prob"] if self.config.actor_rollout_ref.actor.use_kl_loss else []
         # verl computes no entropy where it takes the log-probabilities over from vLLM
         has_entropy = not (self.config.algorithm.get("rollout_correction") or {}).get("bypass_mode")
         data = fetch(batch, *fields, *(["entropy"] if has_entropy else []))
@@ -258,6 +254,9 @@ class HiPERTrainer(PPOTrainerSync):
         if self._feature_critic is not None:
             features = self._value_features(batch)
             metrics.update(self._feature_critic.fit(features, credit.value_targets, credit.value_mask))
+        if "ref_log_prob" in data:
+            reference = data["ref_log_prob"].to_padded_tensor(0.0).float()
+            metrics["actor/kl_clamped_fraction"] = kl_clamped_fraction(log_probs, reference, credit.credit_mask)
         self._record_episodes("train", turns, credit)
         return store(
             batch,

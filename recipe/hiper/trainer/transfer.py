@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ray
 import torch
 import transfer_queue as tq
 from omegaconf import DictConfig
@@ -16,14 +17,45 @@ from tensordict import TensorDict
 from torch import Tensor
 from transfer_queue import KVBatchMeta as Batch
 
+from agent_system.errors import HiPERError
 from recipe.hiper.trainer.turn_batch import BatchTurns
 
-__all__ = ["Batch", "TurnReader", "connect", "disconnect", "fetch", "read_turns", "stacked", "store", "tensors_only"]
+__all__ = [
+    "Batch",
+    "ClusterInUse",
+    "TurnReader",
+    "connect",
+    "disconnect",
+    "fetch",
+    "read_turns",
+    "stacked",
+    "store",
+    "tensors_only",
+]
+
+
+class ClusterInUse(HiPERError):
+    """Another run has its queue in this Ray cluster."""
 
 
 def connect(config: DictConfig) -> None:
-    """Start the queue, or join it. `config` is verl's section `transfer_queue`."""
-    tq.init(config)
+    """Start the queue of this run. `config` is verl's section `transfer_queue`.
+
+    Raises:
+        ClusterInUse: there is a queue. A Ray cluster has one, so the two runs would train on each other's episodes, and
+            the first to end would stop the other.
+    """
+    try:
+        ray.get_actor("TransferQueueController", namespace="transfer_queue")
+    except ValueError:  # there is none
+        tq.init(config)
+        return
+    address = ray.get_runtime_context().gcs_address
+    raise ClusterInUse(
+        f"another run uses the Ray cluster at {address}: verl keeps the episodes of all runs of a cluster in one "
+        "queue, so the two would train on each other's episodes. Try: unset RAY_ADDRESS, so that this run starts its "
+        "own cluster (on GPUs also CUDA_VISIBLE_DEVICES=<GPUs of this run>), or wait until the other run has ended"
+    )
 
 
 def disconnect() -> None:
