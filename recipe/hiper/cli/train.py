@@ -12,7 +12,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from agent_system.errors import HiPERError
-from recipe.hiper.configuration.hardware import count_gpus, set_process_environment
+from recipe.hiper.configuration.hardware import count_gpus, gpus_here, set_process_environment
 from recipe.hiper.configuration.keys import environment_of, model_of
 from recipe.hiper.configuration.model import check_model, checkpoint_bytes, expand_model_paths
 from recipe.hiper.configuration.overrides import reference_config
@@ -37,6 +37,7 @@ from recipe.hiper.run_dir.earlier_runs import (
 )
 from recipe.hiper.run_dir.progress import ProgressBar, quiet_terminal
 from recipe.hiper.run_dir.recorder import require_disk_space
+from recipe.hiper.run_dir.trained_weights import use_weights_of_run
 from recipe.hiper.tasks.families import SECTIONS, task_problems
 from recipe.hiper.tasks.preparation import prepare
 
@@ -98,6 +99,10 @@ def train(config: DictConfig) -> None:
     use_evaluation_folder(config)
     with exclusive_run_folder(Path(config.run_dir)):
         earlier = earlier_run(config)
+        if earlier is not None and settings.trainer.val_only:
+            for line in use_weights_of_run(config, earlier, gpus_here(config)):
+                print(line, file=sys.stderr)
+            settings = check(config)  # the same rules for the values of the run
 
         def refuse(config: DictConfig) -> None:
             if earlier is not None:

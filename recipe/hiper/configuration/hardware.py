@@ -53,6 +53,17 @@ def choose_profile(arguments: list[str]) -> list[str]:
     return [*overrides, *options]
 
 
+def gpus_here(config: DictConfig) -> int | None:
+    """GPUs of this machine that a run may use; None where it needs none (`trainer.device=cpu`), or where its training
+    processes are on other machines.
+    """
+    import torch  # it reads the environment, which `choose_profile` sets first
+
+    if config.trainer.device == "cpu" or config.trainer.nnodes != 1:
+        return None
+    return torch.cuda.device_count()
+
+
 def count_gpus(config: DictConfig) -> None:
     """Fill in `trainer.n_gpus_per_node`. Values of a wrong type are left to `validation.read_settings`.
 
