@@ -9,13 +9,12 @@ import pytest
 from made_config import check, composed
 from omegaconf import OmegaConf
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedTokenizerFast, Qwen2Config
 
 from agent_system.errors import ConfigError
 from recipe.hiper.configuration.model import (
     CPU_HEAD_SIZES,
     check_model,
-    checkpoint_bytes,
     expand_model_paths,
     is_folder_name,
 )
@@ -65,17 +64,6 @@ def test_what_else_can_be_wrong_with_a_model_is_reported_together(tmp_path):
     message = str(refused.value)
     assert "(3 problems)" in message and "no chat template" in message
     assert "= 304 exceeds the 256 positions of the model. Try: data.max_prompt_length=208" in message
-
-
-def test_the_size_of_a_checkpoint_is_estimated_from_the_weights(tmp_path):
-    """Policy and critic, each with float32 weights and the two moments of AdamW."""
-    sizes = dict(vocab_size=11, hidden_size=4, intermediate_size=6, num_attention_heads=1, num_key_value_heads=1)
-    config = Qwen2Config(**sizes, num_hidden_layers=1, tie_word_embeddings=True)
-    config.save_pretrained(tmp_path)
-    parameters = sum(parameter.numel() for parameter in Qwen2ForCausalLM(config).parameters())
-    assert parameters == 11 * 4 + 4 * (4 * 4) + 3 * 4 + 3 * 4 * 6 + 3 * 4, "the tied output layer is stored once"
-    assert checkpoint_bytes(str(tmp_path), with_critic=True) == parameters * 4 * 3 * 2
-    assert checkpoint_bytes(str(tmp_path), with_critic=False) == parameters * 4 * 3
 
 
 @pytest.mark.parametrize("path", ["/models/x", "./x", "../x", "~/x", "a/b/c", ".", "~"])

@@ -12,12 +12,21 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from agent_system.errors import HiPERError
-from recipe.hiper.configuration.hardware import count_gpus, gpus_here, set_process_environment
+from recipe.hiper.configuration.gpu_memory import fill_in_share
+from recipe.hiper.configuration.hardware import (
+    choose_precision,
+    count_gpus,
+    cpu_bf16,
+    gpu_bytes,
+    gpus_here,
+    set_process_environment,
+)
 from recipe.hiper.configuration.keys import environment_of, model_of
-from recipe.hiper.configuration.model import check_model, checkpoint_bytes, expand_model_paths
+from recipe.hiper.configuration.lora import lora_notices
+from recipe.hiper.configuration.model import check_model, expand_model_paths
+from recipe.hiper.configuration.model_sizes import checkpoint_bytes, fill_in_bucket, trained_sizes
 from recipe.hiper.configuration.overrides import reference_config
 from recipe.hiper.configuration.schema import RunSettings
-from recipe.hiper.configuration.settings import number_of_heads
 from recipe.hiper.configuration.validation import read_settings
 from recipe.hiper.run_dir.checkpoints import (
     correct_pointer,
@@ -53,9 +62,13 @@ def check(config: DictConfig) -> RunSettings:
         ConfigError: one message with every problem.
     """
     count_gpus(config)
+    return read_settings(config, SECTIONS, reference=_reference(config), checks=(task_problems, resume_problems))
+
+
+def _reference(config: DictConfig) -> DictConfig:
+    """The configuration without the user's overrides."""
     profile = "cpu" if config.trainer.device == "cpu" else "gpu"
-    reference = reference_config(profile, environment_of(config), model_of(config))
-    return read_settings(config, SECTIONS, reference=reference, checks=(task_problems, resume_problems))
+    return reference_config(profile, environment_of(config), model_of(config))
 
 
 def prepare_only(config: DictConfig) -> None:
@@ -82,10 +95,28 @@ def make_ready(
     """
     set_process_environment(config)
     expand_model_paths(config)
+    _say(choose_precision(config, cpu_bf16()), *lora_notices(config, _reference(config)))
     if settings.actor_rollout_ref.model.path:
-        check_model(config)  # before minutes of preparation
+        _fit_model(config)  # before minutes of preparation
     prepare(config, settings, progress=True, accept=accept)
+    if not settings.actor_rollout_ref.model.path:
+        _fit_model(config)
+
+
+def _fit_model(config: DictConfig) -> None:
+    """Check a model that exists, and fill in what depends on its size."""
     check_model(config)
+    sizes = trained_sizes(config)
+    fill_in_bucket(config, sizes["actor"])
+    if config.trainer.device == "cuda":
+        _say(fill_in_share(config, sizes, gpu_bytes()))
+
+
+def _say(*lines: str | None) -> None:
+    """Print lines for the user, except those that are None."""
+    for line in lines:
+        if line is not None:
+            print(line, file=sys.stderr, flush=True)
 
 
 def train(config: DictConfig) -> None:
@@ -100,8 +131,7 @@ def train(config: DictConfig) -> None:
     with exclusive_run_folder(Path(config.run_dir)):
         earlier = earlier_run(config)
         if earlier is not None and settings.trainer.val_only:
-            for line in use_weights_of_run(config, earlier, gpus_here(config)):
-                print(line, file=sys.stderr)
+            _say(*use_weights_of_run(config, earlier, gpus_here(config)))
             settings = check(config)  # the same rules for the values of the run
 
         def refuse(config: DictConfig) -> None:
@@ -114,10 +144,8 @@ def train(config: DictConfig) -> None:
             return
         make_ready(config, settings, accept=refuse)  # and when the small model is known
         if earlier is not None:
-            for line in changed_settings(config, earlier):
-                print(f"changed: {line}", file=sys.stderr)
-        if correction := correct_pointer(config):
-            print(correction, file=sys.stderr)
+            _say(*(f"changed: {line}" for line in changed_settings(config, earlier)))
+        _say(correct_pointer(config))
         if moved_to := move_earlier_results(config):
             print(f"this folder held results of an earlier run: they are now in {moved_to}", file=sys.stderr)
         _run(config, settings)
@@ -134,7 +162,7 @@ def _finished(config: DictConfig) -> str:
 
 def _run(config: DictConfig, settings: RunSettings) -> None:
     folder = Path(config.run_dir)
-    size = checkpoint_bytes(config.actor_rollout_ref.model.path, number_of_heads(settings) > 0)
+    size = checkpoint_bytes(config)
     recorder_arguments = dict(
         folder=str(folder),
         total_steps=settings.trainer.total_training_steps,

@@ -134,17 +134,3 @@ def check_model(config: DictConfig) -> None:
     if longest > model.max_position_embeddings:
         problems.append(_too_long(config.data.max_response_length, longest, model.max_position_embeddings))
     raise_all(problems)
-
-
-def checkpoint_bytes(model_path: str, with_critic: bool) -> int:
-    """Estimated size of one checkpoint: policy, and critic, each with float32 weights and AdamW's two moments.
-
-    The parameters are counted on a model without storage, so a name on the hub is as good as a folder.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_path))
-    parameters: int = model.num_parameters()
-    return parameters * 4 * 3 * (2 if with_critic else 1)
