@@ -6,24 +6,25 @@ from __future__ import annotations
 import pytest
 from made_config import composed
 
-from recipe.hiper.configuration.hardware import choose_precision, cpu_bf16
+from recipe.hiper.configuration.hardware import choose_precision
+from verl_plugins.cpu.processor import fastest_dtype, processor_flags
 
 
 @pytest.mark.parametrize(
-    ("flags", "detected"),
+    ("flags", "fastest"),
     [
-        ("fpu sse2 avx512f avx512_bf16 amx_bf16 amx_tile", "AMX"),
-        ("fpu sse2 avx512f avx512_bf16", "AVX-512"),
-        ("fpu sse2 avx2 avx512f", None),
+        ("fpu sse2 avx512f avx512_bf16 amx_bf16 amx_tile", "bf16"),
+        ("fpu sse2 avx512f avx512_bf16", "fp32"),
+        ("fpu sse2 avx2 avx512f", "fp32"),
     ],
 )
-def test_the_flags_of_the_processor(tmp_path, flags, detected):
+def test_the_flags_of_the_processor(tmp_path, flags, fastest):
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: amx_bf16 in a name\nflags\t\t: {flags}\n\n" * 2)
-    assert cpu_bf16(tmp_path / "cpuinfo") == detected
+    assert fastest_dtype(processor_flags(tmp_path / "cpuinfo")) == fastest
 
 
 def test_a_system_that_does_not_say(tmp_path):
-    assert cpu_bf16(tmp_path / "nothing") is None
+    assert fastest_dtype(processor_flags(tmp_path / "nothing")) == "fp32"
 
 
 def precisions(config) -> set[str]:
@@ -36,14 +37,14 @@ def precisions(config) -> set[str]:
 def test_without_bf16_everything_is_float32_and_one_line_says_so():
     config = composed(model="smollm2")
     assert precisions(config) == {"bf16", "bfloat16"}
-    line = choose_precision(config, None)
+    line = choose_precision(config, "fp32")
     assert precisions(config) == {"fp32", "float32"}
     assert "about 3 times slower" in line and "\n" not in line
 
 
 def test_with_bf16_it_is_kept_and_printed():
     config = composed(model="smollm2")
-    assert choose_precision(config, "AMX") == "bf16: computed with AMX of this processor"
+    assert choose_precision(config, "bf16") == "bf16: this processor computes it (AMX)"
     assert precisions(config) == {"bf16", "bfloat16"}
 
 
@@ -51,6 +52,6 @@ def test_with_bf16_it_is_kept_and_printed():
 def test_runs_that_do_not_ask_the_processor_for_bf16(profile, model):
     config = composed(profile=profile, model=model)
     before = precisions(config)
-    assert choose_precision(config, None) is None and precisions(config) == before
+    assert choose_precision(config, "fp32") is None and precisions(config) == before
 
 

@@ -16,7 +16,6 @@ from recipe.hiper.configuration.gpu_memory import fill_in_share
 from recipe.hiper.configuration.hardware import (
     choose_precision,
     count_gpus,
-    cpu_bf16,
     gpu_bytes,
     gpus_here,
     set_process_environment,
@@ -49,6 +48,7 @@ from recipe.hiper.run_dir.recorder import require_disk_space
 from recipe.hiper.run_dir.trained_weights import use_weights_of_run
 from recipe.hiper.tasks.families import SECTIONS, task_problems
 from recipe.hiper.tasks.preparation import prepare
+from verl_plugins.cpu.processor import fastest_dtype
 
 
 class RunStopped(HiPERError):
@@ -95,7 +95,7 @@ def make_ready(
     """
     set_process_environment(config)
     expand_model_paths(config)
-    _say(choose_precision(config, cpu_bf16()), *lora_notices(config, _reference(config)))
+    _say(choose_precision(config, fastest_dtype()), *lora_notices(config, _reference(config)))
     if settings.actor_rollout_ref.model.path:
         _fit_model(config)  # before minutes of preparation
     prepare(config, settings, progress=True, accept=accept)

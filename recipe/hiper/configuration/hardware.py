@@ -25,9 +25,6 @@ def has_gpu() -> bool:
     return bool(shutil.which(command[0])) and subprocess.run(command, capture_output=True).returncode == 0
 
 
-BF16_FLAGS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512"}
-"""Flags of /proc/cpuinfo for matrix products in bf16, the fastest first."""
-
 SLOWDOWN = 3
 """float32 instead of bf16: 1,000 against 2,900 tokens/s in the forward pass of SmolLM2, on two cores of an Intel Xeon
 with AMX.
@@ -37,24 +34,11 @@ BF16, FP32 = ("bf16", "bfloat16"), ("fp32", "float32")
 """Names of verl's engines and of vLLM."""
 
 
-def cpu_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
-    """What the processor computes bf16 with; None where it does not, or where the system does not say.
-
-    Without such instructions bf16 is converted to float32 and back at every step: slower than float32 itself.
-    """
-    try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not Linux
-        return None
-    flags = {flag for line in text.splitlines() if line.startswith("flags") for flag in line.split()}
-    return next((name for flag, name in BF16_FLAGS.items() if flag in flags), None)
-
-
-def choose_precision(config: DictConfig, instructions: str | None) -> str | None:
-    """On a CPU: replace bf16 with float32 where the processor has no bf16. Changes `config` in place.
+def choose_precision(config: DictConfig, fastest: str) -> str | None:
+    """On a CPU: replace bf16 with float32 where the processor is no faster with it. Changes `config` in place.
 
     Args:
-        instructions: what `cpu_bf16` returned.
+        fastest: "bf16" or "fp32" (`verl_plugins.cpu.processor.fastest_dtype`).
 
     Returns:
         A line for the user: what was detected, and what follows. None where the run has no bf16, or has GPUs.
@@ -67,16 +51,16 @@ def choose_precision(config: DictConfig, instructions: str | None) -> str | None
     rounded = [section for section in mixed if section.get("param_dtype") in BF16]
     if not rounded and policy.rollout.dtype not in BF16:
         return None
-    if instructions:
-        return f"bf16: computed with {instructions} of this processor"
+    if fastest in BF16:
+        return "bf16: this processor computes it (AMX)"
     with open_dict(config):
         for section in rounded:
             section.param_dtype = FP32[0]
         if policy.rollout.dtype in BF16:
             policy.rollout.dtype = FP32[1]
     return (
-        f"bf16: this processor has no instructions for it ({' or '.join(BF16_FLAGS)}), so actor, reference, critic and "
-        f"rollout compute in float32: about {SLOWDOWN} times slower than bf16 with AMX"
+        "bf16: this processor has no AMX, so actor, reference, critic and rollout compute in float32, about "
+        f"{SLOWDOWN} times slower than bf16 with AMX"
     )
 
 

@@ -83,12 +83,16 @@ def _adapter_parameters(network: Any, model: DictConfig) -> int:
     return trained
 
 
+def has_own_critic(config: DictConfig) -> bool:
+    """Whether a second model is trained as the critic."""
+    return number_of_heads(config) > 0 and config.critic.get("backbone", "own") == "own"
+
+
 def trained_sizes(config: DictConfig) -> Mapping[str, ModelSize]:
     """Sizes of the policy ("actor") and of the critic ("critic"), where there is one."""
-    heads = number_of_heads(config)
     sizes = {"actor": model_size(config.actor_rollout_ref.model)}
-    if heads:
-        sizes["critic"] = model_size(config.critic.model, heads)
+    if has_own_critic(config):
+        sizes["critic"] = model_size(config.critic.model, number_of_heads(config))
     return sizes
 
 

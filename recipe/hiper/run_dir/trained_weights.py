@@ -15,8 +15,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from agent_system.errors import ConfigError
+from recipe.hiper.configuration.model_sizes import has_own_critic
 from recipe.hiper.configuration.section import typed
-from recipe.hiper.configuration.settings import number_of_heads
 
 MODELS = {"actor_rollout_ref.model": "actor_rollout_ref.actor.fsdp_config", "critic.model": "critic.fsdp"}
 """Sections of the two trained models, each with the section of its FSDP engine."""
@@ -45,7 +45,7 @@ def weight_differences(config: DictConfig, earlier: DictConfig) -> dict[str, Any
 def _compared(config: DictConfig, earlier: DictConfig) -> Iterator[tuple[str, Any, Any]]:
     """(key, value now, value then) of every key that changes what is loaded."""
     roles = dict(MODELS)
-    if not number_of_heads(config):
+    if not has_own_critic(config):
         del roles["critic.model"]
     for model, engine in roles.items():
         ranks = [OmegaConf.select(of, f"{model}.lora_rank") for of in (config, earlier)]

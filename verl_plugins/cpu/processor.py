@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which precision this processor computes fastest."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+CPU_FLAGS = Path("/proc/cpuinfo")
+
+
+@cache
+def processor_flags(path: Path = CPU_FLAGS) -> frozenset[str]:
+    """The instruction sets of the processor, as Linux names them; empty where it does not say."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    flags = (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features")))
+    return frozenset(next(flags, "").split())
+
+
+def fastest_dtype(flags: frozenset[str] | None = None) -> str:
+    """"bf16" where the processor multiplies matrices in tiles (AMX), else "fp32".
+
+    With AMX, SmolLM2 runs at 2,900 tokens/s in bf16 and 1,000 in float32. AVX512-bf16 alone is no gain: an Intel
+    processor with it and without AMX ran at 580 in bf16 and 720 in float32, forward and backward at 180 and 300
+    (torch 2.13; `python benchmarks/precision.py`).
+    """
+    return "bf16" if "amx_bf16" in (processor_flags() if flags is None else flags) else "fp32"
