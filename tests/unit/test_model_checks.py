@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from made_config import check, composed
 from omegaconf import OmegaConf
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tiny_model import make_tokenizer
+from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen2Config
 
 from agent_system.errors import ConfigError
@@ -118,25 +119,24 @@ def test_a_damaged_record_is_named(tmp_path):
 # Prompts and tokenizer.
 
 
-def with_words(folder) -> list[str]:
-    """A model whose tokenizer makes a token of every word, and whose template writes the message."""
-    overrides = make_model_folder(folder, 100, 100, positions=8192)
-    tokenizer = Tokenizer(models.WordLevel({f"w{index}": index for index in range(100)}, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="w1", pad_token="w2", unk_token="w0", chat_template=template
+def with_bytes(folder) -> list[str]:
+    """A model whose tokenizer makes a token of nearly every byte."""
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(folder)
+    Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=32, num_attention_heads=1, max_position_embeddings=8192
     ).save_pretrained(folder)
-    return overrides
+    return [f"actor_rollout_ref.model.path={folder}"]
 
 
 def test_the_rules_of_full_prompts_must_leave_room_for_a_turn(tmp_path):
-    overrides = [*with_words(tmp_path), "env.prompt_style=full"]
-    with pytest.raises(ConfigError, match="env.prompt_style=full and the chat template take 2.. tokens") as refused:
-        check_model(composed(*overrides, "data.max_prompt_length=256"))
+    """They take 259 tokens of SmolLM2's; with 320 in all the run would end at its first turn."""
+    overrides = [*with_bytes(tmp_path), "data.max_prompt_length=1024"]
+    check_model(composed(*overrides))
+    with pytest.raises(ConfigError, match="env.prompt_style=full and the chat template take 1... tokens") as refused:
+        check_model(composed(*overrides, "env.prompt_style=full"))
     (enough,) = re.findall(r"Try: (data.max_prompt_length=\d+), or env.prompt_style=compact", str(refused.value))
-    check_model(composed(*overrides, enough))
-    check_model(composed(*with_words(tmp_path), "data.max_prompt_length=256"))
+    check_model(composed(*overrides[:1], "env.prompt_style=full", enough))
 
 
 def test_a_critic_that_cannot_be_read_or_knows_fewer_tokens(tmp_path):
