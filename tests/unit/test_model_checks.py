@@ -131,9 +131,9 @@ def with_bytes(folder) -> list[str]:
 
 def test_the_rules_of_full_prompts_must_leave_room_for_a_turn(tmp_path):
     """They take 259 tokens of SmolLM2's; with 320 in all the run would end at its first turn."""
-    overrides = [*with_bytes(tmp_path), "data.max_prompt_length=1024"]
+    overrides = [*with_bytes(tmp_path), "data.max_prompt_length=960"]
     check_model(composed(*overrides))
-    with pytest.raises(ConfigError, match="env.prompt_style=full and the chat template take 1... tokens") as refused:
+    with pytest.raises(ConfigError, match="env.prompt_style=full and the chat template take 9.. tokens") as refused:
         check_model(composed(*overrides, "env.prompt_style=full"))
     (enough,) = re.findall(r"Try: (data.max_prompt_length=\d+), or env.prompt_style=compact", str(refused.value))
     check_model(composed(*overrides[:1], "env.prompt_style=full", enough))
