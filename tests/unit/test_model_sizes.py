@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from made_config import composed
 from omegaconf import OmegaConf
@@ -16,6 +18,8 @@ from recipe.hiper.configuration.model_sizes import (
     checkpoint_bytes,
     fill_in_bucket,
     require_disk,
+    require_disk_for_cold_start,
+    require_disk_for_download,
     trained_sizes,
 )
 
@@ -162,7 +166,54 @@ def test_offloading_and_the_shards_are_read():
     assert replicated.actor_rollout_ref.rollout.gpu_memory_utilization == 0.45
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# The disk.
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """A function that sets what `shutil.disk_usage` reports as free."""
+    return lambda count: monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=count))
+
+
 def test_a_full_disk_is_named_with_what_is_needed(tmp_path):
-    require_disk(tmp_path / "not" / "yet", 1, "the model")
-    with pytest.raises(ConfigError, match=r"the model needs about 1,000,000,000,000 MB, but .* MB free. Try: HIPER_CACHE"):
-        require_disk(tmp_path / "not" / "yet", 10**18, "the model")
+    require_disk(tmp_path / "not" / "yet", 1, "the model", "more")
+    with pytest.raises(ConfigError, match=r"the model needs about 1,000,000,000,000 MB, but .* MB free. Try: more"):
+        require_disk(tmp_path / "not" / "yet", 10**18, "the model", "more")
+
+
+def test_the_download_of_weights_needs_room_once(tmp_path, monkeypatch, free, model):
+    """In the cache of the hub, in the precision of the files."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    free(2 * PARAMETERS - 1)
+    require_disk_for_download(str(tmp_path), PARAMETERS)  # a folder is there
+    snapshot = tmp_path / "hub" / "models--some--model" / "snapshots" / "main"
+    snapshot.mkdir(parents=True)
+    # As `AutoConfig.from_pretrained("some/model")` reads it from the cache
+    config = Qwen2Config(**SIZES, num_hidden_layers=1, dtype="bfloat16")
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", lambda _: config)
+    with pytest.raises(ConfigError, match="some/model: the download .*Try: HF_HOME="):
+        require_disk_for_download("some/model", PARAMETERS)
+    free(2 * PARAMETERS)
+    require_disk_for_download("some/model", PARAMETERS)
+    free(0)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("main")
+    (snapshot / "model.safetensors").write_text("")
+    require_disk_for_download("some/model", PARAMETERS)
+
+
+def test_a_cold_start_needs_room_for_two_checkpoints(tmp_path, free):
+    free(32 * 10**9)
+    require_disk_for_cold_start("some/model", 10**9, tmp_path)
+    free(32 * 10**9 - 1)
+    with pytest.raises(ConfigError, match="warm_start.base=some/model: the fine-tuning needs about 32,000 MB"):
+        require_disk_for_cold_start("some/model", 10**9, tmp_path)
+
+
+def test_smollm2_is_made_before_it_is_fine_tuned(tmp_path, free):
+    free(5 * 10**9)
+    with pytest.raises(ConfigError, match="warm_start.base=smollm2: the fine-tuning needs about 5,104 MB"):
+        require_disk_for_cold_start("smollm2", 134_515_008, tmp_path)
+    (tmp_path / "smollm2").mkdir()
+    require_disk_for_cold_start("smollm2", 134_515_008, tmp_path)

@@ -12,6 +12,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from agent_system.errors import HiPERError
+from recipe.hiper.cold_start.smollm2 import make_smollm2
 from recipe.hiper.configuration.gpu_memory import fill_in_share
 from recipe.hiper.configuration.hardware import (
     choose_precision,
@@ -22,8 +23,22 @@ from recipe.hiper.configuration.hardware import (
 )
 from recipe.hiper.configuration.keys import environment_of, model_of
 from recipe.hiper.configuration.lora import lora_notices
-from recipe.hiper.configuration.model import check_model, expand_model_paths
-from recipe.hiper.configuration.model_sizes import checkpoint_bytes, fill_in_bucket, trained_sizes
+from recipe.hiper.configuration.model import (
+    SMOLLM2,
+    check_model,
+    expand_model_paths,
+    has_cold_start,
+    read_model,
+)
+from recipe.hiper.configuration.model_sizes import (
+    SMOLLM2_PARAMETERS,
+    checkpoint_bytes,
+    count_parameters,
+    fill_in_bucket,
+    require_disk_for_cold_start,
+    require_disk_for_download,
+    trained_sizes,
+)
 from recipe.hiper.configuration.overrides import reference_config
 from recipe.hiper.configuration.schema import RunSettings
 from recipe.hiper.configuration.validation import read_settings
@@ -47,7 +62,7 @@ from recipe.hiper.run_dir.progress import ProgressBar, quiet_terminal
 from recipe.hiper.run_dir.recorder import require_disk_space
 from recipe.hiper.run_dir.trained_weights import use_weights_of_run
 from recipe.hiper.tasks.families import SECTIONS, task_problems
-from recipe.hiper.tasks.preparation import prepare
+from recipe.hiper.tasks.preparation import cache_folder, prepare
 from verl_plugins.cpu.processor import fastest_dtype
 
 
@@ -98,15 +113,41 @@ def make_ready(
     _say(choose_precision(config, fastest_dtype()), *lora_notices(config, _reference(config)))
     if settings.actor_rollout_ref.model.path:
         _fit_model(config)  # before minutes of preparation
+    elif settings.warm_start.base:
+        _require_base(settings.warm_start.base, cache_folder() / "models")
     prepare(config, settings, progress=True, accept=accept)
     if not settings.actor_rollout_ref.model.path:
         _fit_model(config)
+
+
+def _require_base(base: str, models: Path) -> None:
+    """Check that a pretrained model can be read and fine-tuned, before the tasks are made.
+
+    Args:
+        base: `warm_start.base`.
+        models: folder of the models in the cache. Where it holds a model that was made from `base`, that one may be
+            enough, and nothing is checked: this machine may have no connection to the hub.
+
+    Raises:
+        ConfigError: the model cannot be read or downloaded, or there is no room on the disk.
+    """
+    if has_cold_start(models, base):
+        return
+    if base == SMOLLM2:
+        require_disk_for_cold_start(base, SMOLLM2_PARAMETERS, models)
+        make_smollm2(models / base, progress=True)
+        return
+    read_model("warm_start.base", base)
+    parameters = count_parameters(base)
+    require_disk_for_download(base, parameters)
+    require_disk_for_cold_start(base, parameters, models)
 
 
 def _fit_model(config: DictConfig) -> None:
     """Check a model that exists, and fill in what depends on its size."""
     check_model(config)
     sizes = trained_sizes(config)
+    require_disk_for_download(config.actor_rollout_ref.model.path, sizes["actor"].parameters)
     fill_in_bucket(config, sizes["actor"])
     if config.trainer.device == "cuda":
         _say(fill_in_share(config, sizes, gpu_bytes()))

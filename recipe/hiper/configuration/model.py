@@ -252,6 +252,12 @@ def read_cold_start(folder: Path) -> dict[str, Any]:
     return {}
 
 
+def has_cold_start(models: Path, base: str) -> bool:
+    """Whether the folder `models` of the cache holds a model that was fine-tuned from `base`."""
+    folders = (path.parent for path in models.glob(f"*/{COLD_START_FILES[0]}"))
+    return any(read_cold_start(folder).get("spec", {}).get("base") == base for folder in folders)
+
+
 def _overrides_of_style(config: DictConfig, style: str) -> str | None:
     """The overrides that choose a prompt style in the environment of the run; None where none does."""
     spec = environment_spec(config.env.env_name)

