@@ -86,7 +86,10 @@ def taught(folder, file="cold_start.json", **changes) -> list[str]:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ("env.prompt_style=full", "style plan_execute_compact, but this run has plan_execute .*Try: env.prompt_style=compact"),
+        (
+            "env.prompt_style=full",
+            "plan_execute_compact, but this run has plan_execute .*Try: env.prompt_style=compact",
+        ),
         ("env.short_keep=true", "but this run has plan_execute_compact_short .*env.short_keep=false"),
         ("env.history_length=3", "with 1 earlier turns .* env.history_length=3. Try: env.history_length=1"),
         (

@@ -158,7 +158,8 @@ def test_models_that_leave_nothing_are_refused():
 
 
 def test_offloading_and_the_shards_are_read():
-    offloaded = on_gpus(1, "actor_rollout_ref.actor.fsdp_config.optimizer_offload=true", "critic.fsdp.param_offload=true")
+    offload = ("actor_rollout_ref.actor.fsdp_config.optimizer_offload=true", "critic.fsdp.param_offload=true")
+    offloaded = on_gpus(1, *offload)
     fill_in_share(offloaded, ROLES, H100)
     assert offloaded.actor_rollout_ref.rollout.gpu_memory_utilization == 0.6
     replicated = on_gpus(4, "actor_rollout_ref.actor.fsdp_config.fsdp_size=1", "critic.fsdp.fsdp_size=1")

@@ -53,5 +53,3 @@ def test_runs_that_do_not_ask_the_processor_for_bf16(profile, model):
     config = composed(profile=profile, model=model)
     before = precisions(config)
     assert choose_precision(config, "fp32") is None and precisions(config) == before
-
-

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from made_config import composed
@@ -11,6 +15,7 @@ from omegaconf import OmegaConf
 
 from agent_system.rollout.seeds import derived_seed
 from recipe.hiper.configuration.keys import flat_items
+from recipe.hiper.trainer.task_runner import seed_process
 
 PARTS = st.lists(st.integers(0, 10**6), min_size=1, max_size=5)
 
@@ -41,3 +46,12 @@ def test_one_seed_is_every_seed_of_a_run(profile, environment):
 
 def test_a_seed_of_the_user_stays():
     assert composed("env.seed=7", "actor_rollout_ref.rollout.seed=3").actor_rollout_ref.rollout.seed == 3
+
+
+def test_the_generators_of_the_trainer_follow_the_seed():
+    def drawn(seed: int) -> tuple[float, float, float]:
+        seed_process(seed)
+        return random.random(), float(np.random.random()), float(torch.rand(1))
+
+    assert drawn(7) == drawn(7)
+    assert all(first != second for first, second in zip(drawn(7), drawn(8), strict=True))

@@ -103,8 +103,9 @@ def lora_notices(config: DictConfig, reference: DictConfig) -> Iterator[str]:
     for section, role in MODELS.items():
         key = f"{role}.optim.lr"
         rate, usual = OmegaConf.select(config, key), OmegaConf.select(reference, key)
-        if OmegaConf.select(config, f"{section}.lora_rank") and rate == usual and rate < FULL_RATE_LIMIT:
+        rank = OmegaConf.select(config, f"{section}.lora_rank")
+        if rank and rate == usual and rate < FULL_RATE_LIMIT:
             yield (
-                f"{section}.lora_rank={OmegaConf.select(config, f'{section}.lora_rank')} with {key}={rate:g}: this rate "
+                f"{section}.lora_rank={rank} with {key}={rate:g}: this rate "
                 f"is for training all weights, and adapters hardly learn at it. Try: {key}={RATE_FACTOR * rate:g}"
             )

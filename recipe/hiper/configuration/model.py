@@ -174,7 +174,9 @@ def read_model(key: str, path: str) -> tuple[Any, Any]:
         return AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"{key}={path} cannot be read ({reason}). Try: {key}=<folder or hub name of a model>") from error
+        raise ConfigError(
+            f"{key}={path} cannot be read ({reason}). Try: {key}=<folder or hub name of a model>"
+        ) from error
 
 
 def run_style(config: DictConfig) -> PromptStyle:

@@ -21,7 +21,12 @@ BUCKET = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_mega
 BUCKET_STEP = 64
 """A computed bucket is a multiple of so many MiB; a model of a million parameters fits one of them."""
 
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 """One of them is in the cache of the hub where the weights of a model are."""
 
 SMOLLM2_PARAMETERS = 134_515_008

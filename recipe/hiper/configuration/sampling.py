@@ -22,7 +22,7 @@ ENGINE = f"{ROLLOUT}.engine_kwargs.vllm"
 EXACT: Mapping[str, tuple[tuple[Any, ...], str]] = {
     f"{ROLLOUT}.top_k": ((-1, 0), "vLLM samples from the most likely tokens only"),
     f"{ROLLOUT}.top_p": ((1,), "vLLM samples from the most likely tokens only"),
-    f"{ROLLOUT}.logprobs_mode": (("processed_logprobs",), "vLLM reports other probabilities than those it samples with"),
+    f"{ROLLOUT}.logprobs_mode": (("processed_logprobs",), "vLLM reports other probabilities than it samples with"),
     f"{ROLLOUT}.quantization": ((None,), "vLLM computes with rounded weights"),
     f"{ROLLOUT}.quantization_config_file": ((None,), "vLLM computes with rounded weights"),
     "actor_rollout_ref.model.mtp.enable_rollout": ((False, None), "vLLM accepts tokens that a draft proposes"),
@@ -37,7 +37,6 @@ EXACT: Mapping[str, tuple[tuple[Any, ...], str]] = {
 }
 """Keys, the values with which both distributions are the same (the first is the usual one), and the reason for others.
 """
-
 
 
 def sampling_problems(config: DictConfig) -> Iterator[str]:
