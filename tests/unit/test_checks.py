@@ -234,6 +234,45 @@ CASES = {
         "is more than Ray has",
     ),
     "a folder without a name": (["run_dir=null"], "text is needed"),
+    "an engine of two copies that is alone": (
+        ["actor_rollout_ref.rollout.data_parallel_size=2"],
+        "cannot be divided into engines of 2",
+    ),
+    "the most likely tokens only": (["actor_rollout_ref.rollout.top_k=50"], "the gradient would be biased"),
+    "the nucleus only": (["actor_rollout_ref.rollout.top_p=0.9"], "the gradient would be biased"),
+    "other probabilities": (["actor_rollout_ref.rollout.logprobs_mode=raw_logprobs"], "reports other probabilities"),
+    "rounded weights": (["actor_rollout_ref.rollout.quantization=fp8"], "computes with rounded weights"),
+    "rounded weights of the engine": (
+        ["+actor_rollout_ref.rollout.engine_kwargs.vllm.quantization=fp8"],
+        "computes with rounded weights",
+    ),
+    "rounded keys and values": (
+        ["+actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_dtype=fp8"],
+        "computes with rounded keys and values",
+    ),
+    "a draft": (
+        ["+actor_rollout_ref.rollout.engine_kwargs.vllm.speculative_config={method:ngram,num_speculative_tokens:4}"],
+        "accepts tokens that a draft proposes",
+    ),
+    "logits that are changed": (
+        ["+actor_rollout_ref.rollout.engine_kwargs.vllm.logits_processors=[mine:Bias]"],
+        "they change the logits after the model",
+    ),
+    "other sampling parameters": (
+        ["+actor_rollout_ref.rollout.engine_kwargs.vllm.override_generation_config={min_p:0.1,repetition_penalty:1.2}"],
+        "it replaces the sampling parameters of the run",
+    ),
+    "a shorter context of the engine": (
+        ["+actor_rollout_ref.rollout.engine_kwargs.vllm.max_model_len=100"],
+        "less than a prompt and its reply may need",
+    ),
+    "replies without an end": (["actor_rollout_ref.rollout.ignore_eos=true"], "every reply runs to"),
+    "adapters of Megatron": (["actor_rollout_ref.model.lora.rank=32"], "is not read by FSDP"),
+    "an adapter that is not there": (
+        ["actor_rollout_ref.model.lora_rank=16", "actor_rollout_ref.model.lora_adapter_path=/no/such/adapter"],
+        "there is no such folder",
+    ),
+    "an adapter of the critic that is none": (["critic.model.lora_adapter_path=/"], "so it is no adapter"),
 }
 
 
@@ -249,7 +288,7 @@ def test_a_problem_is_named_with_what_to_type(typed, part):
     message = message_of(*typed)
     assert "(1 problem)" in message and part in message
     problem = message.partition("  - ")[2]
-    keys = [override.split("=")[0] for override in typed]
+    keys = [override.lstrip("+").split("=")[0] for override in typed]
     assert any(key in problem for key in keys)
     alternatives = remedies(problem)
     assert alternatives, message
@@ -257,6 +296,46 @@ def test_a_problem_is_named_with_what_to_type(typed, part):
         corrected = apply_remedy(typed, alternative)
         assert corrected != typed
         check(composed(*corrected))
+
+
+SHARPENED = [typed for typed, part in CASES.values() if "gradient would be biased" in part or "computes with" in part]
+
+
+@pytest.mark.parametrize("typed", [*SHARPENED, ["actor_rollout_ref.rollout.max_model_len=257"]])
+def test_an_evaluation_may_sample_as_it_likes(typed):
+    check(composed(*typed, "trainer.val_only=true"))
+
+
+def test_an_evaluation_needs_room_for_a_prompt_and_an_end_of_replies():
+    """A prompt that fills the context would end the evaluation; without an end token every reply is malformed."""
+    assert "max_model_len=256" in message_of("actor_rollout_ref.rollout.max_model_len=256", "trainer.val_only=true")
+    assert "ignore_eos=false" in message_of("actor_rollout_ref.rollout.ignore_eos=true", "trainer.val_only=true")
+
+
+def adapter(folder, rank: int) -> str:
+    (folder / "adapter_config.json").write_text(f'{{"r": {rank}, "lora_alpha": 32}}')
+    return f"actor_rollout_ref.model.lora_adapter_path={folder}"
+
+
+def test_an_adapter_needs_its_rank(tmp_path):
+    path = adapter(tmp_path, 16)
+    without = message_of(path, "actor_rollout_ref.actor.use_kl_loss=false")
+    assert "the adapter would not be loaded" in without and "Try: actor_rollout_ref.model.lora_rank=16, or " in without
+    other = message_of(path, "actor_rollout_ref.actor.use_kl_loss=false", "actor_rollout_ref.model.lora_rank=8")
+    assert "holds an adapter of rank 16, but actor_rollout_ref.model.lora_rank=8" in other
+    check(composed(path, "actor_rollout_ref.actor.use_kl_loss=false", "actor_rollout_ref.model.lora_rank=16"))
+
+
+def test_the_reference_is_the_policy_that_the_run_starts_from(tmp_path):
+    """verl's reference with adapters is the model without them, which never saw the format."""
+    start = (adapter(tmp_path, 16), "actor_rollout_ref.model.lora_rank=16")
+    message = message_of(*start)
+    assert "the reference would be the model without this adapter" in message and "Merge the adapter" in message
+    in_reward = ("algorithm.adv_estimator=gae", "algorithm.use_kl_in_reward=true")
+    assert "or algorithm.use_kl_in_reward=false" in message_of(
+        *start, *in_reward, "actor_rollout_ref.actor.use_kl_loss=false"
+    )
+    check(composed(*start, "trainer.val_only=true"))
 
 
 def test_a_checkpoint_that_is_named_and_not_loaded():

@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 from made_config import check, composed
 from omegaconf import OmegaConf
+from tiny_model import make_tokenizer
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedTokenizerFast, Qwen2Config
 
 from agent_system.errors import ConfigError
 from recipe.hiper.configuration.model import (
     CPU_HEAD_SIZES,
     check_model,
-    checkpoint_bytes,
     expand_model_paths,
     is_folder_name,
 )
@@ -67,15 +69,90 @@ def test_what_else_can_be_wrong_with_a_model_is_reported_together(tmp_path):
     assert "= 304 exceeds the 256 positions of the model. Try: data.max_prompt_length=208" in message
 
 
-def test_the_size_of_a_checkpoint_is_estimated_from_the_weights(tmp_path):
-    """Policy and critic, each with float32 weights and the two moments of AdamW."""
-    sizes = dict(vocab_size=11, hidden_size=4, intermediate_size=6, num_attention_heads=1, num_key_value_heads=1)
-    config = Qwen2Config(**sizes, num_hidden_layers=1, tie_word_embeddings=True)
-    config.save_pretrained(tmp_path)
-    parameters = sum(parameter.numel() for parameter in Qwen2ForCausalLM(config).parameters())
-    assert parameters == 11 * 4 + 4 * (4 * 4) + 3 * 4 + 3 * 4 * 6 + 3 * 4, "the tied output layer is stored once"
-    assert checkpoint_bytes(str(tmp_path), with_critic=True) == parameters * 4 * 3 * 2
-    assert checkpoint_bytes(str(tmp_path), with_critic=False) == parameters * 4 * 3
+# ---------------------------------------------------------------------------------------------------------------------
+# Models that were taught by demonstrations.
+
+
+def taught(folder, file="cold_start.json", **changes) -> list[str]:
+    """A model folder as `cold_start.pretrained` leaves it, for the prompts of env=alfworld with profile=cpu."""
+    make_model_folder(folder, 100, 100)
+    overrides = make_model_folder(folder, size_of_tokenizer(folder), 100)
+    demonstrations = {"style": "plan_execute_compact", "history_length": 1, **changes}
+    (folder / file).write_text(json.dumps({"spec": {"base": "smollm2", "demonstrations": demonstrations}}))
+    return overrides
+
+
+@pytest.mark.parametrize("file", ["cold_start.json", "warm_start.json"])
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            "env.prompt_style=full",
+            "plan_execute_compact, but this run has plan_execute .*Try: env.prompt_style=compact",
+        ),
+        ("env.short_keep=true", "but this run has plan_execute_compact_short .*env.short_keep=false"),
+        ("env.history_length=3", "with 1 earlier turns .* env.history_length=3. Try: env.history_length=1"),
+        (
+            "+data.apply_chat_template_kwargs.enable_thinking=true",
+            r"with data.apply_chat_template_kwargs={}, but this run has {enable_thinking:true}",
+        ),
+    ],
+)
+def test_a_run_with_other_prompts_than_the_model_was_taught_with_is_refused(tmp_path, file, changed, message):
+    overrides = taught(tmp_path, file)
+    check_model(composed(*overrides))
+    with pytest.raises(ConfigError, match=rf"\(1 problem\)(?s:.*){message}"):
+        check_model(composed(*overrides, changed))
+
+
+def test_a_style_of_another_environment_has_no_remedy_but_another_model(tmp_path):
+    overrides = taught(tmp_path, style="flat_nothink")
+    with pytest.raises(ConfigError, match="style flat_nothink, .*Try: actor_rollout_ref.model.path=<another model>"):
+        check_model(composed(*overrides))
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    overrides = taught(tmp_path)
+    (tmp_path / "cold_start.json").write_text("{")
+    with pytest.raises(ConfigError, match="cold_start.json cannot be read"):
+        check_model(composed(*overrides))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Prompts and tokenizer.
+
+
+def with_bytes(folder) -> list[str]:
+    """A model whose tokenizer makes a token of nearly every byte."""
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(folder)
+    Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=32, num_attention_heads=1, max_position_embeddings=8192
+    ).save_pretrained(folder)
+    return [f"actor_rollout_ref.model.path={folder}"]
+
+
+def test_the_rules_of_full_prompts_must_leave_room_for_a_turn(tmp_path):
+    """They take 259 tokens of SmolLM2's; with 320 in all the run would end at its first turn."""
+    overrides = [*with_bytes(tmp_path), "data.max_prompt_length=960"]
+    check_model(composed(*overrides))
+    with pytest.raises(ConfigError, match="env.prompt_style=full and the chat template take 9.. tokens") as refused:
+        check_model(composed(*overrides, "env.prompt_style=full"))
+    (enough,) = re.findall(r"Try: (data.max_prompt_length=\d+), or env.prompt_style=compact", str(refused.value))
+    check_model(composed(*overrides[:1], "env.prompt_style=full", enough))
+
+
+def test_a_critic_that_cannot_be_read_or_knows_fewer_tokens(tmp_path):
+    for name, size in (("policy", 100), ("critic", 50)):
+        (tmp_path / name).mkdir()
+        make_model_folder(tmp_path / name, size, 100)
+    policy = f"actor_rollout_ref.model.path={tmp_path / 'policy'}"
+    padded = "trainer.allow_padded_vocabulary=True"
+    with pytest.raises(ConfigError, match="critic knows 50 tokens, but it reads those of .*Try: critic.model.path="):
+        check_model(composed(policy, padded, f"critic.model.path={tmp_path / 'critic'}"))
+    (tmp_path / "critic" / "config.json").write_text('{"model_type": "no_such_model"}')
+    with pytest.raises(ConfigError, match="critic.model.path=.*cannot be read"):
+        check_model(composed(policy, padded, f"critic.model.path={tmp_path / 'critic'}"))
 
 
 @pytest.mark.parametrize("path", ["/models/x", "./x", "../x", "~/x", "a/b/c", ".", "~"])

@@ -45,6 +45,7 @@ TEXT = {
 """Keys that hold any text."""
 TEXT_OR_NOTHING = {
     *("env.pool_name", "actor_rollout_ref.model.path", "critic.model.path"),
+    *(f"{role}.model.lora_adapter_path" for role in ("actor_rollout_ref", "critic")),
     *("env.alfworld.data_dir", "env.alfworld.generated.dir", "env.webshop.data_dir", "env.webshop.source"),
 }
 LIST_OR_NOTHING = {"env.alfworld.generated.receptacles", "env.alfworld.generated.task_types"}

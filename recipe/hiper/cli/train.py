@@ -12,12 +12,35 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from agent_system.errors import HiPERError
-from recipe.hiper.configuration.hardware import count_gpus, set_process_environment
+from recipe.hiper.cold_start.smollm2 import make_smollm2
+from recipe.hiper.configuration.gpu_memory import fill_in_share
+from recipe.hiper.configuration.hardware import (
+    choose_precision,
+    count_gpus,
+    gpu_bytes,
+    gpus_here,
+    set_process_environment,
+)
 from recipe.hiper.configuration.keys import environment_of, model_of
-from recipe.hiper.configuration.model import check_model, checkpoint_bytes, expand_model_paths
+from recipe.hiper.configuration.lora import lora_notices
+from recipe.hiper.configuration.model import (
+    SMOLLM2,
+    check_model,
+    expand_model_paths,
+    has_cold_start,
+    read_model,
+)
+from recipe.hiper.configuration.model_sizes import (
+    SMOLLM2_PARAMETERS,
+    checkpoint_bytes,
+    count_parameters,
+    fill_in_bucket,
+    require_disk_for_cold_start,
+    require_disk_for_download,
+    trained_sizes,
+)
 from recipe.hiper.configuration.overrides import reference_config
 from recipe.hiper.configuration.schema import RunSettings
-from recipe.hiper.configuration.settings import number_of_heads, shares_backbone
 from recipe.hiper.configuration.validation import read_settings
 from recipe.hiper.run_dir.checkpoints import (
     correct_pointer,
@@ -37,8 +60,10 @@ from recipe.hiper.run_dir.earlier_runs import (
 )
 from recipe.hiper.run_dir.progress import ProgressBar, quiet_terminal
 from recipe.hiper.run_dir.recorder import require_disk_space
+from recipe.hiper.run_dir.trained_weights import use_weights_of_run
 from recipe.hiper.tasks.families import SECTIONS, task_problems
-from recipe.hiper.tasks.preparation import prepare
+from recipe.hiper.tasks.preparation import cache_folder, prepare
+from verl_plugins.cpu.processor import fastest_dtype
 
 
 class RunStopped(HiPERError):
@@ -52,9 +77,13 @@ def check(config: DictConfig) -> RunSettings:
         ConfigError: one message with every problem.
     """
     count_gpus(config)
+    return read_settings(config, SECTIONS, reference=_reference(config), checks=(task_problems, resume_problems))
+
+
+def _reference(config: DictConfig) -> DictConfig:
+    """The configuration without the user's overrides."""
     profile = "cpu" if config.trainer.device == "cpu" else "gpu"
-    reference = reference_config(profile, environment_of(config), model_of(config))
-    return read_settings(config, SECTIONS, reference=reference, checks=(task_problems, resume_problems))
+    return reference_config(profile, environment_of(config), model_of(config))
 
 
 def prepare_only(config: DictConfig) -> None:
@@ -81,10 +110,54 @@ def make_ready(
     """
     set_process_environment(config)
     expand_model_paths(config)
+    _say(choose_precision(config, fastest_dtype()), *lora_notices(config, _reference(config)))
     if settings.actor_rollout_ref.model.path:
-        check_model(config)  # before minutes of preparation
+        _fit_model(config)  # before minutes of preparation
+    elif settings.warm_start.base:
+        _require_base(settings.warm_start.base, cache_folder() / "models")
     prepare(config, settings, progress=True, accept=accept)
+    if not settings.actor_rollout_ref.model.path:
+        _fit_model(config)
+
+
+def _require_base(base: str, models: Path) -> None:
+    """Check that a pretrained model can be read and fine-tuned, before the tasks are made.
+
+    Args:
+        base: `warm_start.base`.
+        models: folder of the models in the cache. Where it holds a model that was made from `base`, that one may be
+            enough, and nothing is checked: this machine may have no connection to the hub.
+
+    Raises:
+        ConfigError: the model cannot be read or downloaded, or there is no room on the disk.
+    """
+    if has_cold_start(models, base):
+        return
+    if base == SMOLLM2:
+        require_disk_for_cold_start(base, SMOLLM2_PARAMETERS, models)
+        make_smollm2(models / base, progress=True)
+        return
+    read_model("warm_start.base", base)
+    parameters = count_parameters(base)
+    require_disk_for_download(base, parameters)
+    require_disk_for_cold_start(base, parameters, models)
+
+
+def _fit_model(config: DictConfig) -> None:
+    """Check a model that exists, and fill in what depends on its size."""
     check_model(config)
+    sizes = trained_sizes(config)
+    require_disk_for_download(config.actor_rollout_ref.model.path, sizes["actor"].parameters)
+    fill_in_bucket(config, sizes["actor"])
+    if config.trainer.device == "cuda":
+        _say(fill_in_share(config, sizes, gpu_bytes()))
+
+
+def _say(*lines: str | None) -> None:
+    """Print lines for the user, except those that are None."""
+    for line in lines:
+        if line is not None:
+            print(line, file=sys.stderr, flush=True)
 
 
 def train(config: DictConfig) -> None:
@@ -98,6 +171,9 @@ def train(config: DictConfig) -> None:
     use_evaluation_folder(config)
     with exclusive_run_folder(Path(config.run_dir)):
         earlier = earlier_run(config)
+        if earlier is not None and settings.trainer.val_only:
+            _say(*use_weights_of_run(config, earlier, gpus_here(config)))
+            settings = check(config)  # the same rules for the values of the run
 
         def refuse(config: DictConfig) -> None:
             if earlier is not None:
@@ -109,10 +185,8 @@ def train(config: DictConfig) -> None:
             return
         make_ready(config, settings, accept=refuse)  # and when the small model is known
         if earlier is not None:
-            for line in changed_settings(config, earlier):
-                print(f"changed: {line}", file=sys.stderr)
-        if correction := correct_pointer(config):
-            print(correction, file=sys.stderr)
+            _say(*(f"changed: {line}" for line in changed_settings(config, earlier)))
+        _say(correct_pointer(config))
         if moved_to := move_earlier_results(config):
             print(f"this folder held results of an earlier run: they are now in {moved_to}", file=sys.stderr)
         _run(config, settings)
@@ -129,9 +203,7 @@ def _finished(config: DictConfig) -> str:
 
 def _run(config: DictConfig, settings: RunSettings) -> None:
     folder = Path(config.run_dir)
-    size = checkpoint_bytes(
-        config.actor_rollout_ref.model.path, number_of_heads(settings) > 0 and not shares_backbone(settings)
-    )
+    size = checkpoint_bytes(config)
     recorder_arguments = dict(
         folder=str(folder),
         total_steps=settings.trainer.total_training_steps,

@@ -1,20 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model: does it exist, does it fit its tokenizer and the lengths of the run, how large is a checkpoint?"""
+"""The model: does it exist, does it fit its tokenizer, the prompts and the lengths of the run?"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agent_system.errors import ConfigError
+from agent_system.plan_execute.prompts import PromptParts, PromptStyle, render_prompt
+from agent_system.rollout.environment_registry import environment_spec
+from agent_system.rollout.tokens import PromptEncoder
+from recipe.hiper.configuration.model_sizes import has_own_critic
 from recipe.hiper.configuration.problems import raise_all
 from recipe.hiper.configuration.schema import RunSettings
+from recipe.hiper.configuration.section import typed
 
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """Head sizes of vLLM's attention on CPU (`CPUAttentionBackend.get_supported_head_sizes`)."""
+
+
+COLD_START_FILES = ("cold_start.json", "warm_start.json")
+"""What `recipe.hiper.cold_start` writes into a fine-tuned model and into the small model: how it was demonstrated."""
+
+SMOLLM2 = "smollm2"
+"""Value of `warm_start.base` that names no folder and no model on the hub."""
+
+TEMPLATE_KEY = "data.apply_chat_template_kwargs"
+
+SHORTEST_TURN = 64
+"""Tokens that task, sub-goal and admissible actions of a turn need at least: eight actions in the smallest room."""
 
 
 def is_folder_name(path: str) -> bool:
@@ -36,6 +56,9 @@ def model_problems(settings: RunSettings) -> Iterator[str]:
         "actor_rollout_ref.model.path": settings.actor_rollout_ref.model.path,
         "critic.model.path": settings.critic.model.path,
     }
+    base = settings.warm_start.base
+    if settings.warm_start.enable and not paths["actor_rollout_ref.model.path"] and base != SMOLLM2:
+        paths["warm_start.base"] = base
     if paths["critic.model.path"] == paths["actor_rollout_ref.model.path"]:
         del paths["critic.model.path"]
     for key, path in paths.items():
@@ -93,23 +116,15 @@ def _too_long(response: int, longest: int, positions: int) -> str:
 
 
 def check_model(config: DictConfig) -> None:
-    """Check the model against its tokenizer and the lengths of the run.
+    """Check the model against its tokenizer, the prompts and the lengths of the run.
 
     Raises:
-        ConfigError: the model cannot be read, vocabulary and tokenizer do not fit, or the model is too short for
-            prompt and reply.
+        ConfigError: the model cannot be read, vocabulary and tokenizer do not fit, it was taught other prompts, or the
+            model or the budget is too short for prompt and reply.
     """
-    from transformers import AutoConfig, AutoTokenizer
-
     path = config.actor_rollout_ref.model.path
     key = f"actor_rollout_ref.model.path={path}"
-    try:
-        model, tokenizer = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"{key} cannot be read ({reason}). Try: actor_rollout_ref.model.path=<folder or hub name of a model>"
-        ) from error
+    model, tokenizer = read_model("actor_rollout_ref.model.path", path)
     problems = []
     if len(tokenizer) > model.vocab_size:
         problems.append(
@@ -130,21 +145,125 @@ def check_model(config: DictConfig) -> None:
         problems.append(
             f"{key}: the tokenizer has no chat template. Try: actor_rollout_ref.model.path=<an instruction-tuned model>"
         )
+    else:
+        problems += _prompt_budget(config, tokenizer)
     longest = config.data.max_prompt_length + config.data.max_response_length
     if longest > model.max_position_embeddings:
         problems.append(_too_long(config.data.max_response_length, longest, model.max_position_embeddings))
+    problems += cold_start_problems(config)
+    critic = config.critic.model.path
+    if has_own_critic(config) and critic != path:
+        vocabulary = read_model("critic.model.path", critic)[0].vocab_size
+        if vocabulary < len(tokenizer):
+            problems.append(
+                f"critic.model.path={critic} knows {vocabulary} tokens, but it reads those of {key}, "
+                f"{len(tokenizer)}. Try: critic.model.path={path}"
+            )
     raise_all(problems)
 
 
-def checkpoint_bytes(model_path: str, with_critic: bool) -> int:
-    """Estimated size of one checkpoint: policy, and critic, each with float32 weights and AdamW's two moments.
+def read_model(key: str, path: str) -> tuple[Any, Any]:
+    """The configuration and the tokenizer of a folder or a model on the hub.
 
-    The parameters are counted on a model without storage, so a name on the hub is as good as a folder.
+    Raises:
+        ConfigError: there is none, or the hub cannot be reached.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoTokenizer
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_path))
-    parameters: int = model.num_parameters()
-    return parameters * 4 * 3 * (2 if with_critic else 1)
+    try:
+        return AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"{key}={path} cannot be read ({reason}). Try: {key}=<folder or hub name of a model>"
+        ) from error
+
+
+def run_style(config: DictConfig) -> PromptStyle:
+    """The prompt style of the run."""
+    return environment_spec(config.env.env_name).style(config.env.prompt_style, config.env.short_keep)
+
+
+def _prompt_budget(config: DictConfig, tokenizer: Any) -> Iterator[str]:
+    """A message where the rules and the chat template alone leave no room for what happens in a turn.
+
+    Without it the run would end at its first turn, after minutes (`PromptOverBudget`).
+    """
+    encoder = PromptEncoder(tokenizer, OmegaConf.to_container(config.data.apply_chat_template_kwargs, resolve=True))
+    spec = environment_spec(config.env.env_name)
+    empty = PromptParts(task="", history=(), turn=1, observation="", subgoal="x", admissible_actions=())
+    constant = encoder.count(render_prompt(run_style(config), empty, environment=spec.environment))
+    budget = config.data.max_prompt_length
+    if constant + SHORTEST_TURN > budget:
+        enough = -(-(constant + 6 * SHORTEST_TURN) // 64) * 64
+        other = ", or env.prompt_style=compact with a model that was taught such prompts"
+        yield (
+            f"data.max_prompt_length={budget}: with this tokenizer the rules of env.prompt_style="
+            f"{config.env.prompt_style} and the chat template take {constant} tokens, which leaves too few for task, "
+            f"observation and actions. Try: data.max_prompt_length={enough}"
+            f"{other if config.env.prompt_style == 'full' else ''}"
+        )
+
+
+def cold_start_problems(config: DictConfig) -> Iterator[str]:
+    """A message for each way in which the prompts of the run differ from those that the model was taught with.
+
+    The folder of a cold start says how it was demonstrated. A folder without such a file may hold any model.
+    """
+    record = read_cold_start(Path(config.actor_rollout_ref.model.path))
+    demonstrations = record.get("spec", {}).get("demonstrations", {})
+    taught = f"actor_rollout_ref.model.path={config.actor_rollout_ref.model.path} was taught"
+    other = "actor_rollout_ref.model.path=<another model>"
+    style = run_style(config)
+    if "style" in demonstrations and demonstrations["style"] != style.value:
+        remedy = _overrides_of_style(config, demonstrations["style"])
+        yield (
+            f"{taught} with prompts of the style {demonstrations['style']}, but this run has {style.value} "
+            f"(env.prompt_style={config.env.prompt_style} env.short_keep={typed(config.env.short_keep)}). "
+            f"Try: {f'{remedy}, or ' if remedy else ''}{other}"
+        )
+    length = demonstrations.get("history_length")
+    if length is not None and length != config.env.history_length:
+        yield (
+            f"{taught} with {length} earlier turns in a prompt, but this run has "
+            f"env.history_length={config.env.history_length}. Try: env.history_length={length}, or {other}"
+        )
+    arguments = OmegaConf.to_container(config.data.apply_chat_template_kwargs, resolve=True)
+    recorded = record.get("apply_chat_template_kwargs") or {}
+    if record and arguments != recorded:
+        yield (
+            f"{taught} with {TEMPLATE_KEY}={typed(recorded)}, but this run has {typed(arguments)}, which renders other "
+            f"prompts. Try: {TEMPLATE_KEY}={typed(recorded)}, or {other}"
+        )
+
+
+def read_cold_start(folder: Path) -> dict[str, Any]:
+    """What the folder of a demonstrated model says about itself; empty for any other model.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    for path in (folder / name for name in COLD_START_FILES):
+        if not path.is_file():
+            continue
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be read ({error}). Try: delete {folder} and make it again") from error
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def has_cold_start(models: Path, base: str) -> bool:
+    """Whether the folder `models` of the cache holds a model that was fine-tuned from `base`."""
+    folders = (path.parent for path in models.glob(f"*/{COLD_START_FILES[0]}"))
+    return any(read_cold_start(folder).get("spec", {}).get("base") == base for folder in folders)
+
+
+def _overrides_of_style(config: DictConfig, style: str) -> str | None:
+    """The overrides that choose a prompt style in the environment of the run; None where none does."""
+    spec = environment_spec(config.env.env_name)
+    for wording, short_keep in product(("full", "compact"), (False, True)):
+        if spec.style(wording, short_keep).value == style:
+            return f"env.prompt_style={wording} env.short_keep={typed(short_keep)}"
+    return None

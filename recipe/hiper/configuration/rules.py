@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 from agent_system.errors import ConfigError
 from agent_system.rollout.environment_registry import environment_spec, plan_execute_name
@@ -156,12 +157,15 @@ def _processes(settings: RunSettings) -> Iterator[str]:
                     f"{key}.ppo_mini_batch_size={size} rows cannot be divided among {of_trainer}. "
                     f"Try: {key}.ppo_mini_batch_size={max(1, size // processes) * processes}"
                 )
-    parallel = settings.actor_rollout_ref.rollout.tensor_model_parallel_size
+    rollout = settings.actor_rollout_ref.rollout
+    sizes = {"tensor_model_parallel_size": rollout.tensor_model_parallel_size}
+    if rollout.data_parallel_size > 1:
+        sizes["data_parallel_size"] = rollout.data_parallel_size
+    parallel = prod(sizes.values())
     if processes % parallel:
-        yield (
-            f"actor_rollout_ref.rollout.tensor_model_parallel_size={parallel}: {of_trainer} cannot be divided into "
-            f"engines of {parallel}. Try: actor_rollout_ref.rollout.tensor_model_parallel_size=1"
-        )
+        named = " ".join(f"actor_rollout_ref.rollout.{name}={size}" for name, size in sizes.items())
+        ones = " ".join(f"actor_rollout_ref.rollout.{name}=1" for name in sizes)
+        yield f"{named}: {of_trainer} cannot be divided into engines of {parallel}. Try: {ones}"
 
 
 def _lengths(settings: RunSettings) -> Iterator[str]:
@@ -188,7 +192,9 @@ def _lengths(settings: RunSettings) -> Iterator[str]:
                 f"{key}.ppo_micro_batch_size_per_gpu=null. Try: {key}.use_dynamic_bsz=true, or "
                 f"{key}.ppo_micro_batch_size_per_gpu=4"
             )
-    if rollout.max_model_len is not None and rollout.max_model_len < longest:
+    # An evaluation may cut replies; a prompt must leave room for one token, or the run ends.
+    shortest = data.max_prompt_length + 1 if settings.trainer.val_only else longest
+    if rollout.max_model_len is not None and rollout.max_model_len < shortest:
         yield (
             f"actor_rollout_ref.rollout.max_model_len={rollout.max_model_len} is less than a prompt and its reply may "
             f"need ({needs}). Try: actor_rollout_ref.rollout.max_model_len=null"

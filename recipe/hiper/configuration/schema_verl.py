@@ -104,6 +104,11 @@ class AgentKeys(SharedSection):
     """processes that play episodes"""
 
 
+class CheckpointEngineKeys(SharedSection):
+    update_weights_bucket_megabytes: int | None = Field(ge=1)
+    """MiB that are sent to vLLM at once; null: computed from the largest tensor of the model"""
+
+
 class RolloutKeys(SharedSection):
     name: Literal["vllm"]
     """only vLLM is supported here"""
@@ -114,7 +119,8 @@ class RolloutKeys(SharedSection):
     temperature: float = Field(gt=0)
     """sampling temperature in training"""
     top_p: float = Field(gt=0, le=1)
-    """nucleus sampling in training"""
+    """nucleus sampling in training; the trainer scores replies under the whole distribution, so only 1 is accepted
+    except with `trainer.val_only=true`"""
     prompt_length: int = Field(ge=1)
     """follows `data.max_prompt_length`"""
     response_length: int = Field(ge=1)
@@ -127,10 +133,12 @@ class RolloutKeys(SharedSection):
     """requests that vLLM processes at once"""
     enable_chunked_prefill: bool
     """vLLM may process a prompt in parts"""
-    gpu_memory_utilization: float = Field(gt=0, le=1)
-    """share of the GPU's memory for vLLM"""
+    gpu_memory_utilization: float | None = Field(gt=0, le=1)
+    """share of the GPU's memory for vLLM; null: what policy and critic leave of it, 0.6 at most"""
     tensor_model_parallel_size: int = Field(ge=1)
     """GPUs that share one copy of the model in vLLM"""
+    data_parallel_size: int = Field(ge=1)
+    """copies of the model in one engine of vLLM; each training process belongs to one copy"""
     pipeline_model_parallel_size: Literal[1]
     """verl does not support pipelines in vLLM"""
     dtype: Literal["bfloat16", "float16", "float32", "auto"]
@@ -139,6 +147,8 @@ class RolloutKeys(SharedSection):
     """sampling in validation"""
     agent: AgentKeys
     """agent loops"""
+    checkpoint_engine: CheckpointEngineKeys
+    """weight sync"""
 
 
 class ModelKeys(SharedSection):
@@ -146,6 +156,10 @@ class ModelKeys(SharedSection):
     """folder or hub name of the model; null with `warm_start.enable=true`: the small model"""
     lora_rank: int = Field(ge=0)
     """rank of the LoRA adapters; 0: all weights are trained"""
+    lora_alpha: int = Field(ge=1)
+    """the adapters are multiplied with `lora_alpha / lora_rank`"""
+    lora_adapter_path: str | None = Field(min_length=1)
+    """folder of a saved adapter (PEFT) that training starts from; its rank must be `lora_rank`"""
 
 
 class DataKeys(SharedSection):

@@ -11,9 +11,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from recipe.hiper.configuration.keys import environment_of, flat_items, missing_keys, unknown_keys
+from recipe.hiper.configuration.lora import lora_problems
 from recipe.hiper.configuration.model import model_problems
 from recipe.hiper.configuration.problems import raise_all
 from recipe.hiper.configuration.rules import rule_problems
+from recipe.hiper.configuration.sampling import sampling_problems
 from recipe.hiper.configuration.schema import RunSettings
 from recipe.hiper.configuration.section import Problem, Section, section_fields, section_problems
 from recipe.hiper.configuration.verl_keys import verl_problems, wrong_types
@@ -62,6 +64,7 @@ def read_settings(
         raise_all([*added.values(), *gone.values(), *(problem.text for problem in problems)])
     assert settings is not None  # without settings there is a problem
     messages = [*rule_problems(settings, environment_of(config)), *model_problems(settings), *verl_problems(repaired)]
+    messages += [*sampling_problems(repaired), *lora_problems(repaired)]
     for check in checks:
         messages += check(settings)
     messages = [message for message in messages if not any(key in message for key in wrong)]

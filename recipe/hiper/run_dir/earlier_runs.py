@@ -28,6 +28,7 @@ from recipe.hiper.run_dir.checkpoints import (
     write_pointer,
 )
 from recipe.hiper.run_dir.recorder import unused_folder
+from recipe.hiper.run_dir.trained_weights import weight_differences
 
 RUN_CONFIG_FILE = "run.yaml"
 """File beside the checkpoints: the configuration of the run that they belong to."""
@@ -162,7 +163,8 @@ def refuse_other_run(config: DictConfig, earlier: DictConfig) -> None:
     """Check that `config` describes the run whose checkpoints would be loaded.
 
     Keys that are not filled in yet (null) are not compared, and of the model's path only the last part is: the cache
-    may have moved. Other settings may change: see `changed_settings`.
+    may have moved. Other settings may change: see `changed_settings`. An evaluation takes what the weights are from
+    the run first (`use_weights_of_run`).
 
     Raises:
         ConfigError: with every difference, how to keep both runs and how to restart.
@@ -184,6 +186,9 @@ def refuse_other_run(config: DictConfig, earlier: DictConfig) -> None:
         heads, heads_before = number_of_heads(config), number_of_heads(earlier)
         if heads != heads_before:
             differences.append(f"the critic has {heads} value heads, but that run has {heads_before}")
+    for key, before in weight_differences(config, earlier).items():
+        now = OmegaConf.select(config, key)
+        differences.append(f"{key}={typed(now)}, but the weights of that run need {key}={typed(before)}")
     if not differences:
         return
     listed = "\n".join(f"  - {line}" for line in differences)

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any, cast
 
+import numpy as np
 import ray
+import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from verl.trainer.main_ppo import run_ppo
 from verl.trainer.ppo.utils import need_reference_policy
@@ -17,6 +20,13 @@ from verl_plugins.cpu.plugin import require_plugin
 
 CPUS_PER_GPU = 3
 """What verl's placement group requests of Ray per GPU beside those of the pool. Else it waits forever."""
+
+
+def seed_process(seed: int) -> None:
+    """Seed the global generators of this process: data loaders and libraries draw from them."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 @ray.remote(num_cpus=1)
@@ -34,6 +44,7 @@ class HiPERTaskRunner:
         from recipe.hiper.trainer.transfer import connect, disconnect
 
         configure_verl_logging()
+        seed_process(config.env.seed)
         if config.trainer.device == "cpu":
             require_plugin()
         with open_dict(config):

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bf16 on a CPU: detected, and replaced where the processor has none."""
+
+from __future__ import annotations
+
+import pytest
+from made_config import composed
+
+from recipe.hiper.configuration.hardware import choose_precision
+from verl_plugins.cpu.processor import fastest_dtype, processor_flags
+
+
+@pytest.mark.parametrize(
+    ("flags", "fastest"),
+    [
+        ("fpu sse2 avx512f avx512_bf16 amx_bf16 amx_tile", "bf16"),
+        ("fpu sse2 avx512f avx512_bf16", "fp32"),
+        ("fpu sse2 avx2 avx512f", "fp32"),
+    ],
+)
+def test_the_flags_of_the_processor(tmp_path, flags, fastest):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: amx_bf16 in a name\nflags\t\t: {flags}\n\n" * 2)
+    assert fastest_dtype(processor_flags(tmp_path / "cpuinfo")) == fastest
+
+
+def test_a_system_that_does_not_say(tmp_path):
+    assert fastest_dtype(processor_flags(tmp_path / "nothing")) == "fp32"
+
+
+def precisions(config) -> set[str]:
+    policy = config.actor_rollout_ref
+    sections = (policy.actor.fsdp_config, policy.ref.fsdp_config, config.critic.fsdp)
+    mixed = [section.mixed_precision for section in sections if "mixed_precision" in section]
+    return {section.param_dtype for section in mixed} | {policy.rollout.dtype}
+
+
+def test_without_bf16_everything_is_float32_and_one_line_says_so():
+    config = composed(model="smollm2")
+    assert precisions(config) == {"bf16", "bfloat16"}
+    line = choose_precision(config, "fp32")
+    assert precisions(config) == {"fp32", "float32"}
+    assert "about 3 times slower" in line and "\n" not in line
+
+
+def test_with_bf16_it_is_kept_and_printed():
+    config = composed(model="smollm2")
+    assert choose_precision(config, "bf16") == "bf16: this processor computes it (AMX)"
+    assert precisions(config) == {"bf16", "bfloat16"}
+
+
+@pytest.mark.parametrize(("profile", "model"), [("cpu", "tiny"), ("gpu", "qwen2.5-1.5b")])
+def test_runs_that_do_not_ask_the_processor_for_bf16(profile, model):
+    config = composed(profile=profile, model=model)
+    before = precisions(config)
+    assert choose_precision(config, "fp32") is None and precisions(config) == before
