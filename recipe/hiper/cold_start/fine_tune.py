@@ -63,7 +63,15 @@ class FineTuneSpec:
 
 
 def fine_tune(
-    base: str, train: Path, held_out: Path, folder: Path, spec: FineTuneSpec, *, gpus: int, progress: bool
+    base: str,
+    train: Path,
+    held_out: Path,
+    folder: Path,
+    spec: FineTuneSpec,
+    *,
+    template_kwargs: Mapping[str, Any] | None = None,
+    gpus: int,
+    progress: bool,
 ) -> Path:
     """Fine-tune `base` on the turns in `train`, or resume where an interrupted run stopped.
 
@@ -71,6 +79,7 @@ def fine_tune(
         base: folder or hub name of the model.
         train, held_out: files of `messages.write_messages`.
         folder: checkpoints, `metrics.jsonl` and the log; may be deleted afterwards.
+        template_kwargs: arguments of the chat template, as in the rollout (`data.apply_chat_template_kwargs`).
         gpus: GPUs of this machine; 0 for the CPU.
         progress: whether a progress bar is drawn on standard error.
 
@@ -83,7 +92,7 @@ def fine_tune(
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints, log_file = folder / "checkpoints", folder / "sft.log"
     metrics_file = folder / f"metrics-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
-    overrides = sft_overrides(base, train, held_out, checkpoints, spec)
+    overrides = sft_overrides(base, train, held_out, checkpoints, spec, template_kwargs)
     launcher = ["-m", "verl_plugins.cpu.main_sft"]
     environment = os.environ | {"VERL_FILE_LOGGER_PATH": str(metrics_file)}
     if gpus:
@@ -105,10 +114,19 @@ def fine_tune(
     return checkpoints / f"global_step_{_latest_step(checkpoints)}" / "huggingface"
 
 
-def sft_overrides(base: str, train: Path, held_out: Path, checkpoints: Path, spec: FineTuneSpec) -> dict[str, Any]:
+def sft_overrides(
+    base: str,
+    train: Path,
+    held_out: Path,
+    checkpoints: Path,
+    spec: FineTuneSpec,
+    template_kwargs: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The overrides of verl's `sft_trainer_engine` configuration."""
+    of_template = {f"+data.apply_chat_template_kwargs.{key}": value for key, value in (template_kwargs or {}).items()}
     precision = f"{{param_dtype:{spec.param_dtype},reduce_dtype:fp32,buffer_dtype:fp32}}"
     return {
+        **{key: json.dumps(value) for key, value in of_template.items()},
         "model.path": base,
         "model.enable_gradient_checkpointing": spec.gradient_checkpointing,
         "model.lora_rank": spec.lora_rank,

@@ -47,17 +47,22 @@ class PretrainedSpec(Generic[D]):
         demonstrations: how the scripted player plays.
         fine_tune: how the model is trained on that.
         held_out_episodes: demonstrations that are only measured on.
+        system_prompt, template_kwargs: how prompts are rendered, see `PromptEncoder`; None as there.
     """
 
     base: str
     demonstrations: D
     fine_tune: FineTuneSpec = field(default_factory=FineTuneSpec)
     held_out_episodes: int = 32
+    system_prompt: str | None = None
+    template_kwargs: dict[str, Any] | None = None
 
     @property
     def digest(self) -> str:
         """SHA-256 over this spec and the version of the code."""
-        content = json.dumps({"code": CODE_VERSION, **asdict(self)}, sort_keys=True)
+        # Without what is not set: a model that was made before a setting existed is still the model of its spec.
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        content = json.dumps({"code": CODE_VERSION, **values}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -104,7 +109,7 @@ def make_fine_tuned(
             path = work / f"{name}.parquet"
             if not path.exists():
                 partial = path.with_suffix(f".partial-{os.getpid()}")
-                write_messages(partial, collect(split, demonstrations))
+                write_messages(partial, collect(split, demonstrations), spec.system_prompt)
                 partial.rename(path)
         model = fine_tune(
             base_folder,
@@ -112,6 +117,7 @@ def make_fine_tuned(
             work / "held_out.parquet",
             work / "sft",
             spec.fine_tune,
+            template_kwargs=spec.template_kwargs,
             gpus=gpus,
             progress=progress,
         )
