@@ -58,6 +58,6 @@ def stop_problems(
     return [
         f"the chat template ends a reply with {tokenizer.convert_ids_to_tokens(first)!r} ({first}), but "
         f"tokenizer_config.json names eos_token={tokenizer.eos_token!r} ({tokenizer.eos_token_id}) and {file} names "
-        f"eos_token_id={names or 'null'}: every reply would run to the length limit. Try: add {first} to eos_token_id in "
-        "generation_config.json of this model"
+        f"eos_token_id={names or 'null'}: every reply would run to the length limit. Try: add {first} to "
+        "eos_token_id in generation_config.json of this model"
     ]

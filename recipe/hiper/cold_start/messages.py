@@ -2,7 +2,8 @@
 """Demonstrations as files of chat messages, and as the token ids that fine-tuning reads.
 
 A row is `{"messages": [{"role": "user", ...}, {"role": "assistant", ...}]}`, with a system message before them where
-`env.system_prompt` is set: one turn, in the format that verl, TRL and LLaMA-Factory read. Each turn is a conversation of its own, as in a rollout, where history is part of the prompt.
+`env.system_prompt` is set: one turn, in the format that verl, TRL and LLaMA-Factory read. Each turn is a separate
+conversation, as in a rollout, where history is part of the prompt.
 """
 
 from __future__ import annotations

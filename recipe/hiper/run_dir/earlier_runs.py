@@ -165,8 +165,8 @@ def record_start(config: DictConfig) -> None:
 def refuse_other_run(config: DictConfig, earlier: DictConfig) -> None:
     """Check that `config` describes the run whose checkpoints would be loaded.
 
-    Keys that are not filled in yet (null; but see `NULL_IS_A_VALUE`) are not compared, and of the model's path only the last part is: the cache
-    may have moved. Other settings may change: see `changed_settings`.
+    Keys that are not filled in yet (null, but for `NULL_IS_A_VALUE`) are not compared, and of the model's path only the
+    last part is: the cache may have moved. Other settings may change: see `changed_settings`.
 
     Raises:
         ConfigError: with every difference, how to keep both runs and how to restart.
