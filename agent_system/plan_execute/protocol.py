@@ -27,6 +27,8 @@ SwitchWord = Literal["KEEP", "SWITCH"]
 KEEP: SwitchWord = "KEEP"
 SWITCH: SwitchWord = "SWITCH"
 
+TAGS = tuple(f"<{slash}{name}>" for name in ("switch", "subgoal", "think", "action") for slash in ("", "/"))
+
 # re.ASCII: without it IGNORECASE lets the long s and the Kelvin sign stand for "s" and "k".
 _TAG = re.compile(r"<(/?)(switch|subgoal|think|action)>", re.IGNORECASE | re.ASCII)
 _SWITCH_WORD = re.compile(r"keep|switch", re.IGNORECASE | re.ASCII)

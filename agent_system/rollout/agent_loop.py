@@ -29,7 +29,8 @@ from agent_system.rollout.failures import FailureLog
 from agent_system.rollout.lockstep import FreeRunning, Lockstep
 from agent_system.rollout.records import TurnRecord
 from agent_system.rollout.seeds import derived_seed
-from agent_system.rollout.tokens import PromptEncoder, reply_pieces
+from agent_system.rollout.stop_tokens import stop_token_ids
+from agent_system.rollout.tokens import PromptEncoder, is_cut, reply_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class EpisodeSettings:
         max_steps: turns after which an episode is truncated (`env.max_steps`).
         history_length: earlier turns a prompt may show (`env.history_length`).
         prompt_budget: tokens of a prompt at most (`data.max_prompt_length`).
+        system_prompt: content of the system message (`env.system_prompt`), see `PromptEncoder`.
         fault_retries: how often an episode is played again on the same task after its environment broke.
         pool: name of the pool of environment workers.
         failure_log: file that takes the episodes that could not be played.
@@ -59,6 +61,7 @@ class EpisodeSettings:
     max_steps: int
     history_length: int
     prompt_budget: int
+    system_prompt: str | None
     fault_retries: int
     pool: str
     failure_log: str
@@ -77,6 +80,7 @@ class EpisodeSettings:
             max_steps=env.max_steps,
             history_length=env.history_length,
             prompt_budget=config.data.max_prompt_length,
+            system_prompt=env.system_prompt,
             fault_retries=env.fault_retries,
             pool=env.pool_name,
             failure_log=env.failure_log,
@@ -91,11 +95,17 @@ class EpisodeAgentLoop(AgentLoopBase):
 
     _lockstep = Lockstep()
     _pools: dict[str, EnvPool] = {}
+    _encoders: dict[str, tuple[PromptEncoder, frozenset[int]]] = {}
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.settings = EpisodeSettings.from_config(self.config)
-        self.encoder = PromptEncoder(self.tokenizer, self.apply_chat_template_kwargs)
+        # There is an object of this class for each episode, and one model in a process.
+        model = self.config.actor_rollout_ref.model.path
+        if model not in self._encoders:
+            encoder = PromptEncoder(self.tokenizer, self.apply_chat_template_kwargs, self.settings.system_prompt)
+            self._encoders[model] = encoder, stop_token_ids(model, self.tokenizer)
+        self.encoder, self.stop_ids = self._encoders[model]
 
     @property
     def pool(self) -> EnvPool:
@@ -170,11 +180,12 @@ class EpisodeAgentLoop(AgentLoopBase):
                 if seed is not None:
                     params["seed"] = derived_seed(seed, agent.turn)
                 generated, seconds = await self._generate(prompt_ids, params)
-                pieces = reply_pieces(self.tokenizer, generated.token_ids)
+                pieces = reply_pieces(self.tokenizer, generated.token_ids, self.stop_ids)
+                cut = is_cut(generated.token_ids, self.stop_ids)
                 text = "".join(pieces)
                 turn = agent.take(text)
                 step = await session.step(turn.action)
-                record = turn_record(task, split, fitted, text, turn, token_spans(turn.reply, pieces), step)
+                record = turn_record(task, split, fitted, text, cut, turn, token_spans(turn.reply, pieces), step)
                 records.append(record)
                 rows.append(self._row(prompt_ids, generated, record, seconds))
                 observation, info = step.observation, step.info
@@ -226,6 +237,7 @@ class EpisodeAgentLoop(AgentLoopBase):
                 "reward": 0.0,
                 "spans": ((0, 0), (0, 0), (0, 0)),
                 "value_low": 0,
+                "cut": False,
                 "bootstrap": True,
             }
         )
@@ -240,12 +252,20 @@ class EpisodeAgentLoop(AgentLoopBase):
 
 
 def turn_record(
-    task: TaskSpec, split: str, prompt: FittedPrompt, text: str, turn: Turn, spans: TokenSpans, step: StepResult
+    task: TaskSpec,
+    split: str,
+    prompt: FittedPrompt,
+    text: str,
+    cut: bool,
+    turn: Turn,
+    spans: TokenSpans,
+    step: StepResult,
 ) -> TurnRecord:
     """Everything that is kept of a turn.
 
     Args:
         text: the reply as it was generated.
+        cut: whether it reached the length limit before its end.
         step: the environment's answer.
     """
     reply, decision = turn.reply, turn.decision
@@ -277,6 +297,7 @@ def turn_record(
         value_low=spans.value_low,
         dropped_turns=prompt.dropped_turns,
         observation_cut=prompt.observation_cut,
+        cut=cut,
     )
 
 

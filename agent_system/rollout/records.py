@@ -15,7 +15,7 @@ class TurnRecord:
         task_id, kind, split: the task (`agent_system.environments.base.TaskSpec`) and the panel it belongs to.
         turn: index in the episode, from 0.
         prompt, reply: what the model read and wrote. `dropped_turns` and `observation_cut` hold what the prompt budget
-            took away.
+            took away. `cut`: the reply reached the length limit (`data.max_response_length`) before its end.
         observation: what the environment showed before this turn.
         admissible: whether the action was one of the admissible ones.
         switch, subgoal, action: decisions of the reply (a flat agent has neither switch nor sub-goal: ""); `problems`
@@ -53,6 +53,7 @@ class TurnRecord:
     value_low: int
     dropped_turns: int
     observation_cut: bool
+    cut: bool = False
     bootstrap: bool = False
 
     @property

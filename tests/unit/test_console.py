@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -121,6 +122,21 @@ def test_an_alarm_is_printed_once_when_it_begins(tmp_path, monkeypatch):
     first, second = [number for number, line in enumerate(lines) if line.startswith("Hierarchy alarm")]
     assert "since step 2" in lines[first] and lines[first - 1].startswith("[4/9]")
     assert "since step 7" in lines[second] and lines[second - 1].startswith("[9/9]")
+
+
+def test_an_alarm_about_replies_is_printed_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("recipe.hiper.run_dir.progress.POLL_S", 60.0)
+    output = io.StringIO()
+    with ProgressBar(tmp_path, output) as bar:
+        recorder = RunRecorder(tmp_path, total_steps=2, checkpoint_bytes=1, episodes_every=0)
+        for step in (1, 2):
+            recorder.log(STEP | {"rollout/cut_fraction": 0.3}, step=step)
+            bar._show()
+    assert [line for line in output.getvalue().splitlines() if "alarm" in line] == [reply_alarm_of(tmp_path)]
+
+
+def reply_alarm_of(folder) -> str:
+    return json.loads((folder / "status.json").read_text(encoding="utf-8"))["reply_alarm"]
 
 
 def test_an_alarm_stands_above_the_bar(tmp_path, monkeypatch):

@@ -116,6 +116,12 @@ def test_equal_names_in_two_files_are_two_groups(tmp_path):
     assert episodes.files == 2 and episodes.group_sizes == [2, 2]
 
 
+def test_a_file_from_before_cut_replies_were_marked(tmp_path):
+    episode = line("a_0", [1.0])
+    assert episode["trajectory"][0].pop("cut") is False
+    assert len(read_episodes([write(tmp_path / "old.jsonl", [episode])]).won) == 1
+
+
 def test_blank_lines_and_odd_characters(tmp_path):
     """U+2028 ends a line for Python's splitlines, and not in a file of JSON lines."""
     text = line("a_0", [1.0], reply="one\u2028two")

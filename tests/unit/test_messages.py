@@ -51,7 +51,7 @@ def test_ids_are_those_of_the_rollout_and_the_loss_is_on_the_reply_alone(files, 
         assert trained.tolist() == turn["responses"].tolist() == ids[len(prompt) :]
         assert ids[-1] == tokenizer.eos_token_id
         assert turn["position_ids"].tolist() == list(range(len(ids)))
-    assert "".join(reply_pieces(tokenizer, turns[0]["responses"].tolist())) == REPLY
+    assert "".join(reply_pieces(tokenizer, turns[0]["responses"].tolist(), {tokenizer.eos_token_id})) == REPLY
 
 
 def test_verl_collates_turns_of_different_lengths(files, tokenizer):

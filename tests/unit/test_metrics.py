@@ -40,7 +40,7 @@ EPISODES = {
         keep(2, kind=HEAT, copied_exactly=False, problems=("text_outside",)),
         keep(3, kind=HEAT, comparable=False, problems=("missing_subgoal", "text_outside"), **CUT),
     ],
-    "c_0": [turn(0, kind=LOOK, observation_cut=True, **CUT)],
+    "c_0": [turn(0, kind=LOOK, observation_cut=True, cut=True, **CUT)],
 }
 ROWS = [(name, record) for name, records in EPISODES.items() for record in records]
 
@@ -61,6 +61,7 @@ def test_episodes_by_hand(turns):
     assert metrics["admissible_fraction"] == pytest.approx(7 / 8)
     assert metrics["well_formed_fraction"] == pytest.approx(6 / 8)
     assert metrics["observation_cut_fraction"] == pytest.approx(1 / 8)
+    assert metrics["cut_fraction"] == pytest.approx(1 / 8)
     assert {name: value for name, value in metrics.items() if name.startswith("problem/")} == {
         "problem/missing_subgoal": 1 / 8,
         "problem/text_outside": 2 / 8,

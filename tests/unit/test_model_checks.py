@@ -11,8 +11,8 @@ import pytest
 from made_config import check, composed
 from omegaconf import OmegaConf
 from tiny_model import make_tokenizer
-from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast, Qwen2Config
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config
 
 from agent_system.errors import ConfigError
 from recipe.hiper.configuration.model import (
@@ -22,13 +22,23 @@ from recipe.hiper.configuration.model import (
     is_folder_name,
 )
 
+TEMPLATE = "{% for m in messages %}{{ m['content'] }}<end>{% endfor %}"
 
-def make_model_folder(folder, vocabulary: int, tokens: int, positions: int = 1024, template: str | None = "x"):
-    words = {f"w{index}": index for index in range(tokens)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="w1", pad_token="w2", unk_token="w0", chat_template=template
-    ).save_pretrained(folder)
+
+def make_model_folder(
+    folder, vocabulary: int, tokens: int, positions: int = 1024, template: str | None = TEMPLATE, **special_tokens: str
+):
+    """A model without weights, and a byte-level tokenizer with two special tokens, <end> and <pad>."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*alphabet, *(f"w{index}" for index in range(tokens - len(alphabet) - 2))]
+    tokenizer = Tokenizer(models.BPE(vocab={word: index for index, word in enumerate(words)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<end>", "<pad>"])
+    special_tokens = {"eos_token": "<end>", "pad_token": "<pad>", **special_tokens}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template, **special_tokens).save_pretrained(
+        folder
+    )
     Qwen2Config(
         vocab_size=vocabulary, hidden_size=32, num_attention_heads=1, max_position_embeddings=positions
     ).save_pretrained(folder)
@@ -42,31 +52,79 @@ def size_of_tokenizer(folder) -> int:
 
 
 def test_a_model_that_fits_its_tokenizer_is_accepted(tmp_path):
-    make_model_folder(tmp_path, 100, 100)
-    overrides = make_model_folder(tmp_path, size_of_tokenizer(tmp_path), 100)
+    make_model_folder(tmp_path, 300, 300)
+    overrides = make_model_folder(tmp_path, size_of_tokenizer(tmp_path), 300)
     check_model(composed(*overrides))
 
 
 def test_a_vocabulary_longer_than_the_tokenizer_has_to_be_accepted(tmp_path):
-    overrides = make_model_folder(tmp_path, 500, 100)
+    overrides = make_model_folder(tmp_path, 500, 300)
     with pytest.raises(ConfigError, match=r"vocabulary \(500\) is longer.*Try: trainer.allow_padded_vocabulary=true"):
         check_model(composed(*overrides))
     check_model(composed(*overrides, "trainer.allow_padded_vocabulary=True"))
 
 
 def test_a_vocabulary_shorter_than_the_tokenizer_is_never_accepted(tmp_path):
-    overrides = make_model_folder(tmp_path, 50, 100)
+    overrides = make_model_folder(tmp_path, 50, 300)
     with pytest.raises(ConfigError, match="does not belong to this tokenizer"):
         check_model(composed(*overrides, "trainer.allow_padded_vocabulary=True"))
 
 
 def test_what_else_can_be_wrong_with_a_model_is_reported_together(tmp_path):
-    overrides = make_model_folder(tmp_path, 500, 100, positions=256, template=None)
+    overrides = make_model_folder(tmp_path, 500, 300, positions=256, template=None)
     with pytest.raises(ConfigError) as refused:
         check_model(composed(*overrides))
     message = str(refused.value)
     assert "(3 problems)" in message and "no chat template" in message
     assert "= 304 exceeds the 256 positions of the model. Try: data.max_prompt_length=208" in message
+
+
+def test_a_chat_template_that_ends_replies_with_another_token_is_refused(tmp_path):
+    """Every reply would run to the length limit."""
+    overrides = make_model_folder(tmp_path, 400, 300, eos_token="<pad>")
+    GenerationConfig(eos_token_id=7).save_pretrained(tmp_path)
+    accepted = [*overrides, "trainer.allow_padded_vocabulary=True"]
+    with pytest.raises(ConfigError) as refused:
+        check_model(composed(*accepted))
+    message = str(refused.value)
+    assert "(1 problem)" in message and str(tmp_path) in message
+    assert "ends a reply with '<end>' (298)" in message and "tokenizer_config.json names eos_token='<pad>'" in message
+    assert "generation_config.json names eos_token_id=" in message and "(7)" in message and "add 298" in message
+    GenerationConfig(eos_token_id=[7, 298]).save_pretrained(tmp_path)
+    check_model(composed(*accepted))
+
+
+def test_a_tokenizer_in_which_a_tag_is_hidden_is_refused(tmp_path):
+    overrides = make_model_folder(tmp_path, 400, 300, additional_special_tokens=["<switch>", "</switch>"])
+    with pytest.raises(ConfigError, match=r"<switch> </switch> decode to another text.*Try: \"special\": false"):
+        check_model(composed(*overrides, "trainer.allow_padded_vocabulary=True"))
+
+
+def test_a_system_prompt_that_the_template_does_not_write_is_refused(tmp_path):
+    template = "{% for m in messages if m['role'] != 'system' %}{{ m['content'] }}<end>{% endfor %}"
+    overrides = make_model_folder(tmp_path, 400, 300, template=template)
+    overrides.append("trainer.allow_padded_vocabulary=True")
+    check_model(composed(*overrides))
+    with pytest.raises(ConfigError, match=r"does not write every message exactly once.*env.system_prompt=null"):
+        check_model(composed(*overrides, "env.system_prompt=Be brief."))
+
+
+def test_the_small_model_has_no_system_prompt():
+    with pytest.raises(ConfigError, match=r"env.system_prompt='Be brief.'.*Try: env.system_prompt=null"):
+        check(composed("env.system_prompt=Be brief."))
+    check(composed("env.system_prompt="))  # an empty message, which its template does not show
+
+
+@pytest.mark.parametrize(
+    ("override", "remedy"),
+    [
+        ("actor_rollout_ref.rollout.ignore_eos=true", "actor_rollout_ref.rollout.ignore_eos=false"),
+        ("actor_rollout_ref.model.custom_chat_template=x", "actor_rollout_ref.model.custom_chat_template=null"),
+    ],
+)
+def test_what_changes_replies_or_prompts_in_the_rollout_alone_is_refused(override, remedy):
+    with pytest.raises(ConfigError, match=f"Try: {remedy}"):
+        check(composed(override))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

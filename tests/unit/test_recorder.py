@@ -133,6 +133,23 @@ def test_a_hierarchy_that_is_lost_is_reported(tmp_path, capsys):
     assert "Hierarchy alarm is over" in capsys.readouterr().out
 
 
+def test_replies_that_are_cut_are_reported(tmp_path, capsys):
+    """Once, at the first step with more than a tenth of them, until a step has fewer."""
+    made = recorder(tmp_path)
+    for step, fraction in enumerate((0.0, 0.1, 0.11, 0.5), start=1):
+        made.log({"rollout/cut_fraction": fraction}, step=step)
+        assert (status(tmp_path)["reply_alarm"] is not None) is (step >= 3)
+    text = status(tmp_path)["reply_alarm"]
+    assert "since step 3" in text and "Try: data.max_response_length=" in text and "\n" not in text
+    made.log({"timing_s/step": 1.0}, step=5)  # a row without replies changes nothing
+    assert status(tmp_path)["reply_alarm"] == text
+    assert capsys.readouterr().out.count("Reply alarm") == 1
+    made.log({"rollout/cut_fraction": 0.05, "val/cut_fraction": 0.2}, step=6)
+    assert status(tmp_path)["reply_alarm"] == text, "an evaluation counts as well"
+    made.log({"rollout/cut_fraction": 0.05}, step=7)
+    assert status(tmp_path)["reply_alarm"] is None and "Reply alarm is over" in capsys.readouterr().out
+
+
 def test_there_is_no_alarm_without_a_switch_rate(tmp_path):
     made = recorder(tmp_path)
     for step in range(1, 5):

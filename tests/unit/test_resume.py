@@ -124,6 +124,12 @@ def test_nothing_to_resume_from(tmp_path):
         ([], "paper", "algorithm.hae.switch_advantage=termination, but that run has segment_return"),
         ([], "living", "algorithm.hae.penalty_credit=switch, but that run has turn"),
         (["env.seed=1"], "custom", "env.seed=1, but that run has 0"),
+        (["env.system_prompt=Be brief."], "custom", "env.system_prompt=Be brief., but that run has None"),
+        (
+            ["+data.apply_chat_template_kwargs.enable_thinking=false"],
+            "custom",
+            "data.apply_chat_template_kwargs={'enable_thinking': False}, but that run has {}",
+        ),
     ],
 )
 def test_another_run_is_refused(tmp_path, overrides, preset, difference):

@@ -10,6 +10,7 @@ The panel is the one that training validates on: every model meets the same task
 from __future__ import annotations
 
 import argparse
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,13 +33,16 @@ from agent_system.environments.webshop.tasks import shop_panel
 from agent_system.errors import HiPERError
 from agent_system.plan_execute.prompts import PromptStyle
 from agent_system.plan_execute.turn import EpisodeAgent
+from agent_system.rollout.tokens import PromptEncoder, reply_text
+from recipe.hiper.cold_start.pretrained import MANIFEST
 
 
 @dataclass(frozen=True)
 class PlaySpec:
     """How the model plays. Lengths in tokens; the defaults are those of the CPU profile on ALFWorld.
 
-    `style` is a compact one. `env_kwargs` are passed to `gymnasium.make` besides the step limit.
+    `style` is a compact one. `env_kwargs` are passed to `gymnasium.make` besides the step limit. `system_prompt` and
+    `template_kwargs` are those of `PromptEncoder`.
     """
 
     temperature: float = 0.4
@@ -49,6 +53,21 @@ class PlaySpec:
     seed: int = 0
     style: PromptStyle = PromptStyle.PLAN_EXECUTE_COMPACT
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    system_prompt: str | None = None
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def as_trained(spec: PlaySpec, model: Path) -> PlaySpec:
+    """The same with the system prompt and the template arguments that a fine-tuned model was trained with."""
+    path = model / MANIFEST
+    if not path.exists():
+        return spec
+    trained = json.loads(path.read_text("utf-8"))["spec"]
+    return replace(
+        spec,
+        system_prompt=trained.get("system_prompt"),
+        template_kwargs=trained.get("template_kwargs") or {},
+    )
 
 
 def in_shop(spec: PlaySpec, shop: Path) -> PlaySpec:
@@ -137,11 +156,12 @@ def play(
 ) -> Report:
     """Plays all tasks side by side; the replies of a turn are generated as one batch."""
     torch.manual_seed(spec.seed)
-    episodes = [_RunningEpisode(task, spec, tokenizer) for task in games.tasks]
+    encoder = PromptEncoder(tokenizer, spec.template_kwargs, spec.system_prompt)
+    episodes = [_RunningEpisode(task, spec, encoder) for task in games.tasks]
     entropy, tokens = 0.0, 0
     with tqdm(total=len(episodes), desc="held-out tasks", unit="task", disable=not progress) as bar:
         while running := [episode for episode in episodes if not episode.finished]:
-            prompts = [episode.prompt() for episode in running]
+            prompts = [encoder.encode(episode.prompt()) for episode in running]
             replies, batch_entropy, batch_tokens = _generate(model, tokenizer, prompts, spec)
             entropy, tokens = entropy + batch_entropy, tokens + batch_tokens
             for episode, reply in zip(running, replies, strict=True):
@@ -153,10 +173,10 @@ def play(
 class _RunningEpisode:
     """One task being played."""
 
-    def __init__(self, task: TaskSpec, spec: PlaySpec, tokenizer: PreTrainedTokenizerFast):
+    def __init__(self, task: TaskSpec, spec: PlaySpec, encoder: PromptEncoder):
         self.episode = Episode(task.kind)
         self.finished = False
-        self._spec, self._tokenizer = spec, tokenizer
+        self._spec, self._encoder = spec, encoder
         self._agent = EpisodeAgent(spec.style, spec.history_length)
         self._environment = gymnasium.make(
             task.env_id, max_steps=spec.max_turns, disable_env_checker=True, **spec.env_kwargs
@@ -165,7 +185,7 @@ class _RunningEpisode:
         self._agent.observe(observation, info["admissible_actions"], info["task"])
 
     def prompt(self) -> str:
-        return self._agent.prompt(lambda text: len(_chat(self._tokenizer, text)), self._spec.max_prompt).text
+        return self._agent.prompt(self._encoder.count, self._spec.max_prompt).text
 
     def play(self, text: str) -> None:
         turn = self._agent.take(text)
@@ -181,31 +201,40 @@ class _RunningEpisode:
             self._environment.close()
 
 
-def _chat(tokenizer: PreTrainedTokenizerFast, prompt: str) -> list[int]:
-    messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-
-
 def _generate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], spec: PlaySpec
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[list[int]], spec: PlaySpec
 ) -> tuple[list[str], float, int]:
     """Replies, and the summed entropy of the model's distributions over their tokens, with the number of tokens."""
-    ids = {"input_ids": [_chat(tokenizer, prompt) for prompt in prompts]}
-    encoded = tokenizer.pad(ids, padding_side="left", return_tensors="pt")
+    stop_ids = _stop_ids(model, tokenizer)
+    encoded = tokenizer.pad({"input_ids": list(prompts)}, padding_side="left", return_tensors="pt")
     sampling = {"do_sample": True, "temperature": spec.temperature, "top_k": 0} if spec.temperature > 0 else {}
     output = model.generate(
         **encoded,
         **(sampling or {"do_sample": False}),
         max_new_tokens=spec.max_reply,
+        eos_token_id=stop_ids,
         output_logits=True,
         return_dict_in_generate=True,
     )
     ids_BL = output.sequences[:, encoded["input_ids"].shape[1] :]
-    written_BL = (ids_BL != model.generation_config.pad_token_id).float()
+    replies = [_until_stop(ids, stop_ids) for ids in ids_BL.tolist()]
+    lengths_B1 = torch.tensor([len(ids) for ids in replies]).unsqueeze(1)
+    written_BL = (torch.arange(ids_BL.shape[1]) < lengths_B1).float()
     log_probs_BLV = torch.stack(output.logits, dim=1).float().log_softmax(-1)
     entropy_BL = -(log_probs_BLV.exp() * log_probs_BLV).sum(-1)
-    replies = tokenizer.batch_decode(ids_BL, skip_special_tokens=True)
-    return replies, float((entropy_BL * written_BL).sum()), int(written_BL.sum())
+    texts = [reply_text(tokenizer, ids, stop_ids) for ids in replies]
+    return texts, float((entropy_BL * written_BL).sum()), int(written_BL.sum())
+
+
+def _stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The tokens that end a reply, as in a rollout (`agent_system.rollout.stop_tokens`)."""
+    configured = model.generation_config.eos_token_id
+    return sorted({tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])} - {None})
+
+
+def _until_stop(ids: list[int], stop_ids: list[int]) -> list[int]:
+    """A reply with its stop token; what follows is padding."""
+    return ids[: next((index for index, token_id in enumerate(ids) if token_id in stop_ids), len(ids)) + 1]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -231,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     style = PromptStyle.PLAN_EXECUTE_COMPACT_SHORT if options.short_keep else PromptStyle.PLAN_EXECUTE_COMPACT
     style = PromptStyle.FLAT_COMPACT if options.flat else style
-    spec = PlaySpec(temperature=options.temperature, seed=options.seed, style=style)
+    spec = as_trained(PlaySpec(temperature=options.temperature, seed=options.seed, style=style), options.model)
     try:
         if options.shop:
             spec, games = (

@@ -68,7 +68,15 @@ class FineTuneSpec:
 
 
 def fine_tune(
-    base: str, train: Path, held_out: Path, folder: Path, spec: FineTuneSpec, *, gpus: int, progress: bool
+    base: str,
+    train: Path,
+    held_out: Path,
+    folder: Path,
+    spec: FineTuneSpec,
+    *,
+    template_kwargs: Mapping[str, Any] | None = None,
+    gpus: int,
+    progress: bool,
 ) -> Path:
     """Fine-tune `base` on the turns in `train`, or resume where an interrupted run stopped.
 
@@ -76,6 +84,7 @@ def fine_tune(
         base: folder or hub name of the model.
         train, held_out: files of `messages.write_messages`.
         folder: checkpoints, `metrics.jsonl` and the log; may be deleted afterwards.
+        template_kwargs: arguments of the chat template, as in the rollout (`data.apply_chat_template_kwargs`).
         gpus: GPUs of this machine; 0 for the CPU.
         progress: whether a progress bar is drawn on standard error.
 
@@ -89,7 +98,7 @@ def fine_tune(
     checkpoints, log_file = folder / "checkpoints", folder / "sft.log"
     metrics_file = folder / f"metrics-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
     param_dtype = spec.param_dtype or ("bf16" if gpus else fastest_dtype())
-    overrides = sft_overrides(base, train, held_out, checkpoints, spec, param_dtype)
+    overrides = sft_overrides(base, train, held_out, checkpoints, spec, param_dtype, template_kwargs)
     launcher = ["-m", "verl_plugins.cpu.main_sft"]
     environment = os.environ | {"VERL_FILE_LOGGER_PATH": str(metrics_file)}
     if gpus:
@@ -113,11 +122,19 @@ def fine_tune(
 
 
 def sft_overrides(
-    base: str, train: Path, held_out: Path, checkpoints: Path, spec: FineTuneSpec, param_dtype: str
+    base: str,
+    train: Path,
+    held_out: Path,
+    checkpoints: Path,
+    spec: FineTuneSpec,
+    param_dtype: str,
+    template_kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The overrides of verl's `sft_trainer_engine` configuration."""
+    of_template = {f"+data.apply_chat_template_kwargs.{key}": value for key, value in (template_kwargs or {}).items()}
     precision = f"{{param_dtype:{param_dtype},reduce_dtype:fp32,buffer_dtype:fp32}}"
     return {
+        **{key: json.dumps(value) for key, value in of_template.items()},
         "model.path": base,
         "model.enable_gradient_checkpointing": spec.gradient_checkpointing,
         "model.lora_rank": spec.lora_rank,

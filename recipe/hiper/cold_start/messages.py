@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Demonstrations as files of chat messages, and as the token ids that fine-tuning reads.
 
-A row is `{"messages": [{"role": "user", ...}, {"role": "assistant", ...}]}`: one turn, in the format that verl, TRL and
-LLaMA-Factory read. Each turn is a conversation of its own, as in a rollout, where history is part of the prompt.
+A row is `{"messages": [{"role": "user", ...}, {"role": "assistant", ...}]}`, with a system message before them where
+`env.system_prompt` is set: one turn, in the format that verl, TRL and LLaMA-Factory read. Each turn is a separate
+conversation, as in a rollout, where history is part of the prompt.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from agent_system.rollout.tokens import PromptEncoder
+from agent_system.rollout.tokens import PromptEncoder, encode_reply
 from recipe.hiper.cold_start.demonstrations import Example
 
 
-def write_messages(path: Path, examples: Sequence[Example]) -> None:
-    """Write a parquet file with one row for each turn."""
+def write_messages(path: Path, examples: Sequence[Example], system_prompt: str | None = None) -> None:
+    """Write a parquet file with one row for each turn; `system_prompt` as for `PromptEncoder`."""
+    system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
     rows = [
-        [{"role": "user", "content": example.prompt}, {"role": "assistant", "content": example.reply}]
+        [*system, {"role": "user", "content": example.prompt}, {"role": "assistant", "content": example.reply}]
         for example in examples
     ]
     message = pa.struct([("role", pa.string()), ("content", pa.string())])
@@ -53,15 +55,22 @@ class TurnDataset(Dataset):
         rows = pa.concat_tables([pq.read_table(path, columns=["messages"]) for path in paths])["messages"].to_pylist()
         self._rows: list[list[dict[str, Any]]] = rows[:max_samples] if max_samples > 0 else rows
         self._tokenizer = tokenizer
-        self._encoder = PromptEncoder(tokenizer, config.get("apply_chat_template_kwargs"))
+        self._template_kwargs = config.get("apply_chat_template_kwargs")
+        self._encoders: dict[str | None, PromptEncoder] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
 
+    def _encoder(self, system_prompt: str | None) -> PromptEncoder:
+        """The encoder of the rows with this system message; a file has one for all."""
+        if system_prompt not in self._encoders:
+            self._encoders[system_prompt] = PromptEncoder(self._tokenizer, self._template_kwargs, system_prompt)
+        return self._encoders[system_prompt]
+
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        prompt, reply = (message["content"] for message in self._rows[index])
-        prompt_ids = self._encoder.encode(prompt)
-        reply_ids = [*self._tokenizer(reply, add_special_tokens=False)["input_ids"], self._tokenizer.eos_token_id]
+        *system, prompt, reply = (message["content"] for message in self._rows[index])
+        prompt_ids = self._encoder(system[0] if system else None).encode(prompt)
+        reply_ids = encode_reply(self._tokenizer, reply)
         input_ids = torch.tensor(prompt_ids + reply_ids)
         loss_mask = torch.zeros_like(input_ids)
         loss_mask[len(prompt_ids) :] = 1

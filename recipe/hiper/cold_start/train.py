@@ -20,6 +20,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from agent_system.errors import ConfigError
+from agent_system.rollout.tokens import PromptEncoder, encode_reply
 from recipe.hiper.cold_start.demonstrations import Example
 
 _IGNORED = -100
@@ -79,11 +80,8 @@ class EncodedExample:
 
 def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> list[EncodedExample]:
     """Prompts go through the chat template, as they do when the model is used."""
-    chats = [[{"role": "user", "content": example.prompt}] for example in examples]
-    template = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
-    prompts = tokenizer(template, add_special_tokens=False)["input_ids"]
-    replies = tokenizer([e.reply for e in examples], add_special_tokens=False)["input_ids"]
-    return [EncodedExample(tuple(p), (*r, tokenizer.eos_token_id)) for p, r in zip(prompts, replies, strict=True)]
+    encoder = PromptEncoder(tokenizer)
+    return [EncodedExample(tuple(encoder.encode(e.prompt)), tuple(encode_reply(tokenizer, e.reply))) for e in examples]
 
 
 def train(

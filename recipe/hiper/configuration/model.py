@@ -73,6 +73,11 @@ def model_problems(settings: RunSettings) -> Iterator[str]:
     if settings.actor_rollout_ref.model.path is None:
         if settings.warm_start.enable:
             yield from _small_model(settings)
+            if settings.warm_start.base is None and settings.env.system_prompt:
+                yield (
+                    f"env.system_prompt={settings.env.system_prompt!r}: the small model is made without a system "
+                    "message and would not know it. Try: env.system_prompt=null"
+                )
         else:
             yield (
                 "actor_rollout_ref.model.path=null with warm_start.enable=false: there is no model to train. Try: "
@@ -122,6 +127,8 @@ def check_model(config: DictConfig) -> None:
         ConfigError: the model cannot be read, vocabulary and tokenizer do not fit, it was taught other prompts, or the
             model or the budget is too short for prompt and reply.
     """
+    from agent_system.rollout.tokenizer_checks import text_problems
+
     path = config.actor_rollout_ref.model.path
     key = f"actor_rollout_ref.model.path={path}"
     model, tokenizer = read_model("actor_rollout_ref.model.path", path)
@@ -141,12 +148,13 @@ def check_model(config: DictConfig) -> None:
         problems.append(
             f"{key}: a fast tokenizer (tokenizer.json) is needed. Try: actor_rollout_ref.model.path=<another model>"
         )
-    if not tokenizer.chat_template:
+    elif not tokenizer.chat_template:
         problems.append(
             f"{key}: the tokenizer has no chat template. Try: actor_rollout_ref.model.path=<an instruction-tuned model>"
         )
     else:
         problems += _prompt_budget(config, tokenizer)
+        problems += text_problems(path, tokenizer, config.data.apply_chat_template_kwargs, config.env.system_prompt)
     longest = config.data.max_prompt_length + config.data.max_response_length
     if longest > model.max_position_embeddings:
         problems.append(_too_long(config.data.max_response_length, longest, model.max_position_embeddings))

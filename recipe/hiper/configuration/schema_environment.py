@@ -64,6 +64,9 @@ class EnvironmentSettings(SharedSection):
     have one order"""
     short_keep: bool
     """a reply that keeps the sub-goal leaves its block out: fewer tokens, and no copy that can be wrong"""
+    system_prompt: str | None
+    """system message before every prompt, in rollouts, demonstrations and evaluation; `null`: none, so that the chat
+    template writes its own text where it has one (Qwen2.5: 20 tokens); empty text: an empty message in its place"""
     rollout: EpisodesPerTask
     """episodes of one task"""
     val_tasks: int = Field(ge=1)

@@ -6,7 +6,7 @@ verl reads them; the sections here only check them. Its other keys are checked f
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -171,6 +171,9 @@ class DataKeys(SharedSection):
     """tokens of a prompt at most; history and observations are cut to fit"""
     max_response_length: int = Field(ge=1)
     """tokens of a reply at most"""
+    apply_chat_template_kwargs: dict[str, Any]
+    """arguments of the chat template in rollouts, demonstrations and evaluation, for example
+    `+data.apply_chat_template_kwargs.enable_thinking=false`"""
     dataloader_num_workers: int = Field(ge=0)
     """processes that load tasks"""
     train_files: str = Field(min_length=1)

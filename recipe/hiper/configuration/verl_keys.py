@@ -60,6 +60,7 @@ def wrong_types(values: Mapping[str, Any], usual: Mapping[str, Any]) -> list[Pro
 def verl_problems(config: DictConfig) -> Iterator[str]:
     """A message for every use of verl's keys that is known to fail late, or to do nothing."""
     yield from _trainer(config)
+    yield from _replies(config)
     yield from _ray(config)
     yield from _rollout_correction(config)
     yield from _packed_attention(config)
@@ -89,6 +90,21 @@ def _trainer(config: DictConfig) -> Iterator[str]:
                 f"trainer.logger={typed(list(loggers))}: the package {package}, which {logger} needs, is not "
                 f"installed. Try: trainer.logger={typed(others)}"
             )
+
+
+def _replies(config: DictConfig) -> Iterator[str]:
+    if config.actor_rollout_ref.rollout.ignore_eos:
+        yield (
+            "actor_rollout_ref.rollout.ignore_eos=true: no reply would end, and each would be cut at "
+            "data.max_response_length. Try: actor_rollout_ref.rollout.ignore_eos=false"
+        )
+    model = config.actor_rollout_ref.model
+    if model.custom_chat_template is not None:
+        yield (
+            "actor_rollout_ref.model.custom_chat_template is read by verl's rollout only, so demonstrations and "
+            "evaluations would be rendered in another way. Try: actor_rollout_ref.model.custom_chat_template=null, and "
+            "the template as chat_template.jinja in the folder of the model"
+        )
 
 
 def _ray(config: DictConfig) -> Iterator[str]:

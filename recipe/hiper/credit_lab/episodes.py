@@ -29,6 +29,8 @@ from recipe.hiper.estimators.values import ValueSlot
 ONCE = {"task_id", "kind", "split", "stop", "won", "score", "bootstrap"}
 """Attributes of a record that an episode file has once for the episode, or not at all."""
 TURN_FIELDS = {field.name for field in fields(TurnRecord)} - ONCE
+NEW_FIELDS = {"cut"}
+"""Of these, files of earlier versions have none, and the lab reads none."""
 CREDIT_FIELDS = {"shaped_reward", "values", "advantages", "switch_probability"}
 VALUES = tuple(head.name.lower() for head in ValueSlot)
 ADVANTAGES = ("switch", "subgoal", "action")
@@ -199,7 +201,7 @@ def _episode(number: int, place: str, name: str, row: Any) -> _Episode:
 
 def _check_turn(place: str, turn: Any, has_credit: bool) -> None:
     expected = TURN_FIELDS | (CREDIT_FIELDS if has_credit else set())
-    for name in sorted(expected):
+    for name in sorted(expected - NEW_FIELDS):
         _check(place, turn, name, object)
     for name in sorted(turn.keys() - expected):
         raise ConfigError(f'{place} has the field "{name}", which this version does not know. {FORMAT_HINT}')

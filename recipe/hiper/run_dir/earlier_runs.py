@@ -39,10 +39,15 @@ MODEL_KEYS = (
     "env.prompt_style",
     "env.prompt_layout",
     "env.short_keep",
+    "env.system_prompt",
+    "data.apply_chat_template_kwargs",
     "actor_rollout_ref.model.path",
     "algorithm.adv_estimator",
 )
 """Weights that were trained with one value are of no use with another; another model is another KL reference."""
+
+NULL_IS_A_VALUE = ("env.system_prompt",)
+"""Keys that are not filled in where they are null."""
 
 OBJECTIVE_KEYS = ("algorithm.hae.switch_advantage", "algorithm.hae.penalty_credit", "env.seed")
 """The critic's values depend on the first two, and another seed is another run."""
@@ -162,9 +167,9 @@ def record_start(config: DictConfig) -> None:
 def refuse_other_run(config: DictConfig, earlier: DictConfig) -> None:
     """Check that `config` describes the run whose checkpoints would be loaded.
 
-    Keys that are not filled in yet (null) are not compared, and of the model's path only the last part is: the cache
-    may have moved. Other settings may change: see `changed_settings`. An evaluation takes what the weights are from
-    the run first (`use_weights_of_run`).
+    Keys that are not filled in yet (null, but for `NULL_IS_A_VALUE`) are not compared, and of the model's path only the
+    last part is: the cache may have moved. Other settings may change: see `changed_settings`. An evaluation takes what
+    the weights are from the run first (`use_weights_of_run`).
 
     Raises:
         ConfigError: with every difference, how to keep both runs and how to restart.
@@ -178,7 +183,7 @@ def refuse_other_run(config: DictConfig, earlier: DictConfig) -> None:
     differences = []
     for key in (*MODEL_KEYS, *(() if only_evaluates else OBJECTIVE_KEYS)):
         now, before = value(config, key), value(earlier, key)
-        if now is not None and before is not None and now != before:
+        if now != before and (key in NULL_IS_A_VALUE or None not in (now, before)):
             differences.append(f"{key}={now}, but that run has {before}")
             if key == "actor_rollout_ref.model.path":
                 differences += _small_model_differences(config, earlier)

@@ -6,7 +6,7 @@ metrics.jsonl        one line per step, {"step": n, ...metrics}
 curve.png            success, lengths, the health of the hierarchy and of the values over steps
 episodes/            one file per step and split, one JSON line per episode
 failures.jsonl       one line per episode that could not be played
-status.json          what the run is doing now, and an alarm about its hierarchy; the progress bar reads it
+status.json          what the run is doing now, and alarms about hierarchy and replies; the progress bar reads it
 tensorboard/  checkpoints/  logs/
 evaluations/         evaluations of this run's checkpoints by later commands (earlier_runs.py)
 earlier/             results that this run replaced (earlier_runs.py)
@@ -30,6 +30,7 @@ from agent_system.errors import HiPERError
 from agent_system.rollout.failures import FailureLog
 from recipe.hiper.run_dir.hierarchy_monitor import SWITCH_RATE, HierarchyAlarm, hierarchy_alarm
 from recipe.hiper.run_dir.plots import draw_curve
+from recipe.hiper.run_dir.reply_monitor import reply_alarm
 
 STATUS_FILE = "status.json"
 METRICS_FILE = "metrics.jsonl"
@@ -92,6 +93,7 @@ class RunRecorder:
         self._latest: dict[str, Any] = {}
         self._history: list[dict[str, Any]] = []
         self._alarm: HierarchyAlarm | None = None
+        self._reply_alarm: str | None = None
         self._write_status()
 
     # ---------------------------------------------------------------- progress
@@ -121,6 +123,7 @@ class RunRecorder:
         self._rewrite_metrics()
         self._step = step
         self._watch_hierarchy()
+        self._watch_replies()
         self.stage(f"resuming from the checkpoint of step {step}" if step else "starting from step 0")
 
     def _move_later_results(self, rows: list[dict[str, Any]], episodes: list[Path]) -> None:
@@ -151,6 +154,7 @@ class RunRecorder:
             "total_steps": self._total_steps,
             "metrics": self._latest,
             "alarm": self._alarm.text if self._alarm else None,
+            "reply_alarm": self._reply_alarm,
             "time": time.time(),
         }
         _write_atomically(self.folder / STATUS_FILE, json.dumps(status))
@@ -161,6 +165,12 @@ class RunRecorder:
         text, text_before = (alarm and alarm.text for alarm in (self._alarm, before))
         if text != text_before:
             _log_line(text or "Hierarchy alarm is over")
+
+    def _watch_replies(self) -> None:
+        """The same for the alarm about replies that are cut."""
+        before, self._reply_alarm = self._reply_alarm, reply_alarm(self._history)
+        if self._reply_alarm != before:
+            _log_line(self._reply_alarm or "Reply alarm is over")
 
     # ---------------------------------------------------------------- Tracking backend
 
@@ -176,6 +186,7 @@ class RunRecorder:
             row = self._history.pop() | row
         self._history.append(row)
         self._watch_hierarchy()
+        self._watch_replies()
         if row.get(SWITCH_RATE) is not None:
             row["hierarchy/alarm"] = float(self._alarm is not None)
         if again:

@@ -189,7 +189,7 @@ class ALFWorld(Family[ALFWorldSettings]):
 
         # A pretrained model keeps to what it is shown: half the detours of the small model's players.
         default = PretrainedSpec("", DemonstrationSpec(episodes=400, idle=0.2))
-        spec = fine_tuned(default, settings, self.env, self.spec)
+        spec = fine_tuned(default, settings, self.env, self.spec, self.template_kwargs)
         train, held_out = (alfworld_panel(games, split) for split in ("train", "valid_seen"))
         make = partial(make_fine_tuned_on_games, spec=spec, train=train, held_out=held_out)
         digest = sha256(f"{spec.digest}/{train.digest}".encode()).hexdigest()

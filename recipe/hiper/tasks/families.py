@@ -37,11 +37,12 @@ def family_of(settings: RunSettings) -> Family[Any]:
     env_name = settings.env.env_name
     spec = environment_spec(env_name)
     family = FAMILIES[spec.family]
+    template_kwargs = settings.data.apply_chat_template_kwargs
     if family.Settings is None:
-        return family(spec, settings.env, None)
+        return family(spec, settings.env, None, template_kwargs)
     if not isinstance(settings.family, family.Settings):
         raise ConfigError(f"env.env_name={env_name} needs the section env.{spec.family}. Try: env={spec.family}")
-    return family(spec, settings.env, settings.family)
+    return family(spec, settings.env, settings.family, template_kwargs)
 
 
 def task_problems(settings: RunSettings) -> Iterator[str]:

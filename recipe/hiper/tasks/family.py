@@ -51,15 +51,23 @@ class Family(ABC, Generic[S]):
         spec: the environment that `env.env_name` names.
         env: the section `env`, without the sections of families.
         settings: the section of `env` that belongs to this family; None where it has none.
+        template_kwargs: `data.apply_chat_template_kwargs`.
     """
 
     Settings: ClassVar[type[Section] | None] = None
     """The section `env.<family>`."""
 
-    def __init__(self, spec: EnvironmentSpec, env: EnvironmentSettings, settings: S) -> None:
+    def __init__(
+        self,
+        spec: EnvironmentSpec,
+        env: EnvironmentSettings,
+        settings: S,
+        template_kwargs: dict[str, Any] | None = None,
+    ) -> None:
         self.spec = spec
         self.env = env
         self.settings = settings
+        self.template_kwargs = template_kwargs or None
 
     @abstractmethod
     def validate(self, needs_model: bool) -> Iterator[str]:
@@ -149,11 +157,19 @@ def adapted(default: C, settings: WarmStartSettings, env: EnvironmentSettings, s
     )
 
 
-def fine_tuned(default: P, settings: WarmStartSettings, env: EnvironmentSettings, spec: EnvironmentSpec) -> P:
+def fine_tuned(
+    default: P,
+    settings: WarmStartSettings,
+    env: EnvironmentSettings,
+    spec: EnvironmentSpec,
+    template_kwargs: dict[str, Any] | None = None,
+) -> P:
     """The default specification of a fine-tuned model with the values of a run."""
     return replace(
         default,
         base=settings.base,
+        system_prompt=env.system_prompt,
+        template_kwargs=template_kwargs,
         demonstrations=_with(
             default.demonstrations,
             episodes=settings.episodes,

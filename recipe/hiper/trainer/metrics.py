@@ -61,6 +61,7 @@ def episode_metrics(turns: BatchTurns) -> dict[str, float]:
         )
         / len(played),
         "well_formed_fraction": _mean(turn.well_formed for turn in played),
+        "cut_fraction": _mean(turn.cut for turn in played),
         "observation_cut_fraction": _mean(turn.observation_cut for turn in played),
         "generations_after_end_fraction": sum(turns.generations_after_end) / generations,
         **{f"success_rate/{kind}": _mean(won) for kind, won in sorted(by_kind.items())},
