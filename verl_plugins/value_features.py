@@ -41,7 +41,7 @@ def decoder_layers(module: nn.Module) -> nn.ModuleList:
 
 
 def hidden_places(micro_batch: TensorDict, width: int | None) -> Tensor:
-    """Positions of the hidden states, `[rows, 2]`: the one before the reply and the one before its `value_low`-th token.
+    """Positions of the hidden states, `[rows, 2]`: before the reply, and before its token number `value_low`.
 
     Args:
         micro_batch: nested `input_ids` and `responses`; `value_low` `[rows]`.
@@ -59,7 +59,7 @@ class ValueFeaturesMixin:
     """Put before a policy engine."""
 
     def _build_fsdp_module(self, module):
-        module = super()._build_fsdp_module(module)  # type: ignore[misc]
+        module = super()._build_fsdp_module(module)
         self._hidden: dict[int, Tensor] | None = None
         layers = decoder_layers(module)
         for order, depth in enumerate(DEPTHS):

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from agent_system.errors import ConfigError
-from agent_system.plan_execute.prompts import PromptParts, PromptStyle, render_prompt
+from agent_system.plan_execute.prompts import PromptLayout, PromptParts, PromptStyle, render_prompt
 from agent_system.rollout.environment_registry import environment_spec
 from agent_system.rollout.tokens import PromptEncoder
 from recipe.hiper.configuration.model_sizes import has_own_critic
@@ -189,7 +189,8 @@ def read_model(key: str, path: str) -> tuple[Any, Any]:
 
 def run_style(config: DictConfig) -> PromptStyle:
     """The prompt style of the run."""
-    return environment_spec(config.env.env_name).style(config.env.prompt_style, config.env.short_keep)
+    env = config.env
+    return environment_spec(env.env_name).style(env.prompt_style, env.prompt_layout, env.short_keep)
 
 
 def _prompt_budget(config: DictConfig, tokenizer: Any) -> Iterator[str]:
@@ -197,7 +198,7 @@ def _prompt_budget(config: DictConfig, tokenizer: Any) -> Iterator[str]:
 
     Without it the run would end at its first turn, after minutes (`PromptOverBudget`).
     """
-    encoder = PromptEncoder(tokenizer, OmegaConf.to_container(config.data.apply_chat_template_kwargs, resolve=True))
+    encoder = PromptEncoder(tokenizer, _template_kwargs(config), config.env.system_prompt)
     spec = environment_spec(config.env.env_name)
     empty = PromptParts(task="", history=(), turn=1, observation="", subgoal="x", admissible_actions=())
     constant = encoder.count(render_prompt(run_style(config), empty, environment=spec.environment))
@@ -211,6 +212,10 @@ def _prompt_budget(config: DictConfig, tokenizer: Any) -> Iterator[str]:
             f"observation and actions. Try: data.max_prompt_length={enough}"
             f"{other if config.env.prompt_style == 'full' else ''}"
         )
+
+
+def _template_kwargs(config: DictConfig) -> dict[str, Any]:
+    return dict(OmegaConf.to_container(config.data.apply_chat_template_kwargs, resolve=True))  # type: ignore[arg-type]
 
 
 def cold_start_problems(config: DictConfig) -> Iterator[str]:
@@ -236,12 +241,19 @@ def cold_start_problems(config: DictConfig) -> Iterator[str]:
             f"{taught} with {length} earlier turns in a prompt, but this run has "
             f"env.history_length={config.env.history_length}. Try: env.history_length={length}, or {other}"
         )
-    arguments = OmegaConf.to_container(config.data.apply_chat_template_kwargs, resolve=True)
-    recorded = record.get("apply_chat_template_kwargs") or {}
+    arguments = _template_kwargs(config)
+    recorded = record.get("spec", {}).get("template_kwargs") or {}
     if record and arguments != recorded:
         yield (
             f"{taught} with {TEMPLATE_KEY}={typed(recorded)}, but this run has {typed(arguments)}, which renders other "
             f"prompts. Try: {TEMPLATE_KEY}={typed(recorded)}, or {other}"
+        )
+    spec = record.get("spec", {})
+    system_prompt = spec.get("system_prompt")
+    if "system_prompt" in spec and system_prompt != config.env.system_prompt:
+        yield (
+            f"{taught} with env.system_prompt={typed(system_prompt)}, but this run has "
+            f"{typed(config.env.system_prompt)}. Try: env.system_prompt={typed(system_prompt)}, or {other}"
         )
 
 
@@ -271,7 +283,10 @@ def has_cold_start(models: Path, base: str) -> bool:
 def _overrides_of_style(config: DictConfig, style: str) -> str | None:
     """The overrides that choose a prompt style in the environment of the run; None where none does."""
     spec = environment_spec(config.env.env_name)
-    for wording, short_keep in product(("full", "compact"), (False, True)):
-        if spec.style(wording, short_keep).value == style:
-            return f"env.prompt_style={wording} env.short_keep={typed(short_keep)}"
+    layouts = [config.env.prompt_layout, *PromptLayout]
+    for wording, layout, short_keep in product(("full", "compact"), layouts, (False, True)):
+        if spec.style(wording, layout, short_keep).value == style:
+            overrides = f"env.prompt_style={wording} env.short_keep={typed(short_keep)}"
+            changed = layout != config.env.prompt_layout
+            return f"{overrides} env.prompt_layout={PromptLayout(layout).value}" if changed else overrides
     return None

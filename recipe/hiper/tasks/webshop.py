@@ -154,7 +154,7 @@ class WebShop(Family[WebShopSettings]):
         from recipe.hiper.cold_start.shop_demonstrations import PageDemonstrationSpec, ShopDemonstrationSpec
 
         kind = ShopDemonstrationSpec if self._observation_mode() == "compact" else PageDemonstrationSpec
-        spec = fine_tuned(PretrainedSpec("", kind()), settings, self.env, self.spec)
+        spec = fine_tuned(PretrainedSpec("", kind()), settings, self.env, self.spec, self.template_kwargs)
         return ColdStartSpec(spec, _digest(spec.digest, shop), partial(make_fine_tuned_in_shop, spec=spec, shop=shop))
 
     def environment_arguments(self, data_dir: Path | None) -> dict[str, Any]:

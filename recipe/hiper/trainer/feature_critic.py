@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A critic on the policy's own backbone (`critic.backbone=policy`): value heads on its hidden states.
 
-The heads are a small network in the trainer's process. No gradient reaches the policy, so its update is what it would be
-with any other critic, and there is no second model to hold, to run or to update. The hidden states of a turn are a column
-of the forward pass that computes the log-probabilities (`verl_plugins.value_features`).
+The heads are a small network in the trainer's process. No gradient reaches the policy, so its update is what it would
+be with any other critic, and there is no second model to hold, to run or to update. The hidden states of a turn are a
+column of the forward pass that computes the log-probabilities (`verl_plugins.value_features`).
 
 Notation, shapes in names: _R rows (one turn each), 2 places of a turn, _F features, 3 values of a turn by `ValueSlot`.
 """
@@ -54,7 +54,7 @@ class FeatureCritic:
     def fit(self, features: Tensor, targets: Tensor, mask: Tensor) -> dict[str, float]:
         """Update the heads on the turns of a step.
 
-        The loss of a mini-batch is `sum_h c_h mean 1/2 (v - G)^2`, each mean over the rows with a target for that value.
+        The loss of a mini-batch is `sum_h c_h mean 1/2 (v - G)^2`, each mean over the rows that have that target.
 
         Args:
             features: `[R, 2, F]`.
@@ -117,14 +117,10 @@ class FeatureCritic:
     def _build(self, features: int) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
-            self._network = nn.Sequential(
-                nn.LayerNorm(features, elementwise_affine=False),
-                nn.Linear(features, HIDDEN),
-                nn.GELU(),
-                nn.Linear(HIDDEN, self.config.num_heads),
-            )
-        nn.init.zeros_(self._network[-1].weight)
-        nn.init.zeros_(self._network[-1].bias)
+            hidden, heads = nn.Linear(features, HIDDEN), nn.Linear(HIDDEN, self.config.num_heads)
+        nn.init.zeros_(heads.weight)
+        nn.init.zeros_(heads.bias)
+        self._network = nn.Sequential(nn.LayerNorm(features, elementwise_affine=False), hidden, nn.GELU(), heads)
         self._optimizer = torch.optim.AdamW(
             self._network.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay
         )

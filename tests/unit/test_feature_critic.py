@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Value heads on the policy's hidden states: what they read, what they learn, and that a resumed run continues."""
+
+import pytest
+import torch
+from made_config import check, composed
+
+from agent_system.errors import ConfigError
+from recipe.hiper.configuration.settings import FeatureCriticConfig, HiPERSettings, verl_config
+from recipe.hiper.estimators.values import ValueSlot, explained_variance
+from recipe.hiper.trainer.feature_critic import FeatureCritic
+
+ROWS, FEATURES = 300, 24
+SLOTS = list(ValueSlot)
+
+
+def critic(heads=3, epochs=30, **changes):
+    values = dict(num_heads=heads, coefficients=(1.0, 1.0, 1.0), lr=3e-3, weight_decay=0.0, epochs=epochs)
+    return FeatureCritic(FeatureCriticConfig(**values | dict(mini_batch=64, seed=0) | changes))
+
+
+@pytest.fixture(name="turns")
+def made_turns():
+    """Features, and targets that are linear in them: high and term in the first place, low in the second."""
+    torch.manual_seed(0)
+    features = torch.randn(ROWS, 2, FEATURES)
+    weights = torch.randn(3, FEATURES)
+    first, second = features.unbind(dim=1)
+    targets = torch.stack([first @ weights[0], second @ weights[1], first @ weights[2]], dim=1)
+    return features, targets, torch.ones(ROWS, 3)
+
+
+def test_before_anything_is_learned_every_value_is_zero(turns):
+    assert torch.equal(critic().values(turns[0]), torch.zeros(ROWS, 3))
+
+
+def test_the_values_of_unseen_turns_are_learned(turns):
+    features, targets, mask = turns
+    learner = critic(epochs=60)
+    learner.fit(features[:200], targets[:200], mask[:200])
+    values = learner.values(features[200:])
+    for slot in SLOTS:
+        assert explained_variance(values[:, slot], targets[200:, slot], mask[200:, slot]) > 0.8
+
+
+def test_each_value_is_read_at_its_place(turns):
+    features, targets, mask = turns
+    learner = critic()
+    learner.fit(features, targets, mask)
+    before, changed = learner.values(features), features.clone()
+    changed[:, 1] += 1.0  # after the sub-goal was written
+    after = learner.values(changed)
+    assert torch.equal(after[:, ValueSlot.HIGH], before[:, ValueSlot.HIGH])
+    assert torch.equal(after[:, ValueSlot.TERM], before[:, ValueSlot.TERM])
+    assert not torch.equal(after[:, ValueSlot.LOW], before[:, ValueSlot.LOW])
+
+
+def test_two_heads_read_the_term_value_with_the_low_head_and_one_head_reads_all(turns):
+    features, targets, mask = turns
+    two, one = critic(heads=2), critic(heads=1)
+    for learner in (two, one):
+        learner.fit(features, targets, mask)
+    same_place = features.clone()
+    same_place[:, 1] = same_place[:, 0]
+    values = two.values(same_place)
+    assert torch.equal(values[:, ValueSlot.LOW], values[:, ValueSlot.TERM])
+    assert not torch.equal(values[:, ValueSlot.HIGH], values[:, ValueSlot.TERM])
+    assert (one.values(same_place).diff(dim=1) == 0).all()
+
+
+def test_losses_are_means_over_the_turns_that_have_the_target():
+    """By hand: values are 0, so the losses are half the mean squares of the targets: (9 + 1) / 2 / 2, 4 / 2, none."""
+    features = torch.randn(3, 2, FEATURES)
+    targets = torch.tensor([[3.0, 2.0, 7.0], [1.0, 5.0, 7.0], [8.0, 5.0, 7.0]])
+    mask = torch.tensor([[1.0, 1, 0], [1, 0, 0], [0, 0, 0]])
+    metrics = critic().fit(features, targets, mask)
+    names = ("critic/vf_loss_high", "critic/vf_loss_low", "critic/vf_loss_term")
+    assert [metrics[name] for name in names] == [2.5, 2.0, 0.0]
+
+
+def test_targets_that_do_not_exist_and_rows_that_fill_up_the_batch_change_nothing(turns):
+    features, targets, mask = turns
+    mask[::3, 0] = 0
+    learner, other = critic(), critic()
+    learner.fit(features, targets, mask)
+    filled = [torch.cat([x, torch.full_like(x[:7], 99.0)]) for x in (features, targets)]
+    filled[1][:ROWS][mask == 0] = -99.0
+    other.fit(*filled, torch.cat([mask, torch.zeros(7, 3)]))
+    assert torch.equal(learner.values(features), other.values(features))
+
+
+def test_a_resumed_critic_continues_to_the_last_bit(turns, tmp_path):
+    features, targets, mask = turns
+    learner = critic(epochs=2)
+    learner.fit(features, targets, mask)
+    torch.save(learner.state_dict(), tmp_path / "critic.pt")
+    resumed = critic(epochs=2)
+    resumed.load_state_dict(torch.load(tmp_path / "critic.pt", weights_only=True))
+    for other in (learner, resumed):
+        other.fit(features, targets, mask)
+    assert torch.equal(resumed.values(features), learner.values(features))
+
+
+def test_a_critic_that_saw_no_batch_can_be_saved():
+    resumed = critic()
+    resumed.load_state_dict(critic().state_dict())
+    assert torch.equal(resumed.values(torch.randn(2, 2, FEATURES)), torch.zeros(2, 3))
+
+
+def test_the_section_critic_says_what_is_read_and_no_second_model_is_loaded():
+    config = composed("critic.backbone=policy", "critic.ppo_epochs=5", "critic.optim.lr=0.002")
+    settings = HiPERSettings.from_config(config).feature_critic
+    assert settings is not None and (settings.epochs, settings.lr, settings.num_heads) == (5, 0.002, 3)
+    assert verl_config(config).critic.enable is False
+    assert HiPERSettings.from_config(composed()).feature_critic is None
+    without = composed("critic.backbone=policy", "algorithm.adv_estimator=grpo", "env.rollout.n=4")
+    assert HiPERSettings.from_config(without).feature_critic is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("algorithm.adv_estimator=gae", "critic.backbone=policy reads values of turns, and gae needs one of every tok"),
+        ("algorithm.rollout_correction.bypass_mode=true", "bypass_mode=true leaves out. Try: critic.backbone=own"),
+    ],
+)
+def test_what_needs_a_critic_of_its_own_is_refused(override, message):
+    with pytest.raises(ConfigError, match=message):
+        check(composed("critic.backbone=policy", override))
