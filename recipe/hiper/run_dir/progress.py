@@ -160,7 +160,7 @@ class ProgressBar:
             if stage != before[0]:
                 print(f"  {stage}", file=self._terminal)
             self._shown = shown
-        for name, before in self._alarms.items():
-            if status[name] not in (None, before):
+        for name, earlier in self._alarms.items():
+            if status[name] not in (None, earlier):
                 tqdm.write(status[name], file=self._terminal)  # above the bar where there is one
             self._alarms[name] = status[name]
