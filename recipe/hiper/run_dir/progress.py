@@ -160,7 +160,7 @@ class ProgressBar:
             if stage != before[0]:
                 print(f"  {stage}", file=self._terminal)
             self._shown = shown
-        for name, latest in self._alarms.items():
-            if status[name] not in (None, latest):
+        for name, earlier in self._alarms.items():
+            if status[name] not in (None, earlier):
                 tqdm.write(status[name], file=self._terminal)  # above the bar where there is one
             self._alarms[name] = status[name]
