@@ -34,13 +34,14 @@ from agent_system.plan_execute.prompts import (
 from agent_system.plan_execute.protocol import decide, parse_flat, parse_reply, token_spans
 from agent_system.rollout.environment_registry import ENVIRONMENTS, environment_spec
 from agent_system.rollout.records import TurnRecord
+from recipe.hiper.configuration.keys import USUAL_MODEL
 from recipe.hiper.configuration.settings import HiPERSettings
 from recipe.hiper.estimators.values import read_slots
 from recipe.hiper.trainer.token_credit import batch_credit
 from recipe.hiper.trainer.turn_batch import BatchTurns
 
 CONFIG_MODULE, CONFIG_NAME = "recipe.hiper.config", "hiper_trainer"
-GROUPS = ("profile", "env", "algorithm/hae")
+GROUPS = ("profile", "env", "model", "algorithm/hae")
 """Config groups among the overrides; every other override sets a value."""
 
 SENTENCES = {"alfworld": ALFRED, "webshop": WEBSHOP}
@@ -240,6 +241,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     chosen = {override.key_or_group: override.value() for override in parsed if override.key_or_group in GROUPS}
+    chosen.setdefault("model", USUAL_MODEL[chosen.get("profile", "cpu")])  # as `hardware.choose_profile` does
     config = pickle.loads(_groups(tuple(f"{group}={chosen[group]}" for group in GROUPS if group in chosen)))
     for override in parsed:
         if override.key_or_group not in GROUPS:

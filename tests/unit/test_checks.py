@@ -266,7 +266,6 @@ CASES = {
         ["+actor_rollout_ref.rollout.engine_kwargs.vllm.max_model_len=100"],
         "less than a prompt and its reply may need",
     ),
-    "replies without an end": (["actor_rollout_ref.rollout.ignore_eos=true"], "every reply runs to"),
     "adapters of Megatron": (["actor_rollout_ref.model.lora.rank=32"], "is not read by FSDP"),
     "an adapter that is not there": (
         ["actor_rollout_ref.model.lora_rank=16", "actor_rollout_ref.model.lora_adapter_path=/no/such/adapter"],
@@ -306,10 +305,9 @@ def test_an_evaluation_may_sample_as_it_likes(typed):
     check(composed(*typed, "trainer.val_only=true"))
 
 
-def test_an_evaluation_needs_room_for_a_prompt_and_an_end_of_replies():
-    """A prompt that fills the context would end the evaluation; without an end token every reply is malformed."""
+def test_an_evaluation_needs_room_for_a_prompt():
+    """One that fills the context would end it."""
     assert "max_model_len=256" in message_of("actor_rollout_ref.rollout.max_model_len=256", "trainer.val_only=true")
-    assert "ignore_eos=false" in message_of("actor_rollout_ref.rollout.ignore_eos=true", "trainer.val_only=true")
 
 
 def adapter(folder, rank: int) -> str:

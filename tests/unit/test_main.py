@@ -41,9 +41,9 @@ def machine(monkeypatch, tmp_path):
 
 def test_without_a_gpu_the_cpu_profile_and_its_environment(machine):
     assert not has_gpu()
-    assert choose_profile(["env.seed=1"]) == ["env.seed=1", "profile=cpu"]
+    assert choose_profile(["env.seed=1"]) == ["env.seed=1", "profile=cpu", "model=tiny"]
     # Hydra accepts no override behind an option.
-    assert choose_profile(["a=1", "--cfg", "job", "~b"]) == ["a=1", "~b", "profile=cpu", "--cfg", "job"]
+    assert choose_profile(["a=1", "--cfg", "job", "~b"]) == ["a=1", "~b", "profile=cpu", "model=tiny", "--cfg", "job"]
     assert {name: os.environ[name] for name in PROFILE_ENVIRONMENT} == PROFILE_ENVIRONMENT
     assert int(os.environ["OMP_NUM_THREADS"]) >= 1, "Ray would give its workers one thread each"
 
@@ -56,19 +56,19 @@ def test_what_the_user_set_wins(machine, monkeypatch):
 
 def test_a_gpu_that_answers_is_taken(machine):
     machine("nvidia-smi", 0)
-    assert choose_profile([]) == ["profile=gpu"]
+    assert choose_profile([]) == ["profile=gpu", "model=qwen2.5-1.5b"]
     assert os.environ["VERL_PLATFORM"] == "nvidia"
 
 
 def test_a_driver_without_a_gpu_is_no_gpu(machine):
     machine("nvidia-smi", 9)
-    assert choose_profile([]) == ["profile=cpu"]
+    assert choose_profile([]) == ["profile=cpu", "model=tiny"]
 
 
 @pytest.mark.parametrize(("given", "platform"), [("cpu", "cpu"), ("gpu", "nvidia")])
-def test_the_users_profile_is_kept(machine, given, platform):
+def test_the_users_profile_and_model_are_kept(machine, given, platform):
     machine("nvidia-smi", 0)
-    arguments = [f"profile={given}", "env.seed=1"]
+    arguments = [f"profile={given}", "model=smollm2", "env.seed=1"]
     assert choose_profile(arguments) == arguments
     assert os.environ.get("VERL_PLATFORM") == platform
 

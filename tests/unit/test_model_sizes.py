@@ -162,6 +162,9 @@ def test_offloading_and_the_shards_are_read():
     offloaded = on_gpus(1, *offload)
     fill_in_share(offloaded, ROLES, H100)
     assert offloaded.actor_rollout_ref.rollout.gpu_memory_utilization == 0.6
+    with_reference = on_gpus(1, "actor_rollout_ref.ref.fsdp_config.param_offload=false")
+    fill_in_share(with_reference, ROLES, H100)
+    assert with_reference.actor_rollout_ref.rollout.gpu_memory_utilization == 0.4
     replicated = on_gpus(4, "actor_rollout_ref.actor.fsdp_config.fsdp_size=1", "critic.fsdp.fsdp_size=1")
     fill_in_share(replicated, ROLES, H100)
     assert replicated.actor_rollout_ref.rollout.gpu_memory_utilization == 0.45

@@ -29,7 +29,8 @@ from recipe.hiper.tasks.families import SECTIONS
 
 WHOLE_OR_NOTHING = {
     *("env.pool.num_workers", "env.pool.envs_per_worker", "algorithm.updates_per_step"),
-    *("warm_start.episodes", "warm_start.steps"),
+    *("warm_start.episodes", "warm_start.steps", "warm_start.batch"),
+    "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes",
     *(f"warm_start.model.{size}" for size in ("hidden", "layers", "heads", "intermediate")),
     *("trainer.n_gpus_per_node", "trainer.max_actor_ckpt_to_keep", "trainer.max_critic_ckpt_to_keep"),
     *("data.val_batch_size", "actor_rollout_ref.rollout.max_model_len"),
@@ -37,6 +38,7 @@ WHOLE_OR_NOTHING = {
     *(f"{role}.data_loader_seed" for role in ("actor_rollout_ref.actor", "critic")),
 }
 """Keys that hold an integer or null."""
+NUMBER_OR_NOTHING = {"warm_start.lr", "actor_rollout_ref.rollout.gpu_memory_utilization"}
 SWITCH_OR_NOTHING = {"critic.use_three_heads_critic", "critic.use_two_heads_critic", "critic.enable"}
 TEXT = {
     *("run_dir", "env.name", "env.env_name", "env.failure_log", "trainer.default_local_dir"),
@@ -44,7 +46,7 @@ TEXT = {
 }
 """Keys that hold any text."""
 TEXT_OR_NOTHING = {
-    *("env.pool_name", "actor_rollout_ref.model.path", "critic.model.path"),
+    *("env.pool_name", "actor_rollout_ref.model.path", "critic.model.path", "warm_start.base"),
     *(f"{role}.model.lora_adapter_path" for role in ("actor_rollout_ref", "critic")),
     *("env.alfworld.data_dir", "env.alfworld.generated.dir", "env.webshop.data_dir", "env.webshop.source"),
 }
@@ -68,7 +70,7 @@ MAY_BE_ZERO = MAY_BE_NEGATIVE | {
         for role in ("actor_rollout_ref.actor", "critic")
         for name in ("lr", "weight_decay", "lr_warmup_steps_ratio")
     ),
-    *("actor_rollout_ref.model.lora_rank", "critic.model.lora_rank"),
+    *("actor_rollout_ref.model.lora_rank", "critic.model.lora_rank", "warm_start.lora_rank"),
     *("env.alfworld.generated.valid_seen", "env.alfworld.generated.valid_unseen"),
     "actor_rollout_ref.rollout.val_kwargs.temperature",
 }
@@ -129,7 +131,7 @@ def may_be_legal(key: str, value: Any) -> bool:
     if isinstance(value, list | dict):
         return False
     if value is None:
-        return key in WHOLE_OR_NOTHING | SWITCH_OR_NOTHING | TEXT_OR_NOTHING
+        return key in WHOLE_OR_NOTHING | NUMBER_OR_NOTHING | SWITCH_OR_NOTHING | TEXT_OR_NOTHING
     if key in SWITCH_OR_NOTHING or isinstance(usual(key), bool):
         return isinstance(value, bool)
     if key in TEXT | TEXT_OR_NOTHING:
@@ -215,7 +217,17 @@ def test_the_shipped_configuration_can_be_read():
 
 
 def test_the_tables_name_keys_that_exist():
-    tables = (WHOLE_OR_NOTHING, SWITCH_OR_NOTHING, TEXT, TEXT_OR_NOTHING, MAY_BE_ZERO, AT_MOST_ONE, SECTION, LISTS)
+    tables = (
+        WHOLE_OR_NOTHING,
+        NUMBER_OR_NOTHING,
+        SWITCH_OR_NOTHING,
+        TEXT,
+        TEXT_OR_NOTHING,
+        MAY_BE_ZERO,
+        AT_MOST_ONE,
+        SECTION,
+        LISTS,
+    )
     named = set().union(*tables, AT_MOST_ZERO, WRITTEN_AS_WHOLE, LIST_OR_NOTHING, AT_LEAST_100)
     assert named - {key for environment in SECTIONS for key in all_keys(environment)} == set()
 

@@ -9,7 +9,7 @@ not exist yet: a share that is too large ends the run after its first step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from omegaconf import DictConfig, open_dict
 
@@ -72,14 +72,19 @@ def fitting_share(models: Sequence[Resident], card_bytes: int) -> float:
 
 
 def residents(config: DictConfig, sizes: Mapping[str, ModelSize]) -> list[Resident]:
-    """The models of a run, with what its offloading leaves on the GPU.
+    """The models of a run, with what its offloading leaves on the GPU. The reference counts where `param_offload=false` keeps it there.
 
     Args:
         sizes: see `model_sizes.trained_sizes`.
     """
-    engines = {"actor": config.actor_rollout_ref.actor.fsdp_config, "critic": config.critic.fsdp}
+    policy = config.actor_rollout_ref
+    engines = {"actor": policy.actor.fsdp_config, "critic": config.critic.fsdp}
     gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    return [
+    reference = []
+    has_reference = (policy.actor.use_kl_loss or config.algorithm.use_kl_in_reward) and not policy.model.lora_rank
+    if has_reference and policy.ref.fsdp_config.param_offload is False:
+        reference = [Resident(replace(sizes["actor"], trained=0), gpus)]
+    return reference + [
         Resident(
             size,
             shards=engines[role].fsdp_size if engines[role].fsdp_size > 0 else gpus,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -193,12 +193,17 @@ def run_style(config: DictConfig) -> PromptStyle:
     return environment_spec(env.env_name).style(env.prompt_style, env.prompt_layout, env.short_keep)
 
 
+def template_arguments(config: DictConfig) -> dict[str, Any]:
+    """`data.apply_chat_template_kwargs`: what the chat template gets besides the messages."""
+    return cast("dict[str, Any]", OmegaConf.to_container(config.data.apply_chat_template_kwargs, resolve=True))
+
+
 def _prompt_budget(config: DictConfig, tokenizer: Any) -> Iterator[str]:
     """A message where the rules and the chat template alone leave no room for what happens in a turn.
 
     Without it the run would end at its first turn, after minutes (`PromptOverBudget`).
     """
-    encoder = PromptEncoder(tokenizer, _template_kwargs(config), config.env.system_prompt)
+    encoder = PromptEncoder(tokenizer, template_arguments(config), config.env.system_prompt)
     spec = environment_spec(config.env.env_name)
     empty = PromptParts(task="", history=(), turn=1, observation="", subgoal="x", admissible_actions=())
     constant = encoder.count(render_prompt(run_style(config), empty, environment=spec.environment))
@@ -212,10 +217,6 @@ def _prompt_budget(config: DictConfig, tokenizer: Any) -> Iterator[str]:
             f"observation and actions. Try: data.max_prompt_length={enough}"
             f"{other if config.env.prompt_style == 'full' else ''}"
         )
-
-
-def _template_kwargs(config: DictConfig) -> dict[str, Any]:
-    return dict(OmegaConf.to_container(config.data.apply_chat_template_kwargs, resolve=True))  # type: ignore[arg-type]
 
 
 def cold_start_problems(config: DictConfig) -> Iterator[str]:
@@ -241,7 +242,7 @@ def cold_start_problems(config: DictConfig) -> Iterator[str]:
             f"{taught} with {length} earlier turns in a prompt, but this run has "
             f"env.history_length={config.env.history_length}. Try: env.history_length={length}, or {other}"
         )
-    arguments = _template_kwargs(config)
+    arguments = template_arguments(config)
     recorded = record.get("spec", {}).get("template_kwargs") or {}
     if record and arguments != recorded:
         yield (

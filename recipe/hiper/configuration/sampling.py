@@ -40,14 +40,7 @@ EXACT: Mapping[str, tuple[tuple[Any, ...], str]] = {
 
 
 def sampling_problems(config: DictConfig) -> Iterator[str]:
-    """A message for every setting that makes the rollout another policy than the one that is trained, and for
-    `ignore_eos`, under which no reply ever ends.
-    """
-    if OmegaConf.select(config, f"{ROLLOUT}.ignore_eos"):
-        yield (
-            f"{ROLLOUT}.ignore_eos=true: every reply runs to data.max_response_length, and what follows its end breaks "
-            f"the format. Try: {ROLLOUT}.ignore_eos=false"
-        )
+    """A message for every setting that makes the rollout another policy than the one that is trained."""
     if config.trainer.val_only:
         return
     scores = "the trainer scores replies under the whole distribution, so the gradient would be biased"
