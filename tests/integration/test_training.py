@@ -347,6 +347,23 @@ def test_two_heads_the_papers_switch_advantage_short_keep_and_bootstrap_on_two_p
 
 
 @pytest.mark.nightly
+def test_importance_weights_reach_the_update(train_two_steps):
+    """In float32 the two policies agree, so that all weights are 1 and nothing else may change."""
+    settings = {
+        "algorithm.rollout_correction.rollout_is": "token",
+        "algorithm.rollout_correction.rollout_rs": "token_k1",
+    }
+    run = train_two_steps(settings | {"algorithm.rollout_correction.rollout_rs_threshold": 2.0})
+    for step in (1, 2):
+        metrics = run.metrics[step]
+        assert_policies_agree(metrics)
+        assert metrics["rollout_corr/rollout_is_mean"] == pytest.approx(1.0, abs=1e-4)
+        assert metrics["rollout_corr/rollout_rs_masked_fraction"] == 0.0
+        assert metrics["actor/kl_clamped_fraction"] == 0.0
+        assert_finite(metrics, "actor/pg_loss", "actor/grad_norm")
+
+
+@pytest.mark.nightly
 def test_lora_trains_the_adapters(train_two_steps):
     run = train_two_steps(
         {

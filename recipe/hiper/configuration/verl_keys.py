@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipe.hiper.configuration.keys import flat_items
 from recipe.hiper.configuration.section import Problem, typed
-from recipe.hiper.configuration.settings import chosen_estimator
 
 LOGGER_PACKAGES = {
     "wandb": "wandb",
@@ -119,12 +118,33 @@ def _ray(config: DictConfig) -> Iterator[str]:
 
 
 def _rollout_correction(config: DictConfig) -> Iterator[str]:
-    estimator = config.algorithm.adv_estimator
     correction = config.algorithm.get("rollout_correction") or {}
-    if not chosen_estimator(config).is_verls_own and (correction.get("rollout_is") or correction.get("rollout_rs")):
+    section = "algorithm.rollout_correction"
+    weights, rejection = correction.get("rollout_is"), correction.get("rollout_rs")
+    if weights not in (None, "token", "sequence"):
         yield (
-            f"algorithm.rollout_correction is not applied under {estimator} (vLLM's policy is the trainer's policy). "
-            "Try: algorithm.rollout_correction.rollout_is=null algorithm.rollout_correction.rollout_rs=null"
+            f"{section}.rollout_is={weights}: weights are computed for each token or for each reply. Try: "
+            f"{section}.rollout_is=token, {section}.rollout_is=sequence, or {section}.rollout_is=null"
+        )
+    if rejection and correction.get("rollout_rs_threshold") is None:
+        yield (
+            f"{section}.rollout_rs={rejection} needs a threshold. Try: {section}.rollout_rs_threshold=2.0, or "
+            f"{section}.rollout_rs=null"
+        )
+    if correction.get("bypass_mode") and (weights or rejection):
+        yield (
+            f"{section}.bypass_mode=true takes vLLM's probabilities as those of the old policy, so that PPO's ratio "
+            f"corrects for their difference, and neither weights nor rejection are applied. Try: "
+            f"{section}.rollout_is=null {section}.rollout_rs=null, or {section}.bypass_mode=false"
+        )
+    loss = correction.get("loss_type", "ppo_clip")
+    if loss != "ppo_clip":
+        yield (f"{section}.loss_type={loss}: verl's V1 trainer does not read it. Try: {section}.loss_type=ppo_clip")
+    used = weights or rejection or correction.get("bypass_mode")
+    if used and not config.actor_rollout_ref.rollout.calculate_log_probs:
+        yield (
+            f"{section} needs the probabilities of vLLM, but actor_rollout_ref.rollout.calculate_log_probs=false. Try: "
+            "actor_rollout_ref.rollout.calculate_log_probs=true"
         )
     if correction.get("bypass_mode") and config.critic.backbone == "policy":
         yield (

@@ -102,7 +102,7 @@ class ProgressBar:
     Args:
         folder: the run's folder.
         terminal: where to draw. If it is not a terminal (a pipe, a CI log), a line is printed for every stage, step
-            and evaluation. In both cases an alarm (`hierarchy_monitor`, `reply_monitor`) is printed once, on a
+            and evaluation. In both cases an alarm (`hierarchy_monitor`, `reply_monitor`, `policy_monitor`) is printed once, on a
             separate line, when it starts.
     """
 
@@ -115,7 +115,7 @@ class ProgressBar:
         self._bar: tqdm | None = None
         self._seconds: list[float] = []
         self._shown: tuple[str, int, str] | None = None
-        self._alarms: dict[str, str | None] = {"alarm": None, "reply_alarm": None}
+        self._alarms: dict[str, str | None] = {}
 
     def __enter__(self) -> ProgressBar:
         self._thread.start()
@@ -160,7 +160,8 @@ class ProgressBar:
             if stage != before[0]:
                 print(f"  {stage}", file=self._terminal)
             self._shown = shown
-        for name, earlier in self._alarms.items():
-            if status[name] not in (None, earlier):
-                tqdm.write(status[name], file=self._terminal)  # above the bar where there is one
-            self._alarms[name] = status[name]
+        for kind in ("alarm", "reply_alarm", "policy_alarm"):
+            text = status.get(kind)
+            if text not in (None, self._alarms.get(kind)):
+                tqdm.write(text, file=self._terminal)  # above the bar where there is one
+            self._alarms[kind] = text

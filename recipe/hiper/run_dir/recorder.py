@@ -6,7 +6,7 @@ metrics.jsonl        one line per step, {"step": n, ...metrics}
 curve.png            success, lengths, the health of the hierarchy and of the values over steps
 episodes/            one file per step and split, one JSON line per episode
 failures.jsonl       one line per episode that could not be played
-status.json          what the run is doing now, and alarms about hierarchy and replies; the progress bar reads it
+status.json          what the run is doing now, and alarms about hierarchy, replies and policies; the progress bar reads it
 tensorboard/  checkpoints/  logs/
 evaluations/         evaluations of this run's checkpoints by later commands (earlier_runs.py)
 earlier/             results that this run replaced (earlier_runs.py)
@@ -30,6 +30,7 @@ from agent_system.errors import HiPERError
 from agent_system.rollout.failures import FailureLog
 from recipe.hiper.run_dir.hierarchy_monitor import SWITCH_RATE, HierarchyAlarm, hierarchy_alarm
 from recipe.hiper.run_dir.plots import draw_curve
+from recipe.hiper.run_dir.policy_monitor import policy_alarm
 from recipe.hiper.run_dir.reply_monitor import reply_alarm
 
 STATUS_FILE = "status.json"
@@ -94,6 +95,7 @@ class RunRecorder:
         self._history: list[dict[str, Any]] = []
         self._alarm: HierarchyAlarm | None = None
         self._reply_alarm: str | None = None
+        self._policy_alarm: str | None = None
         self._write_status()
 
     # ---------------------------------------------------------------- progress
@@ -122,7 +124,7 @@ class RunRecorder:
             self._move_later_results(later, later_episodes)
         self._rewrite_metrics()
         self._step = step
-        self._watch_hierarchy()
+        self._watch()
         self._watch_replies()
         self.stage(f"resuming from the checkpoint of step {step}" if step else "starting from step 0")
 
@@ -155,16 +157,20 @@ class RunRecorder:
             "metrics": self._latest,
             "alarm": self._alarm.text if self._alarm else None,
             "reply_alarm": self._reply_alarm,
+            "policy_alarm": self._policy_alarm,
             "time": time.time(),
         }
         _write_atomically(self.folder / STATUS_FILE, json.dumps(status))
 
-    def _watch_hierarchy(self) -> None:
-        """Update the alarm after a change of the history, and log its start and its end."""
+    def _watch(self) -> None:
+        """Update the alarms after a change of the history, and log the start and the end of each."""
         before, self._alarm = self._alarm, hierarchy_alarm(self._history)
         text, text_before = (alarm and alarm.text for alarm in (self._alarm, before))
         if text != text_before:
             _log_line(text or "Hierarchy alarm is over")
+        policy_before, self._policy_alarm = self._policy_alarm, policy_alarm(self._history)
+        if self._policy_alarm != policy_before:
+            _log_line(self._policy_alarm or "Policy alarm is over")
 
     def _watch_replies(self) -> None:
         """The same for the alarm about replies that are cut."""
@@ -185,7 +191,7 @@ class RunRecorder:
         if again:
             row = self._history.pop() | row
         self._history.append(row)
-        self._watch_hierarchy()
+        self._watch()
         self._watch_replies()
         if row.get(SWITCH_RATE) is not None:
             row["hierarchy/alarm"] = float(self._alarm is not None)

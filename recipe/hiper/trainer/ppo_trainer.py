@@ -29,7 +29,7 @@ from recipe.hiper.trainer.critic import head_fields, hierarchical_value_loss
 from recipe.hiper.trainer.episode_records import episode_records
 from recipe.hiper.trainer.feature_critic import FeatureCritic
 from recipe.hiper.trainer.metrics import batch_metrics, credit_metrics, entropy_metrics, validation_metrics
-from recipe.hiper.trainer.policy_distance import kl_clamped_fraction
+from recipe.hiper.trainer.policy_distance import columns_to_read, policy_distance
 from recipe.hiper.trainer.replay_guard import Heartbeat, SubmissionOrder, WatchedReplayBuffer
 from recipe.hiper.trainer.token_credit import BatchCredit, batch_credit
 from recipe.hiper.trainer.transfer import Batch, TurnReader, fetch, read_turns, stacked, store, tensors_only
@@ -236,8 +236,7 @@ class HiPERTrainer(PPOTrainerSync):
             return self._compute_verls_advantage(batch, metrics)
         turns = self._reader.read(batch)
         has_values = self._estimator.has_turn_values
-        fields = ["old_log_probs", "response_mask", *(["old_values"] if has_values else [])]
-        fields += ["ref_log_prob"] if self.config.actor_rollout_ref.actor.use_kl_loss else []
+        fields = ["response_mask", *columns_to_read(self.config), *(["old_values"] if has_values else [])]
         # verl computes no entropy where it takes the log-probabilities over from vLLM
         has_entropy = not (self.config.algorithm.get("rollout_correction") or {}).get("bypass_mode")
         data = fetch(batch, *fields, *(["entropy"] if has_entropy else []))
@@ -254,14 +253,13 @@ class HiPERTrainer(PPOTrainerSync):
         if self._feature_critic is not None:
             features = self._value_features(batch)
             metrics.update(self._feature_critic.fit(features, credit.value_targets, credit.value_mask))
-        if "ref_log_prob" in data:
-            reference = data["ref_log_prob"].to_padded_tensor(0.0).float()
-            metrics["actor/kl_clamped_fraction"] = kl_clamped_fraction(log_probs, reference, credit.credit_mask)
+        distance = policy_distance(data, credit.credit_mask, is_response * turns.is_turn.unsqueeze(1), self.config)
+        metrics.update(distance.metrics)
         self._record_episodes("train", turns, credit)
         return store(
             batch,
             advantages=response_to_nested(credit.token_advantages, response_mask),
-            credit_mask=response_to_nested(credit.credit_mask.to(torch.int64), response_mask),
+            **{name: response_to_nested(column, response_mask) for name, column in distance.columns.items()},
             value_targets=credit.value_targets,
             value_mask=credit.value_mask,
             # verl's own statistics want one value and one return per token; they are dropped again below.

@@ -16,6 +16,7 @@ from verl.utils.config import validate_config
 
 from agent_system.errors import HiPERError
 from recipe.hiper.configuration.settings import HiPERSettings, episodes_at_once, verl_config
+from recipe.hiper.trainer.policy_distance import require_valid_correction
 from verl_plugins.cpu.plugin import require_plugin
 
 CPUS_PER_GPU = 3
@@ -107,10 +108,12 @@ def run(config: DictConfig, recorder: dict) -> None:
         recorder: arguments of `RunRecorder`.
 
     Raises:
+        ConfigError: verl refuses the settings of the rollout correction.
         HiPERError: raised inside the run; unwrapped from Ray's exception.
     """
     if config.trainer.device == "cpu":
         require_plugin()
+    require_valid_correction(config)
     checked = _with_job(config, recorder)
     has_reference = need_reference_policy(checked)
     validate_config(config=checked, use_reference_policy=has_reference, use_critic=checked.critic.enable)
