@@ -95,7 +95,7 @@ def test_adapters_that_are_merged_for_vllm_on_two_processes_and_resumed(start):
         "actor_rollout_ref.model.lora_rank": 4,
         "actor_rollout_ref.model.lora_alpha": 32,
         "actor_rollout_ref.model.lora.merge": True,
-        "actor_rollout_ref.actor.optim.lr": 1e-2,
+        "actor_rollout_ref.actor.optim.lr": 3e-2,
         "critic.model.lora_rank": 4,
         "critic.model.lora_alpha": 8,
         "critic.optim.lr": 1e-2,
