@@ -102,8 +102,8 @@ class ProgressBar:
     Args:
         folder: the run's folder.
         terminal: where to draw. If it is not a terminal (a pipe, a CI log), a line is printed for every stage, step
-            and evaluation. In both cases an alarm (`hierarchy_monitor`, `reply_monitor`, `policy_monitor`) is printed once, on a
-            separate line, when it starts.
+            and evaluation. In both cases an alarm (`hierarchy_monitor`, `reply_monitor`, `policy_monitor`) is printed
+            once, on a separate line, when it starts.
     """
 
     def __init__(self, folder: Path, terminal: TextIO):

@@ -6,7 +6,7 @@ metrics.jsonl        one line per step, {"step": n, ...metrics}
 curve.png            success, lengths, the health of the hierarchy and of the values over steps
 episodes/            one file per step and split, one JSON line per episode
 failures.jsonl       one line per episode that could not be played
-status.json          what the run is doing now, and alarms about hierarchy, replies and policies; the progress bar reads it
+status.json          what the run is doing now, and alarms; the progress bar reads it
 tensorboard/  checkpoints/  logs/
 evaluations/         evaluations of this run's checkpoints by later commands (earlier_runs.py)
 earlier/             results that this run replaced (earlier_runs.py)
