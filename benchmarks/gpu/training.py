@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real training steps on a GPU: seconds by phase, tokens a second, memory, and whether vLLM's policy is the trainer's.
 
-    python -m recipe.hiper.cold_start --out warm --games games              # the small model of the CPU profile
-    python benchmarks/gpu/training.py small --warm-start warm               # 2 steps of it
+    python -m recipe.hiper.cold_start profile=cpu                           # makes the small model, prints its folder
+    python benchmarks/gpu/training.py small --warm-start <that folder>      # 2 steps of it
     python benchmarks/gpu/training.py large --warm-start warm               # the Qwen2.5-1.5B architecture
     python benchmarks/gpu/training.py large --warm-start warm --lora        # adapters instead of all weights
     python benchmarks/gpu/training.py large --warm-start warm --lockstep    # also with episodes that wait for others

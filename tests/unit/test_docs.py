@@ -154,7 +154,8 @@ def test_links_and_anchors_resolve(page):
 
 def test_every_page_is_linked_from_the_readme():
     linked = {(ROOT / target).resolve() for target in re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text())}
-    missing = [str(page.relative_to(ROOT)) for page in PAGES if page.parent != ROOT and page not in linked]
+    others = [page for page in PAGES if page.parent != ROOT and page.name != "STATUS.md"]  # notes of unfinished work
+    missing = [str(page.relative_to(ROOT)) for page in others if page not in linked]
     assert not missing, f"README.md links to none of {', '.join(missing)}"
 
 

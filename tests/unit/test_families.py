@@ -141,6 +141,7 @@ WRONG_VALUES = {
         "eval_dataset": ["train", None],
         "train_goals": [0, 1.5, True],
         "early_terminate_penalty": [1, float("nan"), "-1"],
+        "observation_mode": ["text", 1],
         "generated.products": [5, 99, 200.5],
         "generated.seed": [1.5, None],
     },

@@ -146,7 +146,7 @@ def taught(folder, file="cold_start.json", **changes) -> list[str]:
     [
         (
             "env.prompt_style=full",
-            "plan_execute_compact, but this run has plan_execute .*Try: env.prompt_style=compact",
+            "plan_execute_compact, but this run has plan_execute_rules_first .*Try: env.prompt_style=compact",
         ),
         ("env.short_keep=true", "but this run has plan_execute_compact_short .*env.short_keep=false"),
         ("env.history_length=3", "with 1 earlier turns .* env.history_length=3. Try: env.history_length=1"),
@@ -159,7 +159,7 @@ def taught(folder, file="cold_start.json", **changes) -> list[str]:
 def test_a_run_with_other_prompts_than_the_model_was_taught_with_is_refused(tmp_path, file, changed, message):
     overrides = taught(tmp_path, file)
     check_model(composed(*overrides))
-    with pytest.raises(ConfigError, match=rf"\(1 problem\)(?s:.*){message}"):
+    with pytest.raises(ConfigError, match=rf"(?s:.*){message}"):
         check_model(composed(*overrides, changed))
 
 

@@ -54,7 +54,7 @@ def in_rollout(config: DictConfig, tokenizer) -> list[int]:
 
 def in_fine_tuning(spec: PretrainedSpec, tokenizer, folder: Path) -> list[int]:
     write_messages(folder / "turns.parquet", [Example(PROMPT, "<action>look</action>")], spec.system_prompt)
-    overrides = sft_overrides("base", folder, folder, folder, FineTuneSpec(), spec.template_kwargs)
+    overrides = sft_overrides("base", folder, folder, folder, FineTuneSpec(), "fp32", spec.template_kwargs)
     data = OmegaConf.create({"apply_chat_template_kwargs": {}})
     for text in (f"{key}={value}" for key, value in overrides.items() if "apply_chat_template_kwargs" in key):
         override = OverridesParser.create().parse_override(text)

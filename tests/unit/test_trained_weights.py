@@ -89,6 +89,7 @@ def test_an_evaluation_takes_the_adapters_from_the_run(tmp_path, monkeypatch, ca
 
 
 def test_an_evaluation_uses_as_many_processes_as_the_run(tmp_path, monkeypatch):
+    monkeypatch.delenv("VERL_PLATFORM")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     left(tmp_path / "run", "trainer.n_gpus_per_node=2", profile="gpu")
     config = run(tmp_path / "run", "trainer.val_only=true", profile="gpu")
@@ -97,6 +98,7 @@ def test_an_evaluation_uses_as_many_processes_as_the_run(tmp_path, monkeypatch):
 
 
 def test_an_evaluation_on_too_few_gpus_is_refused(tmp_path, monkeypatch):
+    monkeypatch.delenv("VERL_PLATFORM")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     left(tmp_path / "run", "trainer.n_gpus_per_node=4", profile="gpu")
     config = run(tmp_path / "run", "trainer.val_only=true", "trainer.n_gpus_per_node=1", profile="gpu")

@@ -47,6 +47,7 @@ TEXT = {
 """Keys that hold any text."""
 TEXT_OR_NOTHING = {
     *("env.pool_name", "actor_rollout_ref.model.path", "critic.model.path", "warm_start.base"),
+    "env.system_prompt",
     *(f"{role}.model.lora_adapter_path" for role in ("actor_rollout_ref", "critic")),
     *("env.alfworld.data_dir", "env.alfworld.generated.dir", "env.webshop.data_dir", "env.webshop.source"),
 }
@@ -57,6 +58,7 @@ MAY_BE_NEGATIVE = {
     *("env.alfworld.generated.seed", "env.webshop.generated.seed", "env.webshop.early_terminate_penalty"),
     *(f"{role}.optim.lr_warmup_steps" for role in ("actor_rollout_ref.actor", "critic")),
 }
+MAY_BE_EMPTY = {"env.system_prompt"}
 MAY_BE_ZERO = MAY_BE_NEGATIVE | {
     *("env.seed", "env.history_length", "env.fault_retries", "env.resources_per_worker.num_cpus", "warm_start.seed"),
     *("trainer.critic_warmup", "trainer.episodes_every", "data.dataloader_num_workers"),
@@ -71,6 +73,7 @@ MAY_BE_ZERO = MAY_BE_NEGATIVE | {
         for name in ("lr", "weight_decay", "lr_warmup_steps_ratio")
     ),
     *("actor_rollout_ref.model.lora_rank", "critic.model.lora_rank", "warm_start.lora_rank"),
+    "warm_start.report_tasks",
     *("env.alfworld.generated.valid_seen", "env.alfworld.generated.valid_unseen"),
     "actor_rollout_ref.rollout.val_kwargs.temperature",
 }
@@ -135,7 +138,7 @@ def may_be_legal(key: str, value: Any) -> bool:
     if key in SWITCH_OR_NOTHING or isinstance(usual(key), bool):
         return isinstance(value, bool)
     if key in TEXT | TEXT_OR_NOTHING:
-        return isinstance(value, str) and value != ""
+        return isinstance(value, str) and (value != "" or key in MAY_BE_EMPTY)
     if isinstance(usual(key), str) or isinstance(value, bool | str):
         return False
     is_whole = key in WHOLE_OR_NOTHING or isinstance(usual(key), int)

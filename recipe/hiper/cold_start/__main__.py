@@ -1,56 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of the warm start: `python -m recipe.hiper.cold_start --out <model folder> --games <games folder>`."""
+"""`python -m recipe.hiper.cold_start [hydra overrides]`: make the model that a training starts from, and a report."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+import sys
 
-from agent_system.errors import HiPERError
-from agent_system.processes import usable_cpus
+from recipe.hiper.configuration.hardware import choose_profile
+
+PURPOSE = """\
+python -m recipe.hiper.cold_start: let scripted players demonstrate the tasks of a training, teach a model with that,
+and report what it can do: loss and exact replies on held-out demonstrations, valid replies, admissible actions and
+success.
+The model is kept in the cache, and a training with the same overrides starts from it. Any causal language model:
+  python -m recipe.hiper.cold_start model=smollm2
+  python -m recipe.hiper.cold_start env=webshop model=smollm2 warm_start.base=<folder or hub name>
+An interrupted command resumes."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Makes or reuses the games and the model."""
-    parser = argparse.ArgumentParser(
-        prog="python -m recipe.hiper.cold_start",
-        description=(
-            "Make the CPU profile's model: generate games, let the scripted expert demonstrate on them, train a "
-            "tokenizer and clone the expert's behaviour. Finished folders are reused."
-        ),
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the model (Hugging Face format)")
-    parser.add_argument("--games", type=Path, required=True, help="folder of the generated games; reused if finished")
-    parser.add_argument("--seed", type=int, default=0, help="seed of demonstrations and training (default: 0)")
-    parser.add_argument("--steps", type=int, help="training steps (default: the CPU profile's)")
-    parser.add_argument("--episodes", type=int, help="demonstrations (default: the CPU profile's)")
-    parser.add_argument(
-        "--workers", type=int, default=usable_cpus(), help="processes that play games; changes the speed only"
-    )
-    options = parser.parse_args(arguments)
+def main() -> None:
+    """Run the command line."""
+    sys.argv[1:] = choose_profile(sys.argv[1:])
+    # Only now: torch and verl read the environment that the profile sets when they are imported.
+    from recipe.hiper.cli.cold_start import cold_start
+    from recipe.hiper.cli.command_line import run_command
 
-    # After parsing, and not at the top: torch takes seconds to load, and the processes that play games, which import
-    # this file again, do without it.
-    from recipe.hiper.cold_start.build import WarmStartSpec, make_warm_start
-
-    spec = WarmStartSpec()
-    demonstrations = replace(spec.demonstrations, seed=options.seed)
-    training = replace(spec.train, seed=options.seed)
-    if options.steps is not None:
-        training = replace(training, steps=options.steps)
-    if options.episodes is not None:
-        demonstrations = replace(demonstrations, episodes=options.episodes)
-    spec = replace(spec, demonstrations=demonstrations, train=training)
-    try:
-        report = make_warm_start(options.out, options.games, spec, workers=options.workers, progress=True)
-    except HiPERError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    print(
-        f"{options.out}: {report.held_out_exact:.1%} of held-out replies are exactly the expert's "
-        f"(loss {report.first_loss:.3f} -> {report.last_loss:.3f}, held out {report.held_out_loss:.3f})"
-    )
+    run_command(cold_start, PURPOSE)
 
 
 if __name__ == "__main__":

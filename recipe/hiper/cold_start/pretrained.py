@@ -23,6 +23,7 @@ from agent_system.errors import ConfigError, TaskError
 from agent_system.locks import locked_file
 from recipe.hiper.cold_start.demonstrations import DemonstrationSpec, Example, collect
 from recipe.hiper.cold_start.fine_tune import FineTuneSpec, fine_tune
+from recipe.hiper.cold_start.held_out import measure_held_out
 from recipe.hiper.cold_start.messages import write_messages
 from recipe.hiper.cold_start.shop_demonstrations import ShopDemonstrationSpec, collect_in_shop
 from recipe.hiper.cold_start.smollm2 import make_smollm2
@@ -32,6 +33,9 @@ CODE_VERSION = 1
 
 MANIFEST = "cold_start.json"
 """Written last: a folder with this file is complete."""
+
+DEMONSTRATIONS = "demonstrations"
+"""Folder in a model's with the turns that it was trained and measured on: parquet files of chat messages."""
 
 HELD_OUT_SEED_SHIFT = 1_000_003
 """Held-out demonstrations are drawn with another seed than those that are trained on."""
@@ -129,6 +133,11 @@ def make_fine_tuned(
             "spec": asdict(spec),
             "made_with": {name: version(name) for name in ("torch", "transformers", "verl")},
         }
+        measured = measure_held_out(model, work / "held_out.parquet", progress=progress)
+        (model / DEMONSTRATIONS).mkdir(exist_ok=True)
+        for name in files:
+            (work / f"{name}.parquet").rename(model / DEMONSTRATIONS / f"{name}.parquet")
+        content["held_out"] = asdict(measured)
         (model / MANIFEST).write_text(json.dumps(content, indent=2, default=str) + "\n", "utf-8")
         model.rename(folder)
         shutil.rmtree(work)

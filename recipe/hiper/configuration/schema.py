@@ -55,6 +55,8 @@ class WarmStartSettings(Section):
     """turns in a step of it; null: likewise"""
     lora_rank: int = Field(ge=0)
     """rank of the adapters with which a pretrained model is fine-tuned; they are merged afterwards. 0: all weights"""
+    report_tasks: int = Field(ge=0)
+    """held-out tasks that `python -m recipe.hiper.cold_start` plays with the finished model; 0: none"""
     model: SmallModelSettings
     """sizes of the small model"""
 

@@ -165,10 +165,9 @@ def fine_tuned(
     template_kwargs: dict[str, Any] | None = None,
 ) -> P:
     """The default specification of a fine-tuned model with the values of a run."""
-    assert settings.base is not None  # the callers check it
     return replace(
         default,
-        base=settings.base,
+        base=settings.base or default.base,
         system_prompt=env.system_prompt,
         template_kwargs=template_kwargs,
         demonstrations=_with(
