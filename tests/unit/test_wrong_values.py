@@ -44,9 +44,10 @@ TEXT = {
 }
 """Keys that hold any text."""
 TEXT_OR_NOTHING = {
-    *("env.pool_name", "actor_rollout_ref.model.path", "critic.model.path"),
+    *("env.pool_name", "env.system_prompt", "actor_rollout_ref.model.path", "critic.model.path"),
     *("env.alfworld.data_dir", "env.alfworld.generated.dir", "env.webshop.data_dir", "env.webshop.source"),
 }
+MAY_BE_EMPTY = {"env.system_prompt"}
 LIST_OR_NOTHING = {"env.alfworld.generated.receptacles", "env.alfworld.generated.task_types"}
 MAY_BE_NEGATIVE = {
     *("algorithm.inadmissible_penalty", "algorithm.hae.keep_penalty", "algorithm.hae.keep_consistency_penalty"),
@@ -83,7 +84,7 @@ AT_MOST_ZERO = {
     "env.webshop.early_terminate_penalty",
 }
 AT_LEAST_100 = {"env.webshop.generated.products"}
-SECTION = {"env.kwargs"}
+SECTION = {"env.kwargs", "data.apply_chat_template_kwargs"}
 LISTS = {"trainer.logger"}
 
 VALUES = st.one_of(
@@ -132,7 +133,7 @@ def may_be_legal(key: str, value: Any) -> bool:
     if key in SWITCH_OR_NOTHING or isinstance(usual(key), bool):
         return isinstance(value, bool)
     if key in TEXT | TEXT_OR_NOTHING:
-        return isinstance(value, str) and value != ""
+        return isinstance(value, str) and (value != "" or key in MAY_BE_EMPTY)
     if isinstance(usual(key), str) or isinstance(value, bool | str):
         return False
     is_whole = key in WHOLE_OR_NOTHING or isinstance(usual(key), int)
@@ -215,7 +216,7 @@ def test_the_shipped_configuration_can_be_read():
 
 def test_the_tables_name_keys_that_exist():
     tables = (WHOLE_OR_NOTHING, SWITCH_OR_NOTHING, TEXT, TEXT_OR_NOTHING, MAY_BE_ZERO, AT_MOST_ONE, SECTION, LISTS)
-    named = set().union(*tables, AT_MOST_ZERO, WRITTEN_AS_WHOLE, LIST_OR_NOTHING, AT_LEAST_100)
+    named = set().union(*tables, AT_MOST_ZERO, WRITTEN_AS_WHOLE, LIST_OR_NOTHING, AT_LEAST_100, MAY_BE_EMPTY)
     assert named - {key for environment in SECTIONS for key in all_keys(environment)} == set()
 
 
