@@ -51,6 +51,7 @@ TEXT_OR_NOTHING = {
     *(f"{role}.model.lora_adapter_path" for role in ("actor_rollout_ref", "critic")),
     *("env.alfworld.data_dir", "env.alfworld.generated.dir", "env.webshop.data_dir", "env.webshop.source"),
 }
+MAY_BE_EMPTY = {"env.system_prompt"}
 LIST_OR_NOTHING = {"env.alfworld.generated.receptacles", "env.alfworld.generated.task_types"}
 MAY_BE_NEGATIVE = {
     *("algorithm.inadmissible_penalty", "algorithm.hae.keep_penalty", "algorithm.hae.keep_consistency_penalty"),
@@ -58,7 +59,6 @@ MAY_BE_NEGATIVE = {
     *("env.alfworld.generated.seed", "env.webshop.generated.seed", "env.webshop.early_terminate_penalty"),
     *(f"{role}.optim.lr_warmup_steps" for role in ("actor_rollout_ref.actor", "critic")),
 }
-MAY_BE_EMPTY = {"env.system_prompt"}
 MAY_BE_ZERO = MAY_BE_NEGATIVE | {
     *("env.seed", "env.history_length", "env.fault_retries", "env.resources_per_worker.num_cpus", "warm_start.seed"),
     *("trainer.critic_warmup", "trainer.episodes_every", "data.dataloader_num_workers"),
@@ -89,7 +89,7 @@ AT_MOST_ZERO = {
     "env.webshop.early_terminate_penalty",
 }
 AT_LEAST_100 = {"env.webshop.generated.products"}
-SECTION = {"env.kwargs"}
+SECTION = {"env.kwargs", "data.apply_chat_template_kwargs"}
 LISTS = {"trainer.logger"}
 
 VALUES = st.one_of(
@@ -231,7 +231,7 @@ def test_the_tables_name_keys_that_exist():
         SECTION,
         LISTS,
     )
-    named = set().union(*tables, AT_MOST_ZERO, WRITTEN_AS_WHOLE, LIST_OR_NOTHING, AT_LEAST_100)
+    named = set().union(*tables, AT_MOST_ZERO, WRITTEN_AS_WHOLE, LIST_OR_NOTHING, AT_LEAST_100, MAY_BE_EMPTY)
     assert named - {key for environment in SECTIONS for key in all_keys(environment)} == set()
 
 
