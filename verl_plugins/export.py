@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification, GenerationConfig
 
 SHARD = re.compile(r"model_world_size_(\d+)_rank_0\.pt")
@@ -93,7 +93,7 @@ def _whole(parts: list[Tensor]) -> Tensor:
         return first
     placement = first.placements[-1]
     local = [part._local_tensor for part in parts if isinstance(part, DTensor)]
-    return torch.cat(local, dim=placement.dim) if placement.is_shard() else local[0]
+    return torch.cat(local, dim=placement.dim) if isinstance(placement, Shard) else local[0]
 
 
 def merged_adapters(state: dict[str, Tensor], checkpoint: Path) -> dict[str, Tensor]:
