@@ -72,7 +72,9 @@ def fitting_share(models: Sequence[Resident], card_bytes: int) -> float:
 
 
 def residents(config: DictConfig, sizes: Mapping[str, ModelSize]) -> list[Resident]:
-    """The models of a run, with what its offloading leaves on the GPU. The reference counts where `param_offload=false` keeps it there.
+    """The models of a run, with what its offloading leaves on the GPU.
+
+    The reference counts where `param_offload=false` keeps it there.
 
     Args:
         sizes: see `model_sizes.trained_sizes`.
