@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from agent_system.errors import HiPERError
 from verl_plugins.cpu.processor import fastest_dtype
+from verl_plugins.export import export
 
 POINTER = "latest_checkpointed_iteration.txt"
 """verl's file beside the checkpoints, with the step of the latest one."""
@@ -118,7 +120,10 @@ def fine_tune(
         lines = [line for line in log_file.read_text("utf-8", errors="replace").splitlines() if line.strip()]
         reason = lines[-1] if lines else "no output"
         raise FineTuneFailed(f"the fine-tuning of {base} failed ({reason}). The whole output is in {log_file}")
-    return checkpoints / f"global_step_{_latest_step(checkpoints)}" / "huggingface"
+    model = folder / "model"
+    shutil.rmtree(model, ignore_errors=True)  # of a start that was interrupted while it wrote
+    export(checkpoints / f"global_step_{_latest_step(checkpoints)}", model)
+    return model
 
 
 def sft_overrides(
@@ -153,7 +158,7 @@ def sft_overrides(
         "engine.strategy": "fsdp2",
         "+engine.mixed_precision": precision,
         "engine.seed": spec.seed,
-        "checkpoint.save_contents": "[model,optimizer,extra,hf_model]",
+        "checkpoint.save_contents": "[model,optimizer,extra]",
         "checkpoint.load_contents": "[model,optimizer,extra]",
         "trainer.default_local_dir": checkpoints,
         "trainer.max_ckpt_to_keep": 1,
