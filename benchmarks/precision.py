@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Is bf16 faster than float32 on this processor? Tokens a second of a language model in both, forward and backward.
 
-    python benchmarks/precision.py                       # SmolLM2's architecture with random weights
-    python benchmarks/precision.py --model <folder>
+python benchmarks/precision.py                       # SmolLM2's architecture with random weights
+python benchmarks/precision.py --model <folder>
 """
 
 from __future__ import annotations
