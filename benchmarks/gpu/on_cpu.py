@@ -35,6 +35,8 @@ ON_CPU = {
     "+actor_rollout_ref.rollout.enable_sleep_mode": False,
     "+actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes": 2**28,
     "+actor_rollout_ref.rollout.engine_kwargs.vllm.distributed_executor_backend": "uni",
+    # Decided from the memory of the GPUs; this is what a full one gets
+    "actor_rollout_ref.ref.fsdp_config.param_offload": True,
     # vLLM's CPU worker cannot take a random number back, as it does after a part of a prompt
     "actor_rollout_ref.rollout.enable_chunked_prefill": False,
 }
