@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from agent_system.plan_execute.prompts import PromptStyle
 from agent_system.plan_execute.protocol import KEEP, SWITCH, SwitchWord
@@ -33,3 +35,16 @@ class Advice:
         if not style.has_subgoal:
             return action
         return f"<switch>{KEEP}</switch>{action}" if style.has_short_keep and self.switch == KEEP else self.reply
+
+
+class ScriptedPlayer(Protocol):
+    """Plays one task and needs no model. Its advice may be requested in states that another policy has led to."""
+
+    def advise(self, observation: str, admissible: Sequence[str], subgoal: str) -> Advice:
+        """The recommended decision, sub-goal and action.
+
+        Args:
+            observation: the text of the state.
+            admissible: the admissible actions.
+            subgoal: the sub-goal in force, "" if there is none.
+        """

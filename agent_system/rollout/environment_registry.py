@@ -7,12 +7,14 @@ does not import torch, because environment workers import a user's module, and t
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
 from agent_system.environments.tasks import TaskPanel
 from agent_system.errors import ConfigError
+from agent_system.plan_execute.advice import ScriptedPlayer
 from agent_system.plan_execute.prompts import ALFRED, WEBSHOP, PromptLayout, PromptStyle
 
 
@@ -26,6 +28,8 @@ class EnvironmentSpec:
         tasks: the panel of the split "train" or "val", for an environment that brings its own tasks.
         family: whose tasks are played otherwise, a key of `recipe.hiper.tasks.families.FAMILIES` and of the section of
             `env` with that family's settings. None for an environment that brings its own tasks.
+        player: called as `player(task, rng)` with the text of a task and a `random.Random`; plays demonstrations for a
+            cold start. For an environment that brings its own tasks; None: it has no demonstrations.
     """
 
     environment: str
@@ -33,6 +37,7 @@ class EnvironmentSpec:
     compact: PromptStyle
     tasks: Callable[[str], TaskPanel] | None = None
     family: str | None = None
+    player: Callable[[str, random.Random], ScriptedPlayer] | None = None
 
     def style(self, prompt_style: str, prompt_layout: PromptLayout | str, short_keep: bool = False) -> PromptStyle:
         """The prompt style for `env.prompt_style` ("full" or "compact"), `env.prompt_layout` and `env.short_keep`."""

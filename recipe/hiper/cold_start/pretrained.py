@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,7 @@ from recipe.hiper.cold_start.demonstrations import DemonstrationSpec, Example, c
 from recipe.hiper.cold_start.fine_tune import FineTuneSpec, fine_tune
 from recipe.hiper.cold_start.held_out import measure_held_out
 from recipe.hiper.cold_start.messages import write_messages
+from recipe.hiper.cold_start.own_demonstrations import OwnDemonstrationSpec, collect_with_player
 from recipe.hiper.cold_start.shop_demonstrations import ShopDemonstrationSpec, collect_in_shop
 from recipe.hiper.cold_start.smollm2 import make_smollm2
 
@@ -40,7 +41,7 @@ DEMONSTRATIONS = "demonstrations"
 HELD_OUT_SEED_SHIFT = 1_000_003
 """Held-out demonstrations are drawn with another seed than those that are trained on."""
 
-D = TypeVar("D", DemonstrationSpec, ShopDemonstrationSpec)
+D = TypeVar("D", DemonstrationSpec, ShopDemonstrationSpec, OwnDemonstrationSpec)
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,44 @@ def make_fine_tuned_in_shop(
         play,
         ("train", "eval"),
         str(open_shop(shop).manifest.sources),
+        base_folder=base_folder(spec.base, folder.parent, progress=progress),
+        gpus=usable_gpus(),
+        progress=progress,
+    )
+
+
+def make_fine_tuned_in_own(
+    folder: Path,
+    spec: PretrainedSpec[OwnDemonstrationSpec],
+    env_name: str,
+    env_kwargs: Mapping[str, Any],
+    train: TaskPanel,
+    held_out: TaskPanel,
+    *,
+    workers: int,
+    progress: bool,
+) -> None:
+    """`make_fine_tuned` with demonstrations in an environment of the user's own.
+
+    Args:
+        env_name: `module:NAME` of an `EnvironmentSpec` with a player.
+        env_kwargs: passed to `gymnasium.make` besides the step limit.
+        train, held_out: the tasks that are trained and measured on.
+        workers: processes that play; the result does not depend on their number.
+    """
+    panels = {"train": train, "held out": held_out}
+
+    def play(split: str, demonstrations: OwnDemonstrationSpec) -> list[Example]:
+        tasks = epoch_order(panels[split], demonstrations.seed, epoch=0)
+        played = collect_with_player(env_name, tasks, demonstrations, env_kwargs, workers=workers, progress=progress)
+        return [example for demonstration in played for example in demonstration.examples]
+
+    make_fine_tuned(
+        folder,
+        spec,
+        play,
+        ("train", "held out"),
+        train.digest,
         base_folder=base_folder(spec.base, folder.parent, progress=progress),
         gpus=usable_gpus(),
         progress=progress,

@@ -22,7 +22,7 @@ from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.shop import open_shop
 from agent_system.environments.webshop.shopper import BUY, FIND, Shopper
 from agent_system.plan_execute.advice import Advice
-from agent_system.plan_execute.prompts import BLANK, PromptStyle
+from agent_system.plan_execute.prompts import BLANK, WEBSHOP, PromptStyle
 from agent_system.plan_execute.protocol import SWITCH
 from agent_system.plan_execute.turn import EpisodeAgent
 from recipe.hiper.cold_start.demonstrations import Demonstration, Example, gather
@@ -100,7 +100,7 @@ def _demonstrate(shop: Path, part: str, number: int, spec: ShopDemonstrationSpec
     goal = rng.choice(open_shop(shop).ranges(Goals.SYNTHETIC, Split.FIXED)[part])
     observation, info = env.reset(options={"goal_index": goal})
     shopper = Shopper(info["task"], rng, hasty=spec.hasty, blind=spec.blind, curious=spec.curious)
-    agent = EpisodeAgent(spec.style, spec.history_length, reply_style=PromptStyle.PLAN_EXECUTE_COMPACT)
+    agent = EpisodeAgent(spec.style, spec.history_length, WEBSHOP, reply_style=PromptStyle.PLAN_EXECUTE_COMPACT)
     rename = _renaming(shop, rng) if rng.random() < spec.renamed else str
     examples = []
     ended = False
