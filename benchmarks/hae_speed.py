@@ -6,7 +6,7 @@ targets of one batch.
 
 Times what the trainer calls (`values.read_slots`, `token_credit.batch_credit`) and, in the same run, a Python loop over
 rows and tokens that does the same arithmetic on lists, and checks that both give the same numbers. The rows are
-shuffled, as they are in training.
+shuffled, as they are in training. Times are CPU time, so other programs on the machine disturb them little.
 """
 
 from __future__ import annotations
@@ -223,9 +223,9 @@ def milliseconds(function: Callable[[], object], repeats: int) -> list[float]:
     gc.disable()  # As `timeit` does: collecting the loop's lists takes longer than the loop and flatters the ratio.
     try:
         for _ in range(repeats):
-            start = time.perf_counter()
+            start = time.process_time()
             function()
-            times.append(1e3 * (time.perf_counter() - start))
+            times.append(1e3 * (time.process_time() - start))
     finally:
         gc.enable()
     return times

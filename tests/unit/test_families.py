@@ -18,6 +18,7 @@ from agent_system.environments.alfworld.rooms import TaskKind
 from agent_system.environments.webshop.shop import ShopManifest
 from agent_system.errors import ConfigError
 from agent_system.plan_execute.prompts import PromptStyle
+from agent_system.rollout.agent_loop import EpisodeSettings
 from agent_system.rollout.environment_registry import (
     ENVIRONMENTS,
     FAMILY_NAMES,
@@ -25,7 +26,10 @@ from agent_system.rollout.environment_registry import (
     environment_spec,
     plan_execute_name,
 )
+from recipe.hiper.cold_start.demonstrations import DemonstrationSpec
+from recipe.hiper.cold_start.pretrained import PretrainedSpec
 from recipe.hiper.configuration.section import Section, read_section
+from recipe.hiper.configuration.settings import verl_config
 from recipe.hiper.tasks import alfworld, webshop
 from recipe.hiper.tasks.alfworld import ALFWorldSettings, GeneratedGames
 from recipe.hiper.tasks.families import FAMILIES, SECTIONS, family_of
@@ -79,6 +83,30 @@ def test_prompts_of_ones_own_for_the_games_of_a_family(monkeypatch):
     assert isinstance(
         family_of(settings_of(composed("env.env_name=recipe.hiper.tasks.alfworld:HOUSE"))), FAMILIES["alfworld"]
     )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "style"),
+    [
+        (["env.prompt_style=full"], "plan_execute_rules_first"),
+        (["env.prompt_style=full", "env.prompt_layout=rules_last"], "plan_execute"),
+        (["env.prompt_style=full", "env.short_keep=true"], "plan_execute_short_rules_first"),
+        (["env.prompt_style=full", "env.env_name=alfworld/AlfredTWEnv"], "flat_rules_first"),
+        (["env.prompt_style=compact"], "plan_execute_compact"),
+        (["env.prompt_style=compact", "env.prompt_layout=rules_last"], "plan_execute_compact"),
+    ],
+)
+def test_a_rollout_has_the_style_and_the_layout_of_the_configuration(overrides, style):
+    assert EpisodeSettings.from_config(verl_config(composed(*overrides))).style.value == style
+
+
+def test_demonstrations_in_another_layout_make_another_model():
+    def digest(prompt_style: str, layout: str) -> str:
+        style = environment_spec("alfworld/AlfredTWEnvOptions").style(prompt_style, layout)
+        return PretrainedSpec("smollm2", DemonstrationSpec(style=style)).digest
+
+    assert digest("full", "rules_first") != digest("full", "rules_last")
+    assert digest("compact", "rules_first") == digest("compact", "rules_last")
 
 
 @pytest.mark.parametrize("name", SECTIONS)

@@ -86,10 +86,12 @@ def token_credit(
 
 @dataclass(frozen=True)
 class _TokenRuns:
-    """The responses as runs of tokens: before, in and after each block. Writing run by run touches each token once.
+    """All tokens of the rows, one row after the other, as runs: before, in and after each block, in turns.
+
+    Writing run by run touches each token once.
 
     Attributes:
-        lengths: tokens of each of the seven runs of a row, `[rows, 7]`; runs 1, 3 and 5 are blocks.
+        lengths: tokens of each run, `[6 rows + 1]`; those with an odd index are blocks, three of each row.
         block: which block those three are, `[rows, 3]`: a malformed reply has them in any order.
         response_length: number of response tokens of the padded batch.
     """
@@ -105,19 +107,20 @@ class _TokenRuns:
         spans = spans.masked_fill((spans[..., 1] <= spans[..., 0])[..., None], 0)
         block = spans[..., 1].argsort(dim=1)  # by their ends, so that absent blocks (0, 0) come first
         edges = spans.gather(1, block[..., None].expand(-1, -1, 2)).view(rows, 6)
-        first, last = edges.new_zeros(rows, 1), edges.new_full((rows, 1), response_length)
-        lengths = edges.diff(dim=1, prepend=first, append=last)
-        if rows and int(lengths.min()) < 0:
-            row = int((lengths < 0).any(dim=1).nonzero()[0])
+        edges = (edges + response_length * torch.arange(rows, device=spans.device)[:, None]).flatten()
+        first, last = edges.new_zeros(1), edges.new_full((1,), rows * response_length)
+        lengths = edges.diff(prepend=first, append=last)
+        if int(lengths.min()) < 0:
+            row = int((lengths < 0).nonzero()[0]) // 6
             raise ValueError(f"the blocks of row {row} overlap: its spans are {spans[row].tolist()}")
         return cls(lengths, block, response_length)
 
     def spread(self, x_RB: Tensor) -> Tensor:
         """Write the value of each block at its tokens, `[rows, 3]` -> `[rows, tokens]`; zero (False) elsewhere."""
-        runs = x_RB.new_zeros(self.lengths.shape)
-        runs[:, 1::2] = x_RB.gather(1, self.block)
+        runs = x_RB.new_zeros(len(self.lengths))
+        runs[1::2] = x_RB.gather(1, self.block).flatten()
         # NumPy repeats in half of the time of torch. The trainer's own tensors are in the CPU's memory.
-        tokens = np.repeat(runs.numpy().ravel(), self.lengths.numpy().ravel())
+        tokens = np.repeat(runs.numpy(), self.lengths.numpy())
         return torch.from_numpy(tokens).view(len(x_RB), self.response_length)
 
 
