@@ -65,7 +65,8 @@ def play_alfworld(episodes: int, history: int, scratch: Path) -> Iterator[Episod
         rng = random.Random(number)
         observation, info = env.reset(options={"game_file": str(game.path)})
         expert = Expert(info["task"], Exploration.RANDOM, rng)
-        memory, states = EpisodeMemory(history), []
+        memory = EpisodeMemory(history)
+        states: list[PromptParts] = []
         while not info["won"] and len(states) < MAX_TURNS["alfworld"]:
             parts = memory.parts(observation, info["admissible_actions"], info["task"])
             states.append(parts)
