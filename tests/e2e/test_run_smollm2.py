@@ -65,7 +65,7 @@ def test_one_step_with_adapters_on_the_model_as_it_is(tmp_path, smollm2, hiper_c
     )
     assert_sound(run, 1)
     episodes = run.episodes("train", 1)
-    assert len(episodes) == 4 and all(len(episode["turns"]) <= 4 for episode in episodes)
+    assert len(episodes) == 4 and all(episode["turns"] <= 4 for episode in episodes)
 
 
 @pytest.mark.nightly
