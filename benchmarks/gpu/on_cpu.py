@@ -45,7 +45,8 @@ ON_CPU = {
 
 def environment() -> dict[str, str]:
     """The variables that `profile=cpu` sets in its processes; those that are set already win."""
-    ours = PROFILE_ENVIRONMENT | {"OMP_NUM_THREADS": str(usable_cpus())}
+    # bf16 whatever is fastest here: rounding is what is rehearsed
+    ours = PROFILE_ENVIRONMENT | {"OMP_NUM_THREADS": str(usable_cpus()), "VERL_CPU_DTYPE": "bf16"}
     return {name: os.environ.get(name, value) for name, value in ours.items()}
 
 

@@ -34,6 +34,14 @@ def precisions(config) -> set[str]:
     return {section.param_dtype for section in mixed} | {policy.rollout.dtype}
 
 
+def test_the_environment_decides_where_it_says_so(monkeypatch):
+    monkeypatch.setenv("VERL_CPU_DTYPE", "bf16")
+    assert fastest_dtype(frozenset()) == "bf16"
+    monkeypatch.setenv("VERL_CPU_DTYPE", "half")
+    with pytest.raises(ValueError, match="VERL_CPU_DTYPE=half .*Try: unset VERL_CPU_DTYPE"):
+        fastest_dtype()
+
+
 def test_without_bf16_everything_is_float32_and_one_line_says_so():
     config = composed(model="smollm2")
     assert precisions(config) == {"bf16", "bfloat16"}
@@ -44,7 +52,7 @@ def test_without_bf16_everything_is_float32_and_one_line_says_so():
 
 def test_with_bf16_it_is_kept_and_printed():
     config = composed(model="smollm2")
-    assert choose_precision(config, "bf16") == "bf16: this processor computes it (AMX)"
+    assert choose_precision(config, "bf16") == "bf16: this processor computes it (AMX, or VERL_CPU_DTYPE in the environment)"
     assert precisions(config) == {"bf16", "bfloat16"}
 
 

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
+
+DTYPE_ENV = "VERL_CPU_DTYPE"
+"""Set to "bf16" or "fp32" to decide yourself."""
 
 CPU_FLAGS = Path("/proc/cpuinfo")
 
@@ -27,4 +31,9 @@ def fastest_dtype(flags: frozenset[str] | None = None) -> str:
     processor with it and without AMX ran at 580 in bf16 and 720 in float32, forward and backward at 180 and 300
     (torch 2.13; `python benchmarks/precision.py`).
     """
+    chosen = os.environ.get(DTYPE_ENV)
+    if chosen is not None:
+        if chosen not in ("bf16", "fp32"):
+            raise ValueError(f"{DTYPE_ENV}={chosen} in the environment is neither bf16 nor fp32. Try: unset {DTYPE_ENV}")
+        return chosen
     return "bf16" if "amx_bf16" in (processor_flags() if flags is None else flags) else "fp32"

@@ -52,7 +52,7 @@ def choose_precision(config: DictConfig, fastest: str) -> str | None:
     if not rounded and policy.rollout.dtype not in BF16:
         return None
     if fastest in BF16:
-        return "bf16: this processor computes it (AMX)"
+        return "bf16: this processor computes it (AMX, or VERL_CPU_DTYPE in the environment)"
     with open_dict(config):
         for section in rounded:
             section.param_dtype = FP32[0]

@@ -33,7 +33,7 @@ SMOLLM2 = "smollm2"
 
 TEMPLATE_KEY = "data.apply_chat_template_kwargs"
 
-SHORTEST_TURN = 64
+SHORTEST_TURN = 32
 """Tokens that task, sub-goal and admissible actions of a turn need at least: eight actions in the smallest room."""
 
 
