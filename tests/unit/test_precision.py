@@ -52,7 +52,8 @@ def test_without_bf16_everything_is_float32_and_one_line_says_so():
 
 def test_with_bf16_it_is_kept_and_printed():
     config = composed(model="smollm2")
-    assert choose_precision(config, "bf16") == "bf16: this processor computes it (AMX, or VERL_CPU_DTYPE in the environment)"
+    line = "bf16: this processor computes it (AMX, or VERL_CPU_DTYPE in the environment)"
+    assert choose_precision(config, "bf16") == line
     assert precisions(config) == {"bf16", "bfloat16"}
 
 

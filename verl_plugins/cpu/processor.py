@@ -34,6 +34,6 @@ def fastest_dtype(flags: frozenset[str] | None = None) -> str:
     chosen = os.environ.get(DTYPE_ENV)
     if chosen is not None:
         if chosen not in ("bf16", "fp32"):
-            raise ValueError(f"{DTYPE_ENV}={chosen} in the environment is neither bf16 nor fp32. Try: unset {DTYPE_ENV}")
+            raise ValueError(f"{DTYPE_ENV}={chosen} in the environment: bf16 or fp32 is needed. Try: unset {DTYPE_ENV}")
         return chosen
     return "bf16" if "amx_bf16" in (processor_flags() if flags is None else flags) else "fp32"

@@ -34,7 +34,7 @@ SMOLLM2 = "smollm2"
 TEMPLATE_KEY = "data.apply_chat_template_kwargs"
 
 SHORTEST_TURN = 32
-"""Tokens that task, sub-goal and admissible actions of a turn need at least: eight actions in the smallest room."""
+"""Tokens that task, observation, sub-goal and admissible actions of a turn need at least, in any environment."""
 
 
 def is_folder_name(path: str) -> bool:
