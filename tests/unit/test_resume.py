@@ -114,6 +114,7 @@ def test_nothing_to_resume_from(tmp_path):
             "custom",
             "env.env_name=alfworld/AlfredTWEnv, but that run has alfworld/",
         ),
+        (["env.prompt_layout=rules_last"], "custom", "env.prompt_layout=rules_last, but that run has rules_first"),
         (["env.short_keep=true"], "custom", "env.short_keep=True, but that run has False"),
         (
             ["actor_rollout_ref.model.path=b/other"],
