@@ -66,7 +66,7 @@ def play_alfworld(episodes: int, history: int, scratch: Path) -> Iterator[Episod
         observation, info = env.reset(options={"game_file": str(game.path)})
         expert = Expert(info["task"], Exploration.RANDOM, rng)
         memory = EpisodeMemory(history)
-        states: list[PromptParts] = []
+        states: Episode = []
         while not info["won"] and len(states) < MAX_TURNS["alfworld"]:
             parts = memory.parts(observation, info["admissible_actions"], info["task"])
             states.append(parts)
@@ -95,7 +95,8 @@ def play_webshop(episodes: int, history: int, scratch: Path) -> Iterator[Episode
         text, info = compact.reset(options=goal)
         observation, shown = pages.reset(options=goal)
         shopper = Shopper(info["task"], rng, hasty=0.0, blind=0.2, curious=0.3)
-        memory, states, ended = EpisodeMemory(history), [], False
+        memory, ended = EpisodeMemory(history), False
+        states: Episode = []
         while not ended:
             parts = memory.parts(observation, shown["admissible_actions"], shown["task"])
             states.append(parts)
