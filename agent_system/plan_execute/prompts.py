@@ -252,7 +252,7 @@ def _plan_rules(choice: str, action: str, *, may_leave_out: bool) -> str:
             "<action>one admissible action</action>",
             "",
             "What they mean:",
-            f"- <switch> says whether you go on with the current sub-goal or set a new one. {choice}",
+            f"- <switch> says whether you continue with the current sub-goal or set a new one. {choice}",
             "- <subgoal> is a short phrase naming the next intermediate result the task needs; it usually takes "
             "several turns to reach.",
             f"- <action> is the next step towards that sub-goal: {action}.",

@@ -15,8 +15,8 @@ SLOTS = list(ValueSlot)
 
 
 def critic(heads=3, epochs=30, **changes):
-    values = dict(num_heads=heads, coefficients=(1.0, 1.0, 1.0), lr=3e-3, weight_decay=0.0, epochs=epochs)
-    return FeatureCritic(FeatureCriticConfig(**values | dict(mini_batch=64, seed=0) | changes))
+    values = dict(num_heads=heads, coefficients=(1.0, 1.0, 1.0), lr=3e-3, weight_decay=0.0, clip_grad=1.0)
+    return FeatureCritic(FeatureCriticConfig(**values | dict(epochs=epochs, mini_batch=64, seed=0) | changes))
 
 
 @pytest.fixture(name="turns")

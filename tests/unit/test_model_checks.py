@@ -259,3 +259,14 @@ def test_head_sizes_are_those_of_vllm():
 
     source = (Path(vllm.__file__).parent / "v1" / "attention" / "backends" / "cpu_attn.py").read_text(encoding="utf-8")
     assert f"return {list(CPU_HEAD_SIZES)}" in source
+
+
+def test_adapters_need_a_model_to_be_added_to():
+    with pytest.raises(ConfigError, match=r"warm_start.lora_rank=8: .*Try: warm_start.lora_rank=0, or model=smollm2"):
+        check(composed("warm_start.lora_rank=8"))
+
+
+@pytest.mark.parametrize("environment", ["alfworld", "webshop"])
+def test_the_positions_of_the_small_model_do_not_bound_another(environment):
+    """The published pages of the shop are longer than the small model's positions."""
+    check(composed("env.val_tasks=6", environment=environment, model="smollm2"))

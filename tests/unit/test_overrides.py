@@ -109,6 +109,8 @@ UNREAD = {
         "actor_rollout_ref.actor.invalid_action_penalty_coef=3",
     ],
     "a small model that is not made": ["actor_rollout_ref.model.path=Qwen/Qwen2.5-0.5B-Instruct", "warm_start.steps=3"],
+    "sizes of a pretrained model": ["model=smollm2", "warm_start.model.hidden=64"],
+    "clipping of values without a model for them": ["critic.backbone=policy", "critic.cliprange_value=2"],
     "a section that is no value": ["critic=null"],
     "a deletion": ["~algorithm.hae.switch_cost"],
     "a deletion with a value": ["~env.max_steps=20"],

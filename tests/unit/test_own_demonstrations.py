@@ -74,15 +74,15 @@ def module(tmp_path, monkeypatch):
 
 
 def play(**changes):
-    tasks = environment_spec("corridor:CORRIDOR").tasks("train").tasks
+    panels = {"train": environment_spec("corridor:CORRIDOR").tasks("train")}
     spec = OwnDemonstrationSpec(**{"episodes": 4, "max_turns": 9, "slips": 0.0} | changes)
-    return collect_with_player("corridor:CORRIDOR", tasks, spec, {"length": 3}, workers=1, progress=False)
+    return collect_with_player("corridor:CORRIDOR", {"length": 3}, panels, "train", spec, workers=1, progress=False)
 
 
 def test_tasks_are_played_in_turn_and_the_first_reply_sets_the_subgoal():
     demonstrations = play()
-    assert [len(d.examples) for d in demonstrations] == [3, 2, 3, 2] and all(d.won for d in demonstrations)
-    first, second, _ = demonstrations[0].examples
+    assert sorted(len(d.examples) for d in demonstrations) == [2, 2, 3, 3] and all(d.won for d in demonstrations)
+    first, second, _ = next(d.examples for d in demonstrations if len(d.examples) == 3)
     blocks = "<subgoal>the door</subgoal><action>right</action>"
     assert (first.reply, second.reply) == (f"<switch>SWITCH</switch>{blocks}", f"<switch>KEEP</switch>{blocks}")
     assert "place 0" in first.prompt and "the door" not in first.prompt

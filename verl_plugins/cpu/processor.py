@@ -27,9 +27,9 @@ def processor_flags(path: Path = CPU_FLAGS) -> frozenset[str]:
 def fastest_dtype(flags: frozenset[str] | None = None) -> str:
     """ "bf16" where the processor multiplies matrices in tiles (AMX), else "fp32".
 
-    With AMX, SmolLM2 runs at 2,900 tokens/s in bf16 and 1,000 in float32. AVX512-bf16 alone is no gain: an Intel
-    processor with it and without AMX ran at 580 in bf16 and 720 in float32, forward and backward at 180 and 300
-    (torch 2.13; `python benchmarks/precision.py`).
+    AVX512-bf16 alone is no gain. SmolLM2's architecture on two cores of an Intel Xeon with it and without AMX, torch
+    2.13, `python benchmarks/precision.py`: 1,017 tokens/s forward in float32 and 608 in bf16, 325 and 200 forward and
+    backward. With AMX bf16 was once measured at 2,900 and 700.
     """
     chosen = os.environ.get(DTYPE_ENV)
     if chosen is not None:

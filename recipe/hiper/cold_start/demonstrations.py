@@ -20,19 +20,22 @@ from __future__ import annotations
 
 import multiprocessing
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 from tqdm import tqdm
 
 from agent_system.environments.alfworld.env import ALFWorldEnv
 from agent_system.environments.alfworld.expert import Expert, Exploration
 from agent_system.environments.alfworld.rooms import RECEPTACLE_KINDS
+from agent_system.environments.tasks import TaskPanel, epoch_order
 from agent_system.plan_execute.advice import Advice
-from agent_system.plan_execute.prompts import PromptStyle
+from agent_system.plan_execute.prompts import ALFRED, BLANK, PromptStyle
 from agent_system.plan_execute.protocol import SWITCH
 from agent_system.plan_execute.turn import EpisodeAgent
 from agent_system.processes import end_with_parent
@@ -95,6 +98,14 @@ def collect(games: Sequence[Path], spec: DemonstrationSpec, *, workers: int, pro
     return gather(_demonstrate_game, jobs, spec.episodes, workers=workers, progress=progress, at_once=8)
 
 
+def collect_on_games(
+    panels: Mapping[str, TaskPanel], split: str, spec: DemonstrationSpec, *, workers: int, progress: bool
+) -> list[Demonstration]:
+    """`collect` on the games of `panels[split]`, in an order that the seed draws."""
+    tasks = epoch_order(panels[split], spec.seed, epoch=0)
+    return collect([Path(task.options["game_file"]) for task in tasks], spec, workers=workers, progress=progress)
+
+
 def gather(
     play: Callable[[tuple], list[Demonstration]],
     jobs: Sequence[tuple],
@@ -133,24 +144,74 @@ def _demonstrate_game(job: tuple[Path, range, DemonstrationSpec]) -> list[Demons
 def _demonstrate(game: Path, number: int, spec: DemonstrationSpec) -> Demonstration:
     rng = random.Random(f"{spec.seed}/{number}")
     environment = _environment(spec.max_turns)
-    observation, info = environment.reset(options={"game_file": game})
+    start = environment.reset(options={"game_file": game})
     exploration = Exploration.LISTED if rng.random() < spec.listed else Exploration.RANDOM
-    expert = Expert(info["task"], exploration, rng, hasty=rng.random() < spec.hasty)
-    agent = EpisodeAgent(spec.style, spec.history_length, reply_style=PromptStyle.PLAN_EXECUTE_COMPACT)
-    examples = []
-    while not info["won"] and agent.turn < spec.max_turns:
-        admissible = info["admissible_actions"]
+    expert = Expert(start[1]["task"], exploration, rng, hasty=rng.random() < spec.hasty)
+
+    def advise(observation: str, admissible: Sequence[str], subgoal: str) -> Advice:
         expert.observe(observation, admissible)
+        advice = expert.advise(subgoal)
+        return replace(advice, action=IDLE_ACTION) if rng.random() < spec.idle else advice
+
+    def act(admissible: Sequence[str], advice: Advice) -> str:
+        return _slip(admissible, expert.intent.target, rng) if rng.random() < spec.slips else advice.action
+
+    return play_episode(
+        environment,
+        start,
+        (spec.style, spec.history_length, ALFRED),
+        advise,
+        act=act,
+        reply=lambda advice: _played_reply(advice, expert, spec, rng),
+    )
+
+
+def play_episode(
+    environment: gymnasium.Env[str, str],
+    start: tuple[str, dict[str, Any]],
+    prompts: tuple[PromptStyle, int, str],
+    advise: Callable[[str, Sequence[str], str], Advice],
+    *,
+    act: Callable[[Sequence[str], Advice], str],
+    reply: Callable[[Advice], str] = lambda advice: advice.reply,
+    written: Callable[[str], str] = str,
+) -> Demonstration:
+    """Play one episode with a scripted player, in any environment.
+
+    Args:
+        start: what `reset` returned.
+        prompts: style, turns of history, and what completes "You act in ...", as in training.
+        advise: the player, called with observation, admissible actions and the sub-goal in force.
+        act: the action that is executed, called with the admissible actions and the advice: its own, or a slip.
+        reply: the reply that takes effect; the advice, or one that puts a wrong sub-goal in force.
+        written: applied to every prompt and reply that is written down.
+    """
+    style, history_length, name = prompts
+    agent = EpisodeAgent(style, history_length, name, reply_style=PromptStyle.PLAN_EXECUTE_COMPACT)
+    observation, info = start
+    examples = []
+    ended = False
+    while not ended:
+        admissible = info["admissible_actions"]
         agent.observe(observation, admissible, info["task"])
         prompt = agent.whole_prompt()
-        advice = expert.advise(agent.subgoal)
-        if rng.random() < spec.idle:
-            advice = replace(advice, action=IDLE_ACTION)
-        examples.append(Example(prompt, advice.reply_in(spec.style)))
-        action = _slip(admissible, expert.intent.target, rng) if rng.random() < spec.slips else advice.action
-        turn = agent.take(_played_reply(advice, expert, spec, rng), action=action)
-        observation, _, _, _, info = environment.step(turn.action)
+        advice = advise(observation, admissible, agent.subgoal)
+        examples.append(Example(written(prompt), written(advice.reply_in(style))))
+        action = act(admissible, advice)
+        turn = agent.take(reply(advice), action=action)
+        observation, _, terminated, truncated, info = environment.step(turn.action)
+        ended = terminated or truncated
     return Demonstration(tuple(examples), info["won"])
+
+
+def random_slips(rng: random.Random, share: float) -> Callable[[Sequence[str], Advice], str]:
+    """Executes a random admissible action instead of the player's on a share of the turns (`act` of `play_episode`)."""
+
+    def act(admissible: Sequence[str], advice: Advice) -> str:
+        choices = [action for action in admissible if not BLANK.search(action)]
+        return rng.choice(choices) if choices and rng.random() < share else advice.action
+
+    return act
 
 
 def _played_reply(advice: Advice, expert: Expert, spec: DemonstrationSpec, rng: random.Random) -> str:

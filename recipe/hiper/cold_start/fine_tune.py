@@ -146,6 +146,7 @@ def sft_overrides(
         "model.lora_alpha": spec.lora_alpha,
         "data.train_files": train,
         "data.val_files": held_out,
+        "data.val_max_samples": 64,  # for the progress bar; `held_out.measure_held_out` measures the finished model
         "data.train_batch_size": spec.batch,
         "data.micro_batch_size_per_gpu": spec.batch,
         "data.max_token_len_per_gpu": spec.micro_batch_tokens,

@@ -8,17 +8,17 @@ and is not taught to make it. Workers import no torch.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
 
 from agent_system.environments.base import TaskSpec
-from agent_system.plan_execute.prompts import BLANK, PromptStyle
-from agent_system.plan_execute.turn import EpisodeAgent
+from agent_system.environments.tasks import TaskPanel, epoch_order
+from agent_system.plan_execute.prompts import PromptStyle
 from agent_system.rollout.environment_registry import environment_spec
-from recipe.hiper.cold_start.demonstrations import Demonstration, Example, gather
+from recipe.hiper.cold_start.demonstrations import Demonstration, gather, play_episode, random_slips
 
 _AT_ONCE = 8
 
@@ -46,14 +46,15 @@ class OwnDemonstrationSpec:
 
 def collect_with_player(
     env_name: str,
-    tasks: Sequence[TaskSpec],
-    spec: OwnDemonstrationSpec,
     env_kwargs: Mapping[str, Any],
+    panels: Mapping[str, TaskPanel],
+    split: str,
+    spec: OwnDemonstrationSpec,
     *,
     workers: int,
     progress: bool,
 ) -> list[Demonstration]:
-    """Play `spec.episodes` episodes. The result depends on the tasks (in their order) and the spec only.
+    """Play `spec.episodes` episodes on the tasks of `panels[split]`. The result depends on these and the spec only.
 
     Args:
         env_name: `module:NAME` of an `EnvironmentSpec` with a player.
@@ -61,6 +62,7 @@ def collect_with_player(
         workers: processes; they change the speed only.
         progress: whether a progress bar is drawn on standard error.
     """
+    tasks = epoch_order(panels[split], spec.seed, epoch=0)
     numbers = range(spec.episodes)
     jobs = [
         (env_name, [tasks[number % len(tasks)] for number in some], some, spec, dict(env_kwargs))
@@ -79,29 +81,12 @@ def _demonstrate(
     env_name: str, task: TaskSpec, number: int, spec: OwnDemonstrationSpec, kwargs: Mapping[str, Any]
 ) -> Demonstration:
     rng = random.Random(f"{spec.seed}/{number}")
-    environment_of_user = environment_spec(env_name)
-    assert environment_of_user.player is not None  # the caller checks it
+    of_user = environment_spec(env_name)
+    assert of_user.player is not None  # the caller checks it
     env = gymnasium.make(task.env_id, max_steps=spec.max_turns, disable_env_checker=True, **kwargs)
-    observation, info = env.reset(seed=task.seed, options=dict(task.options))
-    player = environment_of_user.player(info["task"], rng)
-    agent = EpisodeAgent(
-        spec.style,
-        spec.history_length,
-        environment_of_user.environment,
-        reply_style=PromptStyle.PLAN_EXECUTE_COMPACT,
-    )
-    examples = []
-    ended = False
-    while not ended:
-        admissible = info["admissible_actions"]
-        agent.observe(observation, admissible, info["task"])
-        prompt = agent.whole_prompt()
-        advice = player.advise(observation, admissible, agent.subgoal)
-        examples.append(Example(prompt, advice.reply_in(spec.style)))
-        choices = [action for action in admissible if not BLANK.search(action)]
-        action = rng.choice(choices) if choices and rng.random() < spec.slips else advice.action
-        turn = agent.take(advice.reply, action=action)
-        observation, _, terminated, truncated, info = env.step(turn.action)
-        ended = terminated or truncated
+    start = env.reset(seed=task.seed, options=dict(task.options))
+    player = of_user.player(start[1]["task"], rng)
+    prompts = spec.style, spec.history_length, of_user.environment
+    demonstration = play_episode(env, start, prompts, player.advise, act=random_slips(rng, spec.slips))
     env.close()
-    return Demonstration(tuple(examples), info["won"])
+    return demonstration

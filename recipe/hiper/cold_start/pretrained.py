@@ -11,22 +11,20 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from agent_system.environments.tasks import TaskPanel, epoch_order
-from agent_system.environments.webshop.shop import open_shop
 from agent_system.errors import ConfigError, TaskError
 from agent_system.locks import locked_file
-from recipe.hiper.cold_start.demonstrations import DemonstrationSpec, Example, collect
+from recipe.hiper.cold_start.demonstrations import Demonstration, DemonstrationSpec
 from recipe.hiper.cold_start.fine_tune import FineTuneSpec, fine_tune
 from recipe.hiper.cold_start.held_out import measure_held_out
 from recipe.hiper.cold_start.messages import write_messages
-from recipe.hiper.cold_start.own_demonstrations import OwnDemonstrationSpec, collect_with_player
-from recipe.hiper.cold_start.shop_demonstrations import ShopDemonstrationSpec, collect_in_shop
+from recipe.hiper.cold_start.own_demonstrations import OwnDemonstrationSpec
+from recipe.hiper.cold_start.shop_demonstrations import ShopDemonstrationSpec
 from recipe.hiper.cold_start.smollm2 import make_smollm2
 
 CODE_VERSION = 1
@@ -76,12 +74,10 @@ class PretrainedSpec(Generic[D]):
 def make_fine_tuned(
     folder: Path,
     spec: PretrainedSpec,
-    collect: Callable[[str, Any], Sequence[Example]],
-    splits: tuple[str, str],
+    play: Callable[..., list[Demonstration]],
     data_digest: str,
     *,
-    base_folder: str,
-    gpus: int,
+    workers: int,
     progress: bool,
 ) -> None:
     """Play demonstrations, fine-tune, and leave a Hugging Face folder; or reuse the finished one.
@@ -90,11 +86,10 @@ def make_fine_tuned(
 
     Args:
         folder: appears under its name only when it is complete.
-        collect: returns the turns of a split, played as a spec of demonstrations says.
-        splits: the splits that are trained and measured on.
+        play: called as `play(split, demonstrations, workers=..., progress=...)` with the split "train" or "held_out"
+            and a specification of demonstrations.
         data_digest: of the data of the tasks.
-        base_folder: folder or hub name of `spec.base`.
-        gpus: GPUs of this machine; 0 for the CPU.
+        workers: processes that play; the result does not depend on their number.
         progress: whether progress bars are drawn on standard error.
 
     Raises:
@@ -111,136 +106,37 @@ def make_fine_tuned(
         held_out = replace(
             spec.demonstrations, episodes=spec.held_out_episodes, seed=spec.demonstrations.seed + HELD_OUT_SEED_SHIFT
         )
-        files = {"train": (splits[0], spec.demonstrations), "held_out": (splits[1], held_out)}
-        for name, (split, demonstrations) in files.items():
-            path = work / f"{name}.parquet"
+        files = {}
+        for split, demonstrations in (("train", spec.demonstrations), ("held_out", held_out)):
+            path = files[split] = work / f"{split}.parquet"
             if not path.exists():
+                played = play(split, demonstrations, workers=workers, progress=progress)
                 partial = path.with_suffix(f".partial-{os.getpid()}")
-                write_messages(partial, collect(split, demonstrations), spec.system_prompt)
+                write_messages(partial, [turn for episode in played for turn in episode.examples], spec.system_prompt)
                 partial.rename(path)
         model = fine_tune(
-            base_folder,
-            work / "train.parquet",
-            work / "held_out.parquet",
+            base_folder(spec.base, folder.parent, progress=progress),
+            files["train"],
+            files["held_out"],
             work / "sft",
             spec.fine_tune,
             template_kwargs=spec.template_kwargs,
-            gpus=gpus,
+            gpus=usable_gpus(),
             progress=progress,
         )
         content = {
             "digest": spec.digest,
             "data_digest": data_digest,
             "spec": asdict(spec),
+            "held_out": asdict(measure_held_out(model, files["held_out"], progress=progress)),
             "made_with": {name: version(name) for name in ("torch", "transformers", "verl")},
         }
-        measured = measure_held_out(model, work / "held_out.parquet", progress=progress)
-        (model / DEMONSTRATIONS).mkdir(exist_ok=True)
-        for name in files:
-            (work / f"{name}.parquet").rename(model / DEMONSTRATIONS / f"{name}.parquet")
-        content["held_out"] = asdict(measured)
+        (model / DEMONSTRATIONS).mkdir()
+        for path in files.values():
+            shutil.copy(path, model / DEMONSTRATIONS)
         (model / MANIFEST).write_text(json.dumps(content, indent=2, default=str) + "\n", "utf-8")
         model.rename(folder)
         shutil.rmtree(work)
-
-
-def make_fine_tuned_on_games(
-    folder: Path,
-    spec: PretrainedSpec[DemonstrationSpec],
-    train: TaskPanel,
-    held_out: TaskPanel,
-    *,
-    workers: int,
-    progress: bool,
-) -> None:
-    """`make_fine_tuned` with demonstrations on ALFWorld's games, generated or published.
-
-    Args:
-        train, held_out: the games that are trained and measured on.
-        workers: processes that play; the result does not depend on their number.
-    """
-    panels = {"train": train, "held out": held_out}
-
-    def play(split: str, demonstrations: DemonstrationSpec) -> list[Example]:
-        tasks = epoch_order(panels[split], demonstrations.seed, epoch=0)
-        files = [Path(task.options["game_file"]) for task in tasks]
-        played = collect(files, demonstrations, workers=workers, progress=progress)
-        return [example for demonstration in played for example in demonstration.examples]
-
-    make_fine_tuned(
-        folder,
-        spec,
-        play,
-        ("train", "held out"),
-        train.digest,
-        base_folder=base_folder(spec.base, folder.parent, progress=progress),
-        gpus=usable_gpus(),
-        progress=progress,
-    )
-
-
-def make_fine_tuned_in_shop(
-    folder: Path, spec: PretrainedSpec[ShopDemonstrationSpec], shop: Path, *, workers: int, progress: bool
-) -> None:
-    """`make_fine_tuned` with demonstrations in a prepared shop.
-
-    Args:
-        shop: a prepared shop, published or generated.
-        workers: processes that play; the result does not depend on their number.
-    """
-
-    def play(part: str, demonstrations: ShopDemonstrationSpec) -> list[Example]:
-        played = collect_in_shop(shop, part, demonstrations, workers=workers, progress=progress)
-        return [example for demonstration in played for example in demonstration.examples]
-
-    make_fine_tuned(
-        folder,
-        spec,
-        play,
-        ("train", "eval"),
-        str(open_shop(shop).manifest.sources),
-        base_folder=base_folder(spec.base, folder.parent, progress=progress),
-        gpus=usable_gpus(),
-        progress=progress,
-    )
-
-
-def make_fine_tuned_in_own(
-    folder: Path,
-    spec: PretrainedSpec[OwnDemonstrationSpec],
-    env_name: str,
-    env_kwargs: Mapping[str, Any],
-    train: TaskPanel,
-    held_out: TaskPanel,
-    *,
-    workers: int,
-    progress: bool,
-) -> None:
-    """`make_fine_tuned` with demonstrations in an environment of the user's own.
-
-    Args:
-        env_name: `module:NAME` of an `EnvironmentSpec` with a player.
-        env_kwargs: passed to `gymnasium.make` besides the step limit.
-        train, held_out: the tasks that are trained and measured on.
-        workers: processes that play; the result does not depend on their number.
-    """
-    panels = {"train": train, "held out": held_out}
-
-    def play(split: str, demonstrations: OwnDemonstrationSpec) -> list[Example]:
-        tasks = epoch_order(panels[split], demonstrations.seed, epoch=0)
-        played = collect_with_player(env_name, tasks, demonstrations, env_kwargs, workers=workers, progress=progress)
-        return [example for demonstration in played for example in demonstration.examples]
-
-    make_fine_tuned(
-        folder,
-        spec,
-        play,
-        ("train", "held out"),
-        train.digest,
-        base_folder=base_folder(spec.base, folder.parent, progress=progress),
-        gpus=usable_gpus(),
-        progress=progress,
-    )
 
 
 def base_folder(base: str, models: Path, *, progress: bool) -> str:

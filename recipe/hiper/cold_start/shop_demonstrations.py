@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,10 +22,9 @@ from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.shop import open_shop
 from agent_system.environments.webshop.shopper import BUY, FIND, Shopper
 from agent_system.plan_execute.advice import Advice
-from agent_system.plan_execute.prompts import BLANK, WEBSHOP, PromptStyle
+from agent_system.plan_execute.prompts import WEBSHOP, PromptStyle
 from agent_system.plan_execute.protocol import SWITCH
-from agent_system.plan_execute.turn import EpisodeAgent
-from recipe.hiper.cold_start.demonstrations import Demonstration, Example, gather
+from recipe.hiper.cold_start.demonstrations import Demonstration, gather, play_episode, random_slips
 
 _AT_ONCE = 32
 
@@ -89,6 +88,14 @@ def collect_in_shop(
     return gather(_demonstrate_some, jobs, spec.episodes, workers=workers, progress=progress)
 
 
+def collect_for_split(
+    shop: Path, split: str, spec: ShopDemonstrationSpec, *, workers: int, progress: bool
+) -> list[Demonstration]:
+    """`collect_in_shop` for the split "train" or "held_out" of a cold start."""
+    part = "train" if split == "train" else "eval"
+    return collect_in_shop(shop, part, spec, workers=workers, progress=progress)
+
+
 def _demonstrate_some(job: tuple[Path, str, range, ShopDemonstrationSpec]) -> list[Demonstration]:
     shop, part, numbers, spec = job
     return [_demonstrate(shop, part, number, spec) for number in numbers]
@@ -98,36 +105,31 @@ def _demonstrate(shop: Path, part: str, number: int, spec: ShopDemonstrationSpec
     rng = random.Random(f"{spec.seed}/{number}")
     env = _environment(shop, spec.max_turns, spec.observation_mode)
     goal = rng.choice(open_shop(shop).ranges(Goals.SYNTHETIC, Split.FIXED)[part])
-    observation, info = env.reset(options={"goal_index": goal})
-    shopper = Shopper(info["task"], rng, hasty=spec.hasty, blind=spec.blind, curious=spec.curious)
-    agent = EpisodeAgent(spec.style, spec.history_length, WEBSHOP, reply_style=PromptStyle.PLAN_EXECUTE_COMPACT)
-    rename = _renaming(shop, rng) if rng.random() < spec.renamed else str
-    examples = []
-    ended = False
-    while not ended:
-        admissible = info["admissible_actions"]
-        agent.observe(observation, admissible, info["task"])
-        prompt = agent.whole_prompt()
-        advice = _advise(shopper, env, agent.subgoal)
-        examples.append(Example(rename(prompt), rename(advice.reply_in(spec.style))))
-        choices = [action for action in admissible if not BLANK.search(action)]
-        action = rng.choice(choices) if choices and rng.random() < spec.slips else advice.action
-        reply = advice.reply
+    start = env.reset(options={"goal_index": goal})
+    shopper = Shopper(start[1]["task"], rng, hasty=spec.hasty, blind=spec.blind, curious=spec.curious)
+
+    def advise(_observation: str, _admissible: Sequence[str], subgoal: str) -> Advice:
+        """The shopper reads the short text of a page, whatever the model reads."""
+        links = [f"click[{text}]" for text in compact_links(env.site)]
+        advice = shopper.advise(compact_text(env.site), links, subgoal)
+        if env.observation_mode == "compact":
+            return advice
+        return replace(advice, action=to_site_action(env.site, advice.action))
+
+    def reply(advice: Advice) -> str:
         if rng.random() < spec.wrong_subgoals:
-            reply = Advice(SWITCH, rng.choice((FIND, BUY)), advice.action).reply
-        turn = agent.take(reply, action=action)
-        observation, _, terminated, truncated, info = env.step(turn.action)
-        ended = terminated or truncated
-    return Demonstration(tuple(examples), info["won"])
+            return Advice(SWITCH, rng.choice((FIND, BUY)), advice.action).reply
+        return advice.reply
 
-
-def _advise(shopper: Shopper, env: WebShopEnv, subgoal: str) -> Advice:
-    """The shopper reads the short text of a page, whatever the model reads; the action is one of the environment's."""
-    links = [f"click[{text}]" for text in compact_links(env.site)]
-    advice = shopper.advise(compact_text(env.site), links, subgoal)
-    if env.observation_mode == "compact":
-        return advice
-    return replace(advice, action=to_site_action(env.site, advice.action))
+    return play_episode(
+        env,
+        start,
+        (spec.style, spec.history_length, WEBSHOP),
+        advise,
+        act=random_slips(rng, spec.slips),
+        reply=reply,
+        written=_renaming(shop, rng) if rng.random() < spec.renamed else str,
+    )
 
 
 @dataclass(frozen=True)

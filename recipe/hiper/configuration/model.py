@@ -71,24 +71,29 @@ def model_problems(settings: RunSettings) -> Iterator[str]:
             small = " for the small model" if usual == "null" else ""
             yield f"{key}={path}: {problem}. Try: {key}=<folder or hub name of a model>, or {key}={usual}{small}"
     if settings.actor_rollout_ref.model.path is None:
-        if settings.warm_start.enable:
-            yield from _small_model(settings)
-            if settings.warm_start.base is None and settings.env.system_prompt:
-                yield (
-                    f"env.system_prompt={settings.env.system_prompt!r}: the small model is made without a system "
-                    "message and would not know it. Try: env.system_prompt=null"
-                )
-        else:
+        if not settings.warm_start.enable:
             yield (
                 "actor_rollout_ref.model.path=null with warm_start.enable=false: there is no model to train. Try: "
                 "warm_start.enable=true, or actor_rollout_ref.model.path=<folder or name>"
             )
+        elif settings.warm_start.base is None:
+            yield from _small_model(settings)
 
 
 def _small_model(settings: RunSettings) -> Iterator[str]:
     # torch and transformers are only needed for the sizes of the small model
     from recipe.hiper.cold_start.model import ModelSpec
 
+    if settings.env.system_prompt:
+        yield (
+            f"env.system_prompt={settings.env.system_prompt!r}: the small model is made without a system message and "
+            "would not know it. Try: env.system_prompt=null"
+        )
+    if settings.warm_start.lora_rank:
+        yield (
+            f"warm_start.lora_rank={settings.warm_start.lora_rank}: the small model is made from nothing, and adapters "
+            "need a model to be added to. Try: warm_start.lora_rank=0, or model=smollm2"
+        )
     sizes = {name: value for name, value in settings.warm_start.model.model_dump().items() if value is not None}
     hidden, heads = sizes.get("hidden", ModelSpec.hidden), sizes.get("heads", ModelSpec.heads)
     size, rest = divmod(hidden, heads)

@@ -174,10 +174,15 @@ def _leaves(override: Override) -> list[tuple[Override, str, object]]:
 CONDITIONS = (
     ("algorithm.filter_groups", "algorithm.filter_groups.enable", True),
     ("actor_rollout_ref.actor.invalid_action_penalty_coef", "actor_rollout_ref.actor.use_invalid_action_penalty", True),
-    ("warm_start.seed", "actor_rollout_ref.model.path", None),
-    ("warm_start.episodes", "actor_rollout_ref.model.path", None),
-    ("warm_start.steps", "actor_rollout_ref.model.path", None),
-    ("warm_start.model", "actor_rollout_ref.model.path", None),
+    *(
+        (f"warm_start.{name}", "actor_rollout_ref.model.path", None)
+        for name in ("base", "seed", "episodes", "steps", "lr", "batch", "lora_rank", "model")
+    ),
+    ("warm_start.model", "warm_start.base", None),
+    *(
+        (f"critic.{name}", "critic.backbone", "own")
+        for name in ("model", "fsdp", "cliprange_value", "ppo_max_token_len_per_gpu", "use_dynamic_bsz")
+    ),
 )
 """Sections that are read only while another key has this value: section, key, value."""
 

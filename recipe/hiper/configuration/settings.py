@@ -43,7 +43,7 @@ class FeatureCriticConfig:
     Attributes:
         num_heads: 1, 2 or 3.
         coefficients: weights of the high, low and term losses.
-        lr, weight_decay: of AdamW (`critic.optim`).
+        lr, weight_decay, clip_grad: of AdamW (`critic.optim`).
         epochs: passes over the rows of a step (`critic.ppo_epochs`).
         mini_batch: rows of an update (`critic.ppo_mini_batch_size`).
         seed: of the first weights and the order of the rows.
@@ -53,6 +53,7 @@ class FeatureCriticConfig:
     coefficients: tuple[float, float, float]
     lr: float
     weight_decay: float
+    clip_grad: float
     epochs: int
     mini_batch: int
     seed: int
@@ -120,6 +121,7 @@ class HiPERSettings:
                 coefficients=weights,
                 lr=critic.optim.lr,
                 weight_decay=critic.optim.weight_decay,
+                clip_grad=critic.optim.clip_grad,
                 epochs=critic.ppo_epochs,
                 mini_batch=critic.ppo_mini_batch_size,
                 seed=settings.env.seed,

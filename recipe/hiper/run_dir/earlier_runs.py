@@ -43,6 +43,7 @@ MODEL_KEYS = (
     "data.apply_chat_template_kwargs",
     "actor_rollout_ref.model.path",
     "algorithm.adv_estimator",
+    "critic.backbone",
 )
 """Weights that were trained with one value are of no use with another; another model is another KL reference."""
 

@@ -110,3 +110,9 @@ def hierarchy_alarm(rows: Sequence[Mapping[str, Any]]) -> HierarchyAlarm | None:
     """The alarm that holds after the latest of `rows`, see `hierarchy_alarms`; None where the hierarchy is healthy."""
     alarms, rated = hierarchy_alarms(rows), _rated(rows)
     return alarms[-1] if alarms and alarms[-1].until == rated[-1]["step"] else None
+
+
+def hierarchy_alarm_text(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """The line of `hierarchy_alarm`; None where the hierarchy is healthy."""
+    alarm = hierarchy_alarm(rows)
+    return alarm.text if alarm else None

@@ -19,7 +19,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ import numpy as np
 
 from agent_system.errors import HiPERError
 from agent_system.rollout.failures import FailureLog
-from recipe.hiper.run_dir.hierarchy_monitor import SWITCH_RATE, HierarchyAlarm, hierarchy_alarm
+from recipe.hiper.run_dir.hierarchy_monitor import SWITCH_RATE, hierarchy_alarm_text
 from recipe.hiper.run_dir.plots import draw_curve
 from recipe.hiper.run_dir.policy_monitor import policy_alarm
 from recipe.hiper.run_dir.reply_monitor import reply_alarm
@@ -37,6 +37,14 @@ STATUS_FILE = "status.json"
 METRICS_FILE = "metrics.jsonl"
 CURVE_FILE = "curve.png"
 FAILURES_FILE = "failures.jsonl"
+
+
+ALARMS: Mapping[str, tuple[str, Callable[[Sequence[Mapping[str, Any]]], str | None]]] = {
+    "alarm": ("Hierarchy alarm", hierarchy_alarm_text),
+    "reply_alarm": ("Reply alarm", reply_alarm),
+    "policy_alarm": ("Policy alarm", policy_alarm),
+}
+"""Names in status.json, and functions of the rows of metrics.jsonl: one line as long as the alarm lasts, else None."""
 
 
 class NoSpaceLeft(HiPERError):
@@ -93,9 +101,7 @@ class RunRecorder:
         self._stage = "starting"
         self._latest: dict[str, Any] = {}
         self._history: list[dict[str, Any]] = []
-        self._alarm: HierarchyAlarm | None = None
-        self._reply_alarm: str | None = None
-        self._policy_alarm: str | None = None
+        self._alarms: dict[str, str | None] = dict.fromkeys(ALARMS)
         self._write_status()
 
     # ---------------------------------------------------------------- progress
@@ -125,7 +131,6 @@ class RunRecorder:
         self._rewrite_metrics()
         self._step = step
         self._watch()
-        self._watch_replies()
         self.stage(f"resuming from the checkpoint of step {step}" if step else "starting from step 0")
 
     def _move_later_results(self, rows: list[dict[str, Any]], episodes: list[Path]) -> None:
@@ -155,28 +160,17 @@ class RunRecorder:
             "step": self._step,
             "total_steps": self._total_steps,
             "metrics": self._latest,
-            "alarm": self._alarm.text if self._alarm else None,
-            "reply_alarm": self._reply_alarm,
-            "policy_alarm": self._policy_alarm,
+            **self._alarms,
             "time": time.time(),
         }
         _write_atomically(self.folder / STATUS_FILE, json.dumps(status))
 
     def _watch(self) -> None:
         """Update the alarms after a change of the history, and log the start and the end of each."""
-        before, self._alarm = self._alarm, hierarchy_alarm(self._history)
-        text, text_before = (alarm and alarm.text for alarm in (self._alarm, before))
-        if text != text_before:
-            _log_line(text or "Hierarchy alarm is over")
-        policy_before, self._policy_alarm = self._policy_alarm, policy_alarm(self._history)
-        if self._policy_alarm != policy_before:
-            _log_line(self._policy_alarm or "Policy alarm is over")
-
-    def _watch_replies(self) -> None:
-        """The same for the alarm about replies that are cut."""
-        before, self._reply_alarm = self._reply_alarm, reply_alarm(self._history)
-        if self._reply_alarm != before:
-            _log_line(self._reply_alarm or "Reply alarm is over")
+        for name, (title, alarm) in ALARMS.items():
+            before, self._alarms[name] = self._alarms[name], alarm(self._history)
+            if self._alarms[name] != before:
+                _log_line(self._alarms[name] or f"{title} is over")
 
     # ---------------------------------------------------------------- Tracking backend
 
@@ -192,9 +186,8 @@ class RunRecorder:
             row = self._history.pop() | row
         self._history.append(row)
         self._watch()
-        self._watch_replies()
         if row.get(SWITCH_RATE) is not None:
-            row["hierarchy/alarm"] = float(self._alarm is not None)
+            row["hierarchy/alarm"] = float(self._alarms["alarm"] is not None)
         if again:
             self._rewrite_metrics()
         else:

@@ -23,7 +23,7 @@ from agent_system.errors import ConfigError
 from agent_system.processes import usable_cpus
 from recipe.hiper.configuration.schema import WarmStartSettings
 from recipe.hiper.configuration.section import Section
-from recipe.hiper.tasks.family import ColdStartSpec, Family, adapted, fine_tuned
+from recipe.hiper.tasks.family import ColdStartSpec, Family, adapted, cold_start_of, fine_tuned
 
 EVAL_SPLITS = {
     "valid_seen": "valid_seen",
@@ -184,16 +184,14 @@ class ALFWorld(Family[ALFWorldSettings]):
         return ColdStartSpec(spec, spec.digest, partial(make_warm_start, games_dir=data_dir, spec=spec))
 
     def _fine_tuned(self, games: Path, settings: WarmStartSettings) -> ColdStartSpec:
-        from recipe.hiper.cold_start.demonstrations import DemonstrationSpec
-        from recipe.hiper.cold_start.pretrained import PretrainedSpec, make_fine_tuned_on_games
+        from recipe.hiper.cold_start.demonstrations import DemonstrationSpec, collect_on_games
+        from recipe.hiper.cold_start.pretrained import PretrainedSpec
 
         # A pretrained model keeps to what it is shown: half the detours of the small model's players.
         default = PretrainedSpec("", DemonstrationSpec(episodes=400, idle=0.2))
         spec = fine_tuned(default, settings, self.env, self.spec, self.template_kwargs)
-        train, held_out = (alfworld_panel(games, split) for split in ("train", "valid_seen"))
-        make = partial(make_fine_tuned_on_games, spec=spec, train=train, held_out=held_out)
-        digest = sha256(f"{spec.digest}/{train.digest}".encode()).hexdigest()
-        return ColdStartSpec(spec, digest, make)
+        panels = {"train": alfworld_panel(games, "train"), "held_out": alfworld_panel(games, "valid_seen")}
+        return cold_start_of(spec, partial(collect_on_games, panels), panels["train"].digest)
 
     def resolved_keys(self, data_dir: Path | None) -> dict[str, Any]:
         return {"env.alfworld.data_dir": str(data_dir)}

@@ -10,6 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -22,6 +24,7 @@ from recipe.hiper.configuration.section import Section
 
 if TYPE_CHECKING:
     from recipe.hiper.cold_start.build import CloningSpec, ShopWarmStartSpec, WarmStartSpec
+    from recipe.hiper.cold_start.demonstrations import Demonstration
     from recipe.hiper.cold_start.pretrained import PretrainedSpec
 
 S = TypeVar("S", bound=Section | None)
@@ -187,6 +190,14 @@ def fine_tuned(
             seed=settings.seed,
         ),
     )
+
+
+def cold_start_of(spec: PretrainedSpec, play: Callable[..., list[Demonstration]], data_digest: str) -> ColdStartSpec:
+    """How a fine-tuned model is made; see `pretrained.make_fine_tuned`."""
+    from recipe.hiper.cold_start.pretrained import make_fine_tuned
+
+    digest = sha256(f"{spec.digest}/{data_digest}".encode()).hexdigest()
+    return ColdStartSpec(spec, digest, partial(make_fine_tuned, spec=spec, play=play, data_digest=data_digest))
 
 
 def _with(spec, **values):

@@ -6,14 +6,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 from agent_system.environments.contract import SPLITS, panel_findings, reset_findings
 from agent_system.environments.tasks import TaskPanel
 from agent_system.errors import ConfigError
 from recipe.hiper.configuration.schema import WarmStartSettings
-from recipe.hiper.tasks.family import ColdStartSpec, Family, fine_tuned
+from recipe.hiper.tasks.family import ColdStartSpec, Family, cold_start_of, fine_tuned
 
 
 class OwnEnvironment(Family[None]):
@@ -43,20 +42,15 @@ class OwnEnvironment(Family[None]):
                 "from (EnvironmentSpec.player, docs/extending.md). Try: warm_start.enable=false "
                 "actor_rollout_ref.model.path=<folder or name>"
             )
-        from recipe.hiper.cold_start.own_demonstrations import OwnDemonstrationSpec
-        from recipe.hiper.cold_start.pretrained import PretrainedSpec, make_fine_tuned_in_own
+        from recipe.hiper.cold_start.own_demonstrations import OwnDemonstrationSpec, collect_with_player
+        from recipe.hiper.cold_start.pretrained import PretrainedSpec
 
-        spec = fine_tuned(
-            PretrainedSpec("", OwnDemonstrationSpec()), settings, self.env, self.spec, self.template_kwargs
-        )
+        default = PretrainedSpec("", OwnDemonstrationSpec())
+        spec = fine_tuned(default, settings, self.env, self.spec, self.template_kwargs)
         train, held_out = (self._panel(split) for split in SPLITS)
         env_name, env_kwargs = self.env.env_name, self.env.kwargs
-        make = partial(
-            make_fine_tuned_in_own, spec=spec, env_name=env_name, env_kwargs=env_kwargs, train=train, held_out=held_out
-        )
-        arguments = json.dumps(env_kwargs, sort_keys=True)
-        digest = sha256(f"{spec.digest}/{env_name}/{arguments}/{train.digest}".encode()).hexdigest()
-        return ColdStartSpec(spec, digest, make)
+        play = partial(collect_with_player, env_name, env_kwargs, {"train": train, "held_out": held_out})
+        return cold_start_of(spec, play, f"{env_name}/{json.dumps(env_kwargs, sort_keys=True)}/{train.digest}")
 
     def _panel(self, split: str) -> TaskPanel:
         assert self.spec.tasks is not None  # a spec without a family has tasks

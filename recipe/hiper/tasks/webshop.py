@@ -22,7 +22,7 @@ from agent_system.environments.webshop.shop import MANIFEST, open_shop
 from agent_system.environments.webshop.tasks import HELD_OUT_LIMIT, shop_panel
 from recipe.hiper.configuration.schema import WarmStartSettings
 from recipe.hiper.configuration.section import Section
-from recipe.hiper.tasks.family import ColdStartSpec, Family, adapted, fine_tuned
+from recipe.hiper.tasks.family import ColdStartSpec, Family, adapted, cold_start_of, fine_tuned
 
 
 class GeneratedCatalogue(Section):
@@ -147,15 +147,20 @@ class WebShop(Family[WebShopSettings]):
         if settings.base is not None:
             return self._fine_tuned(shop, settings)
         spec = adapted(ShopWarmStartSpec(), settings, self.env, self.spec)
-        return ColdStartSpec(spec, _digest(spec.digest, shop), partial(make_shop_warm_start, shop=shop, spec=spec))
+        digest = sha256(f"{spec.digest}/{_sources(shop)}".encode()).hexdigest()
+        return ColdStartSpec(spec, digest, partial(make_shop_warm_start, shop=shop, spec=spec))
 
     def _fine_tuned(self, shop: Path, settings: WarmStartSettings) -> ColdStartSpec:
-        from recipe.hiper.cold_start.pretrained import PretrainedSpec, make_fine_tuned_in_shop
-        from recipe.hiper.cold_start.shop_demonstrations import PageDemonstrationSpec, ShopDemonstrationSpec
+        from recipe.hiper.cold_start.pretrained import PretrainedSpec
+        from recipe.hiper.cold_start.shop_demonstrations import (
+            PageDemonstrationSpec,
+            ShopDemonstrationSpec,
+            collect_for_split,
+        )
 
         kind = ShopDemonstrationSpec if self._observation_mode() == "compact" else PageDemonstrationSpec
         spec = fine_tuned(PretrainedSpec("", kind()), settings, self.env, self.spec, self.template_kwargs)
-        return ColdStartSpec(spec, _digest(spec.digest, shop), partial(make_fine_tuned_in_shop, spec=spec, shop=shop))
+        return cold_start_of(spec, partial(collect_for_split, shop), _sources(shop))
 
     def environment_arguments(self, data_dir: Path | None) -> dict[str, Any]:
         return {
@@ -192,12 +197,11 @@ class WebShop(Family[WebShopSettings]):
         return self.settings.data_dir is not None and (self._data_dir() / MANIFEST).exists()
 
 
-def _digest(spec_digest: str, shop: Path) -> str:
+def _sources(shop: Path) -> str:
+    """What a shop was made of: files, and the tagger where it is not the one that names of folders always left out."""
     manifest = open_shop(shop).manifest
-    parts = [spec_digest, str(manifest.sources)]
-    if manifest.tagger != LexiconTagger.name:  # which names of folders left out from the start
-        parts.append(manifest.tagger)
-    return sha256("/".join(parts).encode()).hexdigest()
+    others = [] if manifest.tagger == LexiconTagger.name else [manifest.tagger]
+    return "/".join([str(manifest.sources), *others])
 
 
 def _has_spacy() -> bool:

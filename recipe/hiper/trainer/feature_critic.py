@@ -78,7 +78,7 @@ class FeatureCritic:
                 loss = (losses * torch.tensor(self.config.coefficients)).sum()
                 self.optimizer.zero_grad()
                 loss.backward()
-                norm = nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+                norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_grad)
                 self.optimizer.step()
         return metrics | {"critic/grad_norm": float(norm), "critic/lr": self.config.lr}
 

@@ -24,6 +24,7 @@ from agent_system.rollout.seeds import derived_seed
 from recipe.hiper.configuration.settings import HiPERSettings
 from recipe.hiper.estimators.registry import find_estimator
 from recipe.hiper.estimators.values import read_slots
+from recipe.hiper.run_dir.checkpoints import checkpoint_to_resume
 from recipe.hiper.run_dir.recorder import RunRecorder
 from recipe.hiper.trainer.critic import head_fields, hierarchical_value_loss
 from recipe.hiper.trainer.episode_records import episode_records
@@ -120,17 +121,9 @@ class HiPERTrainer(PPOTrainerSync):
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
-        if self._feature_critic is not None and self.global_steps:
-            self._feature_critic.load_state_dict(torch.load(self._feature_critic_file(), weights_only=True))
+        if self._feature_critic is not None and (checkpoint := checkpoint_to_resume(self.config)):
+            self._feature_critic.load_state_dict(torch.load(checkpoint / VALUE_HEADS, weights_only=True))
         self.recorder.resumed_from(self.global_steps)
-
-    def _feature_critic_file(self) -> Path:
-        """The file of the critic in the checkpoint of this step."""
-        trainer = self.config.trainer
-        folder = Path(trainer.default_local_dir) / f"global_step_{self.global_steps}"
-        if trainer.resume_mode == "resume_path" and Path(trainer.resume_from_path).name == folder.name:
-            folder = Path(trainer.resume_from_path)
-        return folder / VALUE_HEADS
 
     @property
     def logger(self):
