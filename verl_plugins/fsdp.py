@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What verl's FSDP engines do to a model's weights, corrected: buffers stay exact, and a reference stays on its device.
+"""What verl's FSDP engines do to a model's weights, corrected: buffers stay exact, a reference stays on its device, and
+weights that are kept whole are copied once for each batch.
 
 Mixins to put before an engine class. Registers nothing.
 """
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 from verl.utils.device import get_device_name
 from verl.utils.torch_dtypes import PrecisionType
 
@@ -61,3 +63,33 @@ class ReferenceOnDeviceMixin:
         offloads = config.param_offload and get_device_name() != "cpu"
         with setting(config, "forward_only", config.forward_only and offloads):
             return super()._build_fsdp_module(module)  # type: ignore[misc]
+
+
+class WholeWeightsMixin:
+    """With `reshard_after_forward=false` the whole weights stay from the first micro-batch of a batch to its last.
+
+    FSDP2 alone keeps them from the forward to the backward pass, and copies them again for the next micro-batch. In one
+    process that is a copy of all weights in each micro-batch, for nothing.
+    """
+
+    @contextlib.contextmanager
+    def _gradient_sync_context(self, *, is_last_micro_batch: bool) -> Iterator[None]:
+        if self._keeps_whole:
+            self.module.set_reshard_after_backward(is_last_micro_batch)  # type: ignore[attr-defined]
+        with super()._gradient_sync_context(is_last_micro_batch=is_last_micro_batch):  # type: ignore[misc]
+            yield
+
+    @property
+    def _keeps_whole(self) -> bool:
+        whole = not self.engine_config.reshard_after_forward  # type: ignore[attr-defined]
+        return whole and isinstance(self.module, FSDPModule)  # type: ignore[attr-defined]
+
+    def forward_backward_batch(self, *args, **kwargs):
+        try:
+            return super().forward_backward_batch(*args, **kwargs)
+        finally:
+            # Whoever reads or changes the weights next finds the parts that the optimizer knows
+            if self._keeps_whole:
+                for module in self.module.modules():
+                    if isinstance(module, FSDPModule):
+                        module.reshard()

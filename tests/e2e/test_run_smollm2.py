@@ -53,6 +53,12 @@ def assert_sound(run: Run, step: int) -> None:
     assert_finite(metrics, "critic/vf_loss_high", "critic/vf_loss_term", "actor/pg_loss")
 
 
+def test_decoded_text_keeps_its_spaces(smollm2):
+    """With the flag of the GGUF file other libraries would remove spaces before punctuation."""
+    settings = json.loads((smollm2 / "tokenizer_config.json").read_text("utf-8"))
+    assert settings["clean_up_tokenization_spaces"] is False
+
+
 def test_one_step_with_adapters_on_the_model_as_it_is(tmp_path, smollm2, hiper_cache):
     """Without a cold start no reply is valid, but tokenizer, precision, adapters and weight sync are those of a run."""
     settings = SMALL_GAMES | SHORT | {"trainer.total_training_steps": 1, "trainer.save_freq": -1}

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from made_config import check, composed
-from made_engines import make_engine, one_rank, rows, write_model
+from made_engines import make_engine, one_rank, rows, whole, write_model
 from omegaconf import OmegaConf
+from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
+from verl.utils import tensordict_utils as tu
 from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.utils.padding import no_padding_2_padding
 
@@ -81,6 +83,39 @@ def test_the_reference_stays_on_its_device(model, engine_class):
     assert reference.optimizer is None
     policy = make_engine(engine_class, model)
     torch.testing.assert_close(log_probs(reference), log_probs(policy), rtol=0, atol=0)
+
+
+def mean_loss(model_output, **_) -> tuple[torch.Tensor, dict]:
+    return -model_output["log_probs"].values().mean(), {}
+
+
+def updated(model, engine_class, **settings) -> list[torch.Tensor]:
+    """The weights after a pass for log-probabilities and two updates of three micro-batches each."""
+    engine = make_engine(engine_class, model, engine=settings)
+    packed = engine_class is PackedFSDPEngineWithLMHead
+    data = rows([(7, 3), (4, 3), (6, 2)], packed=packed)
+    tu.assign_non_tensor(data, max_token_len_per_gpu=10)
+    for _ in range(2):
+        with engine.eval_mode():
+            engine.infer_batch(data, loss_function=None)
+        with engine.train_mode():
+            engine.train_batch(data, loss_function=mean_loss)
+    return [whole(parameter) for parameter in engine.module.parameters()]
+
+
+@pytest.mark.parametrize("engine_class", [PackedFSDPEngineWithLMHead, CPUFSDPEngineWithLMHead])
+def test_whole_weights_are_copied_once_a_batch(model, engine_class, monkeypatch):
+    copies = []
+    copied = FSDPParamGroup._to_unsharded
+    monkeypatch.setattr(FSDPParamGroup, "_to_unsharded", lambda group: copies.append(group) or copied(group))
+    groups = 5  # embeddings, two layers, head and the rest
+    each_time = updated(model, engine_class, use_no_sync_for_gradient_accumulation=False)
+    assert len(copies) > 2 * 2 * 3 * groups
+    copies.clear()
+    whole_ones = updated(model, engine_class, reshard_after_forward=False, use_no_sync_for_gradient_accumulation=True)
+    assert len(copies) == 2 * 2 * groups  # in two passes, twice
+    for before, after in zip(each_time, whole_ones, strict=True):
+        torch.testing.assert_close(before, after, rtol=0, atol=0)
 
 
 def test_param_offload_leaves_the_reference_to_verl(monkeypatch):

@@ -7,7 +7,7 @@ from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from verl_plugins.batching import MicroBatchMixin
-from verl_plugins.fsdp import ExactBuffersMixin, ReferenceOnDeviceMixin
+from verl_plugins.fsdp import ExactBuffersMixin, ReferenceOnDeviceMixin, WholeWeightsMixin
 from verl_plugins.learning_rate import WarmUpMixin
 from verl_plugins.reply_logits import RepliesMixin
 from verl_plugins.value_features import ValueFeaturesMixin
@@ -17,6 +17,7 @@ from verl_plugins.value_features import ValueFeaturesMixin
 @EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cuda", vendor="nvidia")
 class PackedFSDPEngineWithLMHead(
     ValueFeaturesMixin,
+    WholeWeightsMixin,
     MicroBatchMixin,
     ReferenceOnDeviceMixin,
     WarmUpMixin,

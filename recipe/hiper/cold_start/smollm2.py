@@ -182,9 +182,11 @@ def make_tokenizer(gguf: Path):
     """
     from transformers import AutoTokenizer
 
-    # Cleaning up would remove spaces before punctuation from decoded text.
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name, clean_up_tokenization_spaces=False)
+    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     tokenizer.eos_token, tokenizer.pad_token = END_OF_TURN, PADDING
+    # Cleaning up would remove spaces before punctuation from decoded text. An argument of from_pretrained is lost where
+    # the tokenizer comes from a GGUF file.
+    tokenizer.clean_up_tokenization_spaces = tokenizer.init_kwargs["clean_up_tokenization_spaces"] = False
     return tokenizer
 
 
