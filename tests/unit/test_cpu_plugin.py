@@ -168,17 +168,17 @@ def test_the_limit_is_an_environment_variable(monkeypatch):
     assert sync_timeout_s() == 12.5
 
 
-def test_the_rollout_leaves_a_core_to_the_agents(monkeypatch):
+def test_the_rollout_of_a_small_model_leaves_a_core_to_the_agents(monkeypatch):
     monkeypatch.delenv(ROLLOUT_THREADS, raising=False)
-    for cores, threads in ((1, 1), (2, 1), (16, 15)):
+    for cores, hidden_size, threads in ((1, 128, 1), (2, 128, 1), (16, 128, 15), (1, 576, 1), (2, 576, 2), (16, 576, 16)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
-        assert rollout_threads() == threads
+        assert rollout_threads(hidden_size) == threads
     monkeypatch.setenv(ROLLOUT_THREADS, "6")
-    assert rollout_threads() == 6
+    assert rollout_threads(128) == 6
     for wrong in ("0", "-1", "many", ""):
         monkeypatch.setenv(ROLLOUT_THREADS, wrong)
         with pytest.raises(ValueError, match=rf"{ROLLOUT_THREADS}=1"):
-            rollout_threads()
+            rollout_threads(128)
 
 
 def test_two_runs_of_a_machine_have_sockets_of_their_own(monkeypatch):
