@@ -170,15 +170,17 @@ def test_the_limit_is_an_environment_variable(monkeypatch):
 
 def test_the_rollout_of_a_small_model_leaves_a_core_to_the_agents(monkeypatch):
     monkeypatch.delenv(ROLLOUT_THREADS, raising=False)
-    for cores, hidden_size, threads in ((1, 128, 1), (2, 128, 1), (16, 128, 15), (1, 576, 1), (2, 576, 2), (16, 576, 16)):
+    small, smollm2 = 128, 576
+    by_hand = ((1, small, 1), (2, small, 1), (16, small, 15), (1, smollm2, 1), (2, smollm2, 2), (16, smollm2, 16))
+    for cores, hidden_size, threads in by_hand:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
         assert rollout_threads(hidden_size) == threads
     monkeypatch.setenv(ROLLOUT_THREADS, "6")
-    assert rollout_threads(128) == 6
+    assert rollout_threads(small) == 6
     for wrong in ("0", "-1", "many", ""):
         monkeypatch.setenv(ROLLOUT_THREADS, wrong)
         with pytest.raises(ValueError, match=rf"{ROLLOUT_THREADS}=1"):
-            rollout_threads(128)
+            rollout_threads(small)
 
 
 def test_two_runs_of_a_machine_have_sockets_of_their_own(monkeypatch):
