@@ -10,6 +10,8 @@ import psutil
 import torch
 from verl.plugin.platform import PlatformBase, PlatformRegistry
 
+from verl_plugins.cpu.memory import return_freed_memory
+
 
 def _nothing(*_args, **_kwargs) -> None:
     return None
@@ -26,7 +28,8 @@ def _cpu_device_module() -> types.ModuleType:
     for name in dir(torch.cpu):
         if not name.startswith("_"):
             setattr(module, name, getattr(torch.cpu, name))
-    for name in ("empty_cache", "ipc_collect", "synchronize", "set_device", "reset_peak_memory_stats"):
+    module.empty_cache = return_freed_memory  # type: ignore[attr-defined]
+    for name in ("ipc_collect", "synchronize", "set_device", "reset_peak_memory_stats"):
         setattr(module, name, _nothing)
     for name in ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved"):
         setattr(module, name, _no_bytes)
@@ -94,7 +97,7 @@ class PlatformCPU(PlatformBase):
         return None
 
     def empty_cache(self) -> None:
-        return None
+        return_freed_memory()
 
     def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:
         return None, None

@@ -13,6 +13,8 @@ import logging
 import torch
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
+from verl_plugins.cpu.memory import return_freed_memory
+
 logger = logging.getLogger(__name__)
 
 
@@ -77,4 +79,5 @@ class CPUWeightSyncExtension(vLLMColocateWorkerExtension):
         for model, config in models:
             finalize_layerwise_reload(model, config)
             repack_output_layers(model)
+        return_freed_memory()  # the copies of the buckets
         logger.info("weight sync: %d tensors loaded", loaded)

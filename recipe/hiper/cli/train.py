@@ -21,6 +21,7 @@ from recipe.hiper.configuration.hardware import (
     gpus_here,
     set_process_environment,
 )
+from recipe.hiper.configuration.host_memory import fill_in_token_budgets, free_bytes
 from recipe.hiper.configuration.keys import environment_of, model_of
 from recipe.hiper.configuration.lora import lora_notices
 from recipe.hiper.configuration.model import (
@@ -35,6 +36,7 @@ from recipe.hiper.configuration.model_sizes import (
     checkpoint_bytes,
     count_parameters,
     fill_in_bucket,
+    model_fields,
     require_disk_for_cold_start,
     require_disk_for_download,
     trained_sizes,
@@ -151,6 +153,8 @@ def _fit_model(config: DictConfig) -> None:
     fill_in_bucket(config, sizes["actor"])
     if config.trainer.device == "cuda":
         _say(fill_in_share(config, sizes, gpu_bytes()))
+    else:
+        _say(fill_in_token_budgets(config, sizes, model_fields(config, sizes), free_bytes()))
 
 
 def _say(*lines: str | None) -> None:

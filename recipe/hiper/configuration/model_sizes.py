@@ -7,7 +7,7 @@ Everything is counted on a model without storage, so a name on the hub is as goo
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,14 @@ def trained_sizes(config: DictConfig) -> Mapping[str, ModelSize]:
     if has_own_critic(config):
         sizes["critic"] = model_size(config.critic.model, number_of_heads(config))
     return sizes
+
+
+def model_fields(config: DictConfig, roles: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+    """The fields of the config.json of policy ("actor") and critic; of the text part where a model has several."""
+    from transformers import AutoConfig
+
+    sections = {"actor": config.actor_rollout_ref.model, "critic": config.critic.model}
+    return {role: AutoConfig.from_pretrained(sections[role].path).get_text_config().to_dict() for role in roles}
 
 
 def checkpoint_bytes(config: DictConfig) -> int:

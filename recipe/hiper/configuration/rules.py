@@ -181,9 +181,13 @@ def _lengths(settings: RunSettings) -> Iterator[str]:
     longest = data.max_prompt_length + data.max_response_length
     needs = f"data.max_prompt_length + data.max_response_length = {longest}"
     for key, section in (("actor_rollout_ref.actor", settings.actor_rollout_ref.actor), ("critic", settings.critic)):
-        if section.use_dynamic_bsz and section.ppo_max_token_len_per_gpu < longest:
+        budget = section.ppo_max_token_len_per_gpu
+        if budget is None and settings.trainer.device == "cuda":
+            name = f"{key}.ppo_max_token_len_per_gpu"
+            yield f"{name}=null is computed on CPU only. Try: {name}=32768"
+        if section.use_dynamic_bsz and budget is not None and budget < longest:
             yield (
-                f"{key}.ppo_max_token_len_per_gpu={section.ppo_max_token_len_per_gpu} is less than one row may need "
+                f"{key}.ppo_max_token_len_per_gpu={budget} is less than one row may need "
                 f"({needs}). Try: {key}.ppo_max_token_len_per_gpu={longest}"
             )
         if not section.use_dynamic_bsz and section.ppo_micro_batch_size_per_gpu is None:

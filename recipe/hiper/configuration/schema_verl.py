@@ -61,8 +61,9 @@ class UpdateKeys(SharedSection):
     """rows of a mini-batch, times `env.rollout.n`; not read where `algorithm.updates_per_step` is set"""
     ppo_epochs: int = Field(ge=1)
     """passes over the rows of a step"""
-    ppo_max_token_len_per_gpu: int = Field(ge=1)
-    """tokens of a micro-batch at most; bounds memory and never changes a result"""
+    ppo_max_token_len_per_gpu: int | None = Field(ge=1)
+    """tokens of a micro-batch at most; bounds memory and never changes a result; null: on CPU as many as the free
+    memory allows, 1024 at most"""
     ppo_micro_batch_size_per_gpu: int | None = Field(ge=1)
     """rows of a micro-batch; read with `use_dynamic_bsz=false`"""
     use_dynamic_bsz: bool
