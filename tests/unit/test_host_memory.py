@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import pytest
 from made_config import check, composed
+from omegaconf import OmegaConf
 
 from agent_system.errors import ConfigError
 from recipe.hiper.configuration.host_memory import (
+    FOLLOWERS,
     activation_bytes,
     fill_in_token_budgets,
     free_bytes,
@@ -59,6 +61,16 @@ def test_what_a_run_holds_by_hand():
 
 def test_enough_memory_gives_what_is_useful():
     assert fill_in(free=22) == (1024, 1024, None)
+
+
+def test_the_keys_that_follow_the_budget_are_filled_in_too():
+    """By then the configuration is resolved, and they no longer refer to it."""
+    config = composed(*IN_FP32, model="smollm2")
+    OmegaConf.resolve(config)
+    followers = [name for names in FOLLOWERS.values() for name in names]
+    assert all(OmegaConf.select(config, name) is None for name in followers)
+    fill_in_token_budgets(config, {"actor": SMOLLM2}, {"actor": FIELDS}, 22 * 10**9)
+    assert all(OmegaConf.select(config, name) == 1024 for name in followers)
 
 
 def test_less_memory_gives_fewer_tokens_and_says_so():

@@ -24,6 +24,15 @@ BUDGETS = {
 }
 """Keys of the budgets, by role."""
 
+FOLLOWERS = {
+    "actor": (
+        "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu",
+        "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu",
+    ),
+    "critic": ("critic.forward_max_token_len_per_gpu", "critic.ppo_infer_max_token_len_per_gpu"),
+}
+"""Keys that verl reads for the passes without an update, and that follow the budget where nothing else is chosen."""
+
 LARGEST_BUDGET, STEP = 1024, 128
 """More tokens a micro-batch are not faster on a CPU (`benchmarks/engine_speed.py`); computed budgets are multiples of
 128."""
@@ -149,8 +158,9 @@ def fill_in_token_budgets(
         )
     budget = max(longest, min(LARGEST_BUDGET, room // STEP * STEP))
     with open_dict(config):
-        for key in wanted.values():
-            OmegaConf.update(config, key, budget)
+        for role, key in wanted.items():
+            for name in (key, *(name for name in FOLLOWERS[role] if OmegaConf.select(config, name) is None)):
+                OmegaConf.update(config, name, budget)
     if budget >= LARGEST_BUDGET:
         return None
     return f"{BUDGETS['actor']}={budget}, computed: {free / 1e9:.1f} GB of memory are free, and {needs}"
