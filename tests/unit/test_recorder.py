@@ -77,6 +77,26 @@ def test_resuming_keeps_what_the_checkpoint_knows_of(tmp_path, step):
     assert lines(tmp_path / "metrics.jsonl")[-1] == {"step": step + 1, "a": -1.0}
 
 
+@pytest.mark.parametrize(
+    ("step", "evaluated", "lacks"),
+    [
+        (0, (), True),
+        (0, (0,), False),
+        (3, (0,), False),  # it was not due
+        (4, (0,), True),  # killed between the checkpoint and its evaluation
+        (4, (0, 4), False),
+    ],
+)
+def test_a_resumed_run_evaluates_what_was_not_evaluated(tmp_path, step, evaluated, lacks):
+    before = recorder(tmp_path)
+    for number in range(step + 1):
+        before.log({"a": 1.0} | ({"val/success_rate": 0.5} if number in evaluated else {}), step=number)
+    after = recorder(tmp_path)
+    after.resumed_from(step)
+    assert after.lacks_evaluation(test_freq=2) is lacks
+    assert after.lacks_evaluation(test_freq=-1) is (lacks and step == 0)
+
+
 def test_a_branch_that_is_left_is_moved_aside(tmp_path):
     """Going back to step 2: files and events of steps 3 and 4 are not left beside the new ones."""
     before = recorder(tmp_path)

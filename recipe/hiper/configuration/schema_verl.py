@@ -210,7 +210,7 @@ class TrainerKeys(SharedSection):
     test_freq: int
     """steps between two validations; zero or less: no validation during training"""
     val_before_train: bool
-    """validate before the first step"""
+    """validate before the first step; a run that resumes does so only where that is missing"""
     val_only: bool
     """evaluate the latest checkpoint of `run_dir` and stop; the result is written to `<run_dir>/evaluations/<time>`"""
     critic_warmup: int = Field(ge=0)

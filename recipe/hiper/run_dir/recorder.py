@@ -133,6 +133,16 @@ class RunRecorder:
         self._watch()
         self.stage(f"resuming from the checkpoint of step {step}" if step else "starting from step 0")
 
+    def lacks_evaluation(self, test_freq: int) -> bool:
+        """Whether the checkpoint that the run starts from should have been evaluated and was not.
+
+        Args:
+            test_freq: `trainer.test_freq`.
+        """
+        due = self._step == 0 or (test_freq > 0 and self._step % test_freq == 0)
+        done = any(row["step"] == self._step and "val/success_rate" in row for row in self._history)
+        return due and not done
+
     def _move_later_results(self, rows: list[dict[str, Any]], episodes: list[Path]) -> None:
         target = unused_folder(self.folder)
         (target / "episodes").mkdir(parents=True)

@@ -124,6 +124,10 @@ class HiPERTrainer(PPOTrainerSync):
         if self._feature_critic is not None and (checkpoint := checkpoint_to_resume(self.config)):
             self._feature_critic.load_state_dict(torch.load(checkpoint / VALUE_HEADS, weights_only=True))
         self.recorder.resumed_from(self.global_steps)
+        trainer = self.config.trainer
+        if not trainer.val_only and not self.recorder.lacks_evaluation(trainer.test_freq):
+            with open_dict(trainer):
+                trainer.val_before_train = False  # verl would evaluate at every start, for minutes
 
     @property
     def logger(self):
