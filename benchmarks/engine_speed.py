@@ -14,8 +14,6 @@ import argparse
 import os
 import resource
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ os.environ.setdefault("VERL_PLATFORM", "cpu")
 
 import torch
 from machine import describe
-from precision import SMOLLM2
+from precision import SMOLLM2, best_seconds
 from tensordict import TensorDict
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from verl.trainer.config import CheckpointConfig
@@ -85,16 +83,6 @@ def make_engine(folder: Path, **settings: Any) -> CPUFSDPEngineWithLMHead:
     return engine
 
 
-def seconds(run: Callable[[], Any], repeats: int) -> float:
-    """The fastest of some runs."""
-    taken = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
-
-
 def loss(model_output: dict, data: TensorDict, dp_group: Any = None) -> tuple[torch.Tensor, dict]:
     """Of the whole rows, as a policy loss reads them."""
     log_probs = model_output["log_probs"]
@@ -122,10 +110,10 @@ def of_engine(folder: Path, data: TensorDict, tokens: int, budget: int, repeats:
         with engine.train_mode():
             engine.train_batch(data, loss_function=loss)
 
-    return [tokens / seconds(forward, repeats), tokens / seconds(update, repeats)]
+    return [tokens / best_seconds(forward, repeats), tokens / best_seconds(update, repeats)]
 
 
-def of_model(folder: Path, tokens: int, repeats: int) -> list[float]:
+def of_model(folder: Path, repeats: int) -> list[float]:
     """Tokens a second of the model alone, 8 rows of equal length at a time."""
     dtype = torch.bfloat16 if fastest_dtype() == "bf16" else torch.float32
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
@@ -140,7 +128,7 @@ def of_model(folder: Path, tokens: int, repeats: int) -> list[float]:
     def both() -> None:
         model(input_ids=ids, logits_to_keep=kept, use_cache=False).logits.float().logsumexp(-1).mean().backward()
 
-    return [ids.numel() / seconds(run, repeats + 1) for run in (forward, both)]
+    return [ids.numel() / best_seconds(run, repeats) for run in (forward, both)]
 
 
 VARIANTS = {
@@ -167,7 +155,7 @@ def main() -> None:
         torch.distributed.init_process_group("gloo", init_method=address, rank=0, world_size=1)
         data = random_rows(options.rows, 40_000)
         tokens = int(data["input_ids"].offsets()[-1])
-        alone = of_model(folder, tokens, options.repeats)
+        alone = of_model(folder, options.repeats)
         print(f"{'the model alone':44s} forward {alone[0]:6.0f} tokens/s, with update {alone[1]:6.0f}")
         for budget in options.budgets:
             for name, settings in VARIANTS.items():
