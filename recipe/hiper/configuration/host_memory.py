@@ -45,7 +45,7 @@ KEPT_BYTES = 4
 """Of a parameter that is not trained, split and whole."""
 
 PROCESS_BYTES = 5 * 10**9
-"""Everything else: trainer, agent loop, environments, TransferQueue and Ray, before any model (measured with SmolLM2: 4.1 GB)."""
+"""Trainer, agent loop, environments, TransferQueue and Ray, before any model (measured with SmolLM2: 4.1 GB)."""
 
 LOGIT_TENSORS = 5
 """Float32 tensors of the size of the logits that exist at a time."""
