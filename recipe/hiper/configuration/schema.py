@@ -150,7 +150,10 @@ class CriticSettings(UpdateKeys):
     backbone: Literal["own", "policy"]
     """`own`: a second model, updated as a whole. `policy`: value heads on the policy's hidden states, which cost nearly
     nothing; no gradient reaches the policy. Of the section `critic` only `optim.lr`, `optim.weight_decay`,
-    `optim.clip_grad`, `ppo_epochs`, `ppo_mini_batch_size`, the heads and their weights are then read"""
+    `optim.clip_grad`, `ppo_epochs`, `ppo_mini_batch_size`, `replay_steps`, the heads and their weights are then read"""
+    replay_steps: int = Field(ge=1)
+    """`backbone=policy`: the heads are fitted on the turns of this many last steps. More than 1 helps where a step has
+    few episodes"""
     use_three_heads_critic: bool | None
     """hae with three value heads (high, low, term: the released code); null: yes, unless two heads are set"""
     use_two_heads_critic: bool | None

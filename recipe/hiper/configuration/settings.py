@@ -44,8 +44,9 @@ class FeatureCriticConfig:
         num_heads: 1, 2 or 3.
         coefficients: weights of the high, low and term losses.
         lr, weight_decay, clip_grad: of AdamW (`critic.optim`).
-        epochs: passes over the rows of a step (`critic.ppo_epochs`).
+        epochs: passes over the rows (`critic.ppo_epochs`).
         mini_batch: rows of an update (`critic.ppo_mini_batch_size`).
+        replay_steps: steps whose turns the heads are fitted on (`critic.replay_steps`).
         seed: of the first weights and the order of the rows.
     """
 
@@ -56,6 +57,7 @@ class FeatureCriticConfig:
     clip_grad: float
     epochs: int
     mini_batch: int
+    replay_steps: int
     seed: int
 
 
@@ -124,6 +126,7 @@ class HiPERSettings:
                 clip_grad=critic.optim.clip_grad,
                 epochs=critic.ppo_epochs,
                 mini_batch=critic.ppo_mini_batch_size,
+                replay_steps=critic.replay_steps,
                 seed=settings.env.seed,
             )
             if shares_backbone(settings)

@@ -200,12 +200,14 @@ class HiPERTrainer(PPOTrainerSync):
         batch.extra_info[value_features.FLAG] = True
         batch = super()._compute_old_log_prob(batch, metrics)
         batch.extra_info.pop(value_features.FLAG, None)
-        values = self._feature_critic.values(self._value_features(batch))
+        values = self._feature_critic.values(*self._value_features(batch))
         return store(batch, old_values=values)
 
-    def _value_features(self, batch: Batch) -> torch.Tensor:
-        """Hidden states of the policy, `[rows, 2, features]`."""
-        return stacked(fetch(batch, value_features.COLUMN)[value_features.COLUMN])
+    def _value_features(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the values of turns are read from: hidden states of the policy, `[rows, 2, features]`, and the share of
+        the step limit that is used up, `[rows]`."""
+        elapsed = self._reader.read(batch).column("turn", torch.float32) / self.config.env.max_steps
+        return stacked(fetch(batch, value_features.COLUMN)[value_features.COLUMN]), elapsed
 
     def _compute_ref_log_prob(self, batch: Batch, metrics: dict) -> Batch:
         return super()._compute_ref_log_prob(tensors_only(batch), metrics)
@@ -248,8 +250,8 @@ class HiPERTrainer(PPOTrainerSync):
         if has_entropy:
             metrics.update(entropy_metrics(turns, data["entropy"].to_padded_tensor(0.0).float()))
         if self._feature_critic is not None:
-            features = self._value_features(batch)
-            metrics.update(self._feature_critic.fit(features, credit.value_targets, credit.value_mask))
+            features, elapsed = self._value_features(batch)
+            metrics.update(self._feature_critic.fit(features, elapsed, credit.value_targets, credit.value_mask))
         distance = policy_distance(data, credit.credit_mask, is_response * turns.is_turn.unsqueeze(1), self.config)
         metrics.update(distance.metrics)
         self._record_episodes("train", turns, credit)
