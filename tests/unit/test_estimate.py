@@ -145,3 +145,41 @@ def test_the_step_limit_is_bootstrapped_from_only_when_asked():
         with_it = estimate_advantages(cut, replace(config(name), hae=replace(HAE, bootstrap_truncated=True))).action
         # gamma times 4 on the last turns
         assert (with_it - without)[0, 2] == 2.0 and (with_it - without)[1, 1] == 2.0
+
+
+@pytest.mark.parametrize("name", ["hae", "turn_gae"])
+def test_monte_carlo_targets_hold_no_values(name):
+    """gamma = 1/2 and a reward of 8 at the end: 2, 4, 8; penalties of the turns are part of it."""
+    settings = replace(config(name, inadmissible_penalty=-1.0), value_targets="monte_carlo")
+    admissible = torch.tensor([[True, False, True], [True, True, False]])
+    with_values = [
+        estimate_advantages(grids(values=torch.full((2, 3, 3), size), admissible=admissible), settings)
+        for size in (0.0, 100.0)
+    ]
+    assert torch.equal(with_values[0].targets, with_values[1].targets)
+    targets, has_target = with_values[0].targets, with_values[0].has_target
+    expected = torch.tensor([[1.5, 3.0, 8.0], [0.0, 0.0, 0.0]])
+    for slot in ValueSlot:
+        mask = has_target[..., slot]
+        assert torch.equal(targets[..., slot], torch.where(mask, expected, 0.0))
+    assert has_target[..., ValueSlot.HIGH].any()
+    usual = estimate_advantages(grids(admissible=admissible), config(name, inadmissible_penalty=-1.0))
+    assert torch.equal(usual.has_target, has_target)
+
+
+def test_monte_carlo_targets_of_an_episode_that_was_cut_end_in_the_value_after_it():
+    settings = EstimatorConfig(
+        "hae", replace(HAE, bootstrap_truncated=True), ShapingConfig(), value_targets="monte_carlo"
+    )
+    cut = torch.tensor([[False, False, True], [False, False, False]])
+    result = estimate_advantages(grids(terminated=cut, bootstrap=torch.full((2, 3), 4.0)), settings)
+    assert result.targets[..., ValueSlot.LOW].tolist() == [[2.0, 4.0, 8.0], [1.0, 2.0, 0.0]]
+
+
+def test_advantages_are_those_of_the_estimator_whatever_the_values_learn():
+    usual, changed = (
+        estimate_advantages(grids(), replace(config("hae"), value_targets=targets))
+        for targets in ("lambda_return", "monte_carlo")
+    )
+    for decision in ("switch", "subgoal", "action"):
+        assert torch.equal(getattr(usual, decision), getattr(changed, decision))

@@ -160,3 +160,9 @@ def test_the_section_critic_says_what_is_read_and_no_second_model_is_loaded():
 def test_what_needs_a_critic_of_its_own_is_refused(override, message):
     with pytest.raises(ConfigError, match=message):
         check(composed("critic.backbone=policy", override))
+
+
+def test_targets_of_turns_are_refused_for_values_of_tokens():
+    with pytest.raises(ConfigError, match="critic.targets=monte_carlo is for values of turns, and gae has targets of "):
+        check(composed("critic.targets=monte_carlo", "algorithm.adv_estimator=gae"))
+    assert HiPERSettings.from_config(composed("critic.targets=monte_carlo")).estimator.value_targets == "monte_carlo"

@@ -110,6 +110,7 @@ UNREAD = {
     ],
     "a small model that is not made": ["actor_rollout_ref.model.path=Qwen/Qwen2.5-0.5B-Instruct", "warm_start.steps=3"],
     "sizes of a pretrained model": ["model=smollm2", "warm_start.model.hidden=64"],
+    "steps of hidden states for a critic with a model of its own": ["critic.replay_steps=2"],
     "clipping of values without a model for them": ["critic.backbone=policy", "critic.cliprange_value=2"],
     "a section that is no value": ["critic=null"],
     "a deletion": ["~algorithm.hae.switch_cost"],

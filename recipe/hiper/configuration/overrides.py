@@ -179,6 +179,7 @@ CONDITIONS = (
         for name in ("base", "seed", "episodes", "steps", "lr", "batch", "lora_rank", "model")
     ),
     ("warm_start.model", "warm_start.base", None),
+    ("critic.replay_steps", "critic.backbone", "policy"),
     *(
         (f"critic.{name}", "critic.backbone", "own")
         for name in ("model", "fsdp", "cliprange_value", "ppo_max_token_len_per_gpu", "use_dynamic_bsz")

@@ -151,6 +151,10 @@ class CriticSettings(UpdateKeys):
     """`own`: a second model, updated as a whole. `policy`: value heads on the policy's hidden states, which cost nearly
     nothing; no gradient reaches the policy. Of the section `critic` only `optim.lr`, `optim.weight_decay`,
     `optim.clip_grad`, `ppo_epochs`, `ppo_mini_batch_size`, `replay_steps`, the heads and their weights are then read"""
+    targets: Literal["lambda_return", "monte_carlo"]
+    """what the values learn: `lambda_return`, the estimator's returns, which hold the values themselves;
+    `monte_carlo`, what was paid until the end of the episode, discounted. The second is right from the first step on,
+    for a run whose critic sees few episodes, and has more noise"""
     replay_steps: int = Field(ge=1)
     """`backbone=policy`: the heads are fitted on the turns of this many last steps. More than 1 helps where a step has
     few episodes"""

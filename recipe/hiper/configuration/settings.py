@@ -111,6 +111,7 @@ class HiPERSettings:
                 whiten=algorithm.hae.norm_adv,
                 divide_by_std=algorithm.norm_adv_by_std_in_grpo,
                 step_weight=algorithm.gigpo.step_weight,
+                value_targets=critic.targets,
             ),
             regularize_copies=algorithm.hae.regularize_copies,
             random_signs=algorithm.hae.random_signs,

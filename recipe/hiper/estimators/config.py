@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from recipe.hiper.estimators.shaping import ShapingConfig
 
 SwitchAdvantage = Literal["segment_return", "termination"]
+ValueTargets = Literal["lambda_return", "monte_carlo"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class EstimatorConfig:
         whiten: `algorithm.hae.norm_adv`.
         divide_by_std: `algorithm.norm_adv_by_std_in_grpo`.
         step_weight: `algorithm.gigpo.step_weight`.
+        value_targets: `critic.targets`: what the critic learns, the returns of the estimator (which hold its own
+            values) or the discounted sum of what was paid until the end of the episode.
     """
 
     name: str
@@ -74,3 +77,4 @@ class EstimatorConfig:
     whiten: bool = True
     divide_by_std: bool = True
     step_weight: float = 1.0
+    value_targets: ValueTargets = "lambda_return"

@@ -26,15 +26,18 @@ Its folder must be on PYTHONPATH, so that the Ray processes find it too:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 
+import torch
 from torch import Tensor
 
 from recipe.hiper.estimators import gigpo, grpo, hae, rloo, turn_gae, verl_gae
-from recipe.hiper.estimators.config import EstimatorConfig
+from recipe.hiper.estimators.config import EstimatorConfig, HAEConfig
 from recipe.hiper.estimators.entry import NORM_ADV, SHARED_KEYS, Estimator
 from recipe.hiper.estimators.grids import TurnAdvantages, TurnGrids
 from recipe.hiper.estimators.shaping import shaped_rewards
+from recipe.hiper.estimators.values import ValueSlot
 from recipe.hiper.estimators.whitening import whiten
 
 __all__ = [
@@ -135,7 +138,34 @@ def estimate_advantages(turns: TurnGrids, config: EstimatorConfig) -> TurnAdvant
         comparable=turns.comparable,
         config=config.shaping,
     )
-    return entry.function(turns, shaped, config)
+    advantages = entry.function(turns, shaped, config)
+    if config.value_targets == "monte_carlo" and entry.has_critic:
+        return replace(advantages, targets=monte_carlo_targets(turns, advantages, config.hae))
+    return advantages
+
+
+def monte_carlo_targets(turns: TurnGrids, advantages: TurnAdvantages, config: HAEConfig) -> Tensor:
+    """`sum_k gamma^k r(t+k)` until the end of the episode, at every turn that has a target, `[episodes, turns, 3]`.
+
+    The same for the three values of a turn, so that what they learn differs only in what they see. Targets of the
+    estimator bootstrap from the values themselves: while these are still learned, the end of a segment looks good or
+    bad only because the high and the low value lag behind each other. Separate lambdas for policy and critic, with 1
+    for the critic, are called decoupled GAE in Yue et al., "VAPO", arXiv 2504.05118.
+    """
+    bootstrap = None
+    if config.bootstrap_truncated and turns.bootstrap is not None:
+        bootstrap = turns.bootstrap[:, ValueSlot.HIGH]
+    rewards = advantages.shaped.rewards
+    returns = turn_gae.turn_gae(
+        rewards,
+        torch.zeros_like(rewards),
+        turns.valid,
+        turns.terminated,
+        gamma=config.gamma,
+        lam=1.0,
+        bootstrap=bootstrap,
+    ).targets
+    return returns[..., None].expand(-1, -1, len(ValueSlot)).masked_fill(~advantages.has_target, 0.0)
 
 
 def whiten_advantages(
