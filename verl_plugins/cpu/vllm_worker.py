@@ -15,8 +15,11 @@ from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
 from verl_plugins.cpu.memory import return_freed_memory
 from verl_plugins.cpu.scheduling import compute_first
+from verl_plugins.cpu.vllm_sampler import skip_unused_noise
 
 logger = logging.getLogger(__name__)
+
+skip_unused_noise()  # vLLM imports this module before it makes its sampler
 
 
 def repack_output_layers(model: torch.nn.Module) -> None:
