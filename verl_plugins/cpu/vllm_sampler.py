@@ -8,21 +8,18 @@ them again for the requests that have a seed of their own. With `env.seeded_samp
 
 from __future__ import annotations
 
-import functools
-
 from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+
+vllms_forward_cpu = TopKTopPSampler.forward_cpu
+
+
+def forward_cpu(self: TopKTopPSampler, logits, generators, k, p):
+    """`TopKTopPSampler.forward_cpu`, with the same tokens."""
+    if len(generators) == len(logits):
+        return self.forward_native(logits, generators, k, p)
+    return vllms_forward_cpu(self, logits, generators, k, p)
 
 
 def skip_unused_noise() -> None:
-    """Have batches of seeded requests sampled by vLLM's own code for other devices. The tokens are the same."""
-    on_cpu = TopKTopPSampler.forward_cpu
-    if getattr(on_cpu, "skips_unused_noise", False):
-        return
-
-    @functools.wraps(on_cpu)
-    def forward_cpu(self, logits, generators, k, p):
-        forward = self.forward_native if len(generators) == len(logits) else functools.partial(on_cpu, self)
-        return forward(logits, generators, k, p)
-
-    forward_cpu.skips_unused_noise = True
+    """Have batches of seeded requests sampled by vLLM's own code for other devices."""
     TopKTopPSampler.forward_cpu = forward_cpu
