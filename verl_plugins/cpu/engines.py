@@ -7,7 +7,6 @@ from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
 from verl_plugins.batching import MicroBatchMixin
-from verl_plugins.cpu.scheduling import ComputeFirstMixin
 from verl_plugins.fsdp import ExactBuffersMixin, ReferenceOnDeviceMixin, WholeWeightsMixin
 from verl_plugins.learning_rate import WarmUpMixin
 from verl_plugins.reply_logits import RepliesMixin
@@ -17,7 +16,7 @@ from verl_plugins.value_model import build_value_module
 BACKENDS = ["fsdp2"]
 
 
-class CPUEngineMixin(ComputeFirstMixin, WholeWeightsMixin, MicroBatchMixin, ReferenceOnDeviceMixin, WarmUpMixin):
+class CPUEngineMixin(WholeWeightsMixin, MicroBatchMixin, ReferenceOnDeviceMixin, WarmUpMixin):
     """Put before a verl FSDP engine class."""
 
 

@@ -21,7 +21,6 @@ from verl.utils.config import validate_config
 
 from verl_plugins.cpu.environment import CPU_ENVIRONMENT
 from verl_plugins.cpu.plugin import require_plugin
-from verl_plugins.cpu.scheduling import give_way
 
 PROCESS_ENVIRONMENT = {**CPU_ENVIRONMENT, "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
 """What every Ray process needs; a value that is already set wins."""
@@ -68,7 +67,6 @@ class CPUTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):
 def main(config: DictConfig) -> None:
     require_plugin()
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
-    give_way()
     run_ppo(config, task_runner_class=CPUTaskRunner)
 
 

@@ -14,7 +14,6 @@ import torch
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
 from verl_plugins.cpu.memory import return_freed_memory
-from verl_plugins.cpu.scheduling import compute_first
 from verl_plugins.cpu.vllm_sampler import skip_unused_noise
 
 logger = logging.getLogger(__name__)
@@ -47,7 +46,6 @@ class CPUWeightSyncExtension(vLLMColocateWorkerExtension):
         A failure to load does not stop the conversation with the sender: the remaining buckets are taken and
         acknowledged first, so that the trainer sees this error at once and does not wait for its time limit.
         """
-        compute_first()  # here, because it is called before every rollout
         self.device = torch.device("cpu")
         if peft_config and base_sync_done:
             # A LoRA adapter is added beside the base weights; nothing was repacked, so verl's own path is right.

@@ -18,7 +18,6 @@ from agent_system.errors import HiPERError
 from recipe.hiper.configuration.settings import HiPERSettings, episodes_at_once, verl_config
 from recipe.hiper.trainer.policy_distance import require_valid_correction
 from verl_plugins.cpu.plugin import require_plugin
-from verl_plugins.cpu.scheduling import give_way
 
 CPUS_PER_GPU = 3
 """What verl's placement group requests of Ray per GPU beside those of the pool. Else it waits forever."""
@@ -114,7 +113,6 @@ def run(config: DictConfig, recorder: dict) -> None:
     """
     if config.trainer.device == "cpu":
         require_plugin()
-        give_way()
     require_valid_correction(config)
     checked = _with_job(config, recorder)
     has_reference = need_reference_policy(checked)
