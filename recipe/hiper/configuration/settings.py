@@ -27,6 +27,8 @@ OWN_KEYS = (
     "critic.backbone",
     "critic.use_three_heads_critic",
     "critic.use_two_heads_critic",
+    "critic.targets",
+    "critic.replay_steps",
     "critic.high_value_coef",
     "critic.term_value_coef",
 )
