@@ -109,10 +109,10 @@ def test_turns_of_earlier_steps_are_learned_until_they_are_too_old(turns):
         for start in (first, 50, 100):
             rows = slice(start, start + 50)
             learner.fit(features[rows], ELAPSED[rows], targets[rows], mask[rows])
-        steps = learner.state_dict()["steps"]
-        assert [len(step[0]) for step in steps] == [50, 50]
-        assert torch.equal(steps[0][1], targets[50:100]) and torch.equal(steps[1][1], targets[100:150])
+        (kept,) = learner.state_dict()["earlier"]  # the next fit reads the third step and its own
+        assert torch.equal(kept[1], targets[100:150])
     alone = critic(replay_steps=1)
+    assert alone.state_dict()["earlier"] == []
     for start in (0, 50, 100):
         rows = slice(start, start + 50)
         alone.fit(features[rows], ELAPSED[rows], targets[rows], mask[rows])
@@ -160,9 +160,3 @@ def test_the_section_critic_says_what_is_read_and_no_second_model_is_loaded():
 def test_what_needs_a_critic_of_its_own_is_refused(override, message):
     with pytest.raises(ConfigError, match=message):
         check(composed("critic.backbone=policy", override))
-
-
-def test_targets_of_turns_are_refused_for_values_of_tokens():
-    with pytest.raises(ConfigError, match="critic.targets=monte_carlo is for values of turns, and gae has targets of "):
-        check(composed("critic.targets=monte_carlo", "algorithm.adv_estimator=gae"))
-    assert HiPERSettings.from_config(composed("critic.targets=monte_carlo")).estimator.value_targets == "monte_carlo"

@@ -101,6 +101,8 @@ UNREAD = {
     "heads under gigpo": ["algorithm.adv_estimator=gigpo", "critic.use_two_heads_critic=true"],
     "value weights under turn_gae": ["algorithm.adv_estimator=turn_gae", "critic.high_value_coef=0"],
     "value weights under gae": ["algorithm.adv_estimator=gae", "critic.term_value_coef=2"],
+    "value targets under gae": ["algorithm.adv_estimator=gae", "critic.targets=monte_carlo"],
+    "value targets under grpo": ["algorithm.adv_estimator=grpo", "critic.targets=monte_carlo"],
     "a section under grpo": ["algorithm.adv_estimator=grpo", "algorithm.hae={switch_cost:1}"],
     "verl's KL controller under hae": ["algorithm.kl_ctrl.kl_coef=0.5"],
     "a filter that is off": ["algorithm.filter_groups.max_num_gen_batches=3"],

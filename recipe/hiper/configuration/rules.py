@@ -126,11 +126,6 @@ def _critic(settings: RunSettings) -> Iterator[str]:
             f"critic.backbone=policy reads values of turns, and {estimator} needs one of every token. "
             "Try: critic.backbone=own"
         )
-    if critic.targets == "monte_carlo" and entry.has_critic and not entry.has_turn_values:
-        yield (
-            f"critic.targets=monte_carlo is for values of turns, and {estimator} has targets of its own. "
-            "Try: critic.targets=lambda_return"
-        )
     needed = entry.has_critic
     if critic.enable is not None and critic.enable != needed:
         does = "estimates advantages from values"

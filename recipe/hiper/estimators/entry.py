@@ -15,6 +15,7 @@ EstimatorFunction = Callable[[TurnGrids, ShapedRewards, EstimatorConfig], TurnAd
 
 NORM_ADV = "algorithm.hae.norm_adv"
 BOOTSTRAP_TRUNCATED = "algorithm.hae.bootstrap_truncated"
+VALUE_TARGETS = "critic.targets"
 DIVIDE_BY_STD = "algorithm.norm_adv_by_std_in_grpo"
 
 SHARED_KEYS = frozenset({"algorithm.hae.random_signs"})
@@ -37,7 +38,8 @@ class Estimator:
             the advantage of its turn, and nothing is charged for keeping or switching.
         rewards_in_float64: shape and compare rewards in float64, for an estimator that divides by how much they differ.
         keys: dotted configuration keys that it reads, of those that not all estimators read. Its advantages are
-            whitened where `algorithm.hae.norm_adv` is among them.
+            whitened where `algorithm.hae.norm_adv` is among them, and its value targets may be replaced where
+            `critic.targets` is.
 
     Raises:
         ValueError: the attributes contradict each other.

@@ -333,6 +333,7 @@ ESTIMATOR = Estimator(
         "algorithm.hae.lam_boundary",
         "algorithm.hae.switch_advantage",
         "algorithm.hae.norm_adv",
+        "critic.targets",
         "algorithm.hae.regularize_copies",
         "algorithm.hae.keep_penalty",
         "algorithm.hae.keep_penalty_mode",

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from recipe.hiper.estimators import gigpo, grpo, hae, rloo, turn_gae, verl_gae
 from recipe.hiper.estimators.config import EstimatorConfig, HAEConfig
-from recipe.hiper.estimators.entry import NORM_ADV, SHARED_KEYS, Estimator
+from recipe.hiper.estimators.entry import NORM_ADV, SHARED_KEYS, VALUE_TARGETS, Estimator
 from recipe.hiper.estimators.grids import TurnAdvantages, TurnGrids
 from recipe.hiper.estimators.shaping import shaped_rewards
 from recipe.hiper.estimators.values import ValueSlot
@@ -139,7 +139,7 @@ def estimate_advantages(turns: TurnGrids, config: EstimatorConfig) -> TurnAdvant
         config=config.shaping,
     )
     advantages = entry.function(turns, shaped, config)
-    if config.value_targets == "monte_carlo" and entry.has_critic:
+    if config.value_targets == "monte_carlo" and VALUE_TARGETS in entry.keys:
         return replace(advantages, targets=monte_carlo_targets(turns, advantages, config.hae))
     return advantages
 
@@ -149,8 +149,9 @@ def monte_carlo_targets(turns: TurnGrids, advantages: TurnAdvantages, config: HA
 
     The same for the three values of a turn, so that what they learn differs only in what they see. Targets of the
     estimator bootstrap from the values themselves: while these are still learned, the end of a segment looks good or
-    bad only because the high and the low value lag behind each other. Separate lambdas for policy and critic, with 1
-    for the critic, are called decoupled GAE in Yue et al., "VAPO", arXiv 2504.05118.
+    bad only because the high and the low value lag behind each other. A lambda of 1 for the
+    critic beside another for the policy is the decoupled GAE of Yuan et al., "What's Behind PPO's Collapse in
+    Long-CoT?", arXiv 2503.01491.
     """
     bootstrap = None
     if config.bootstrap_truncated and turns.bootstrap is not None:

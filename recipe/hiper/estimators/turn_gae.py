@@ -110,6 +110,7 @@ ESTIMATOR = Estimator(
         "algorithm.gamma",
         "algorithm.lam",
         "algorithm.hae.norm_adv",
+        "critic.targets",
         "algorithm.hae.bootstrap_truncated",
     },
 )

@@ -45,7 +45,7 @@ class FeatureCritic:
         self._random = torch.Generator().manual_seed(config.seed)
         self._network: nn.Sequential | None = None
         self._optimizer: torch.optim.AdamW | None = None
-        self._steps: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=config.replay_steps)
+        self._earlier: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=config.replay_steps - 1)
 
     def values(self, features: Tensor, elapsed: Tensor) -> Tensor:
         """The three values of each turn.
@@ -82,8 +82,8 @@ class FeatureCritic:
             before = self._losses(*step)
         metrics = {f"critic/vf_loss_{slot.name.lower()}": float(before[slot]) for slot in names}
         norm = torch.zeros(())
-        self._steps.append(step)
-        inputs, targets, mask = (torch.cat(columns) for columns in zip(*self._steps, strict=True))
+        inputs, targets, mask = (torch.cat(columns) for columns in zip(*self._earlier, step, strict=True))
+        self._earlier.append(step)
         for _ in range(self.config.epochs):
             order = torch.randperm(len(inputs), generator=self._random)
             for rows in order.split(self.config.mini_batch):
@@ -114,7 +114,7 @@ class FeatureCritic:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs; without a network before the first batch."""
-        state: dict[str, Any] = {"random": self._random.get_state(), "steps": list(self._steps)}
+        state: dict[str, Any] = {"random": self._random.get_state(), "earlier": list(self._earlier)}
         if self._network is not None:
             state |= {"network": self._network.state_dict(), "optimizer": self.optimizer.state_dict()}
         return state
@@ -126,7 +126,7 @@ class FeatureCritic:
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
         self._random.set_state(state["random"])
-        self._steps.extend(tuple(step) for step in state["steps"])
+        self._earlier.extend(state["earlier"])
 
     def _build(self, inputs: int) -> None:
         with torch.random.fork_rng(devices=[]):
