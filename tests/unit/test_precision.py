@@ -7,24 +7,28 @@ import pytest
 from made_config import composed
 
 from recipe.hiper.configuration.hardware import choose_precision
-from verl_plugins.cpu.processor import fastest_dtype, processor_flags
+from verl_plugins.cpu.processor import fastest_dtype, processor_flags, processor_vendor
 
 
 @pytest.mark.parametrize(
-    ("flags", "fastest"),
+    ("vendor", "flags", "fastest"),
     [
-        ("fpu sse2 avx512f avx512_bf16 amx_bf16 amx_tile", "bf16"),
-        ("fpu sse2 avx512f avx512_bf16", "fp32"),
-        ("fpu sse2 avx2 avx512f", "fp32"),
+        ("GenuineIntel", "fpu sse2 avx512f avx512_bf16 amx_bf16 amx_tile", "bf16"),
+        ("GenuineIntel", "fpu sse2 avx512f avx512_bf16", "fp32"),
+        ("AuthenticAMD", "fpu sse2 avx512f avx512_bf16", "bf16"),
+        ("AuthenticAMD", "fpu sse2 avx2 avx512f", "fp32"),
     ],
 )
-def test_the_flags_of_the_processor(tmp_path, flags, fastest):
-    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: amx_bf16 in a name\nflags\t\t: {flags}\n\n" * 2)
-    assert fastest_dtype(processor_flags(tmp_path / "cpuinfo")) == fastest
+def test_vendor_and_flags_of_the_processor(tmp_path, vendor, flags, fastest):
+    core = f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: amx_bf16 in a name\nflags\t\t: {flags}\n\n"
+    path = tmp_path / "cpuinfo"
+    path.write_text(core * 2)
+    assert fastest_dtype(processor_flags(path), processor_vendor(path)) == fastest
 
 
 def test_a_system_that_does_not_say(tmp_path):
-    assert fastest_dtype(processor_flags(tmp_path / "nothing")) == "fp32"
+    nothing = tmp_path / "nothing"
+    assert fastest_dtype(processor_flags(nothing), processor_vendor(nothing)) == "fp32"
 
 
 def precisions(config) -> set[str]:
@@ -52,7 +56,7 @@ def test_without_bf16_everything_is_float32_and_one_line_says_so():
 
 def test_with_bf16_it_is_kept_and_printed():
     config = composed(model="smollm2")
-    line = "bf16: this processor computes it (AMX, or VERL_CPU_DTYPE in the environment)"
+    line = "bf16: this processor is faster in it (or VERL_CPU_DTYPE in the environment says so)"
     assert choose_precision(config, "bf16") == line
     assert precisions(config) == {"bf16", "bfloat16"}
 

@@ -50,15 +50,15 @@ def choose_precision(config: DictConfig, fastest: str) -> str | None:
     if not rounded and policy.rollout.dtype not in BF16:
         return None
     if fastest in BF16:
-        return "bf16: this processor computes it (AMX, or VERL_CPU_DTYPE in the environment)"
+        return "bf16: this processor is faster in it (or VERL_CPU_DTYPE in the environment says so)"
     with open_dict(config):
         for section in rounded:
             section.param_dtype = FP32[0]
         if policy.rollout.dtype in BF16:
             policy.rollout.dtype = FP32[1]
     return (
-        "bf16: this processor has no AMX, so actor, reference, critic and rollout compute in float32, about "
-        f"{SLOWDOWN} times slower than bf16 with AMX"
+        "bf16: this processor is slower in it than in float32 (no AMX, and not AMD's AVX512-bf16), so actor, "
+        f"reference, critic and rollout compute in float32, about {SLOWDOWN} times slower than bf16 with AMX"
     )
 
 
