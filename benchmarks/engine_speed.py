@@ -14,6 +14,7 @@ import argparse
 import os
 import resource
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def random_rows(count: int, vocabulary: int) -> TensorDict:
     )
 
 
-def make_engine(folder: Path, **settings: Any) -> CPUFSDPEngineWithLMHead:
+def make_engine(folder: Path, attention: str, **settings: Any) -> CPUFSDPEngineWithLMHead:
     """The policy's engine of a CPU run."""
     precision = {"param_dtype": fastest_dtype(), "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
     engine = CPUFSDPEngineWithLMHead(
@@ -71,7 +72,7 @@ def make_engine(folder: Path, **settings: Any) -> CPUFSDPEngineWithLMHead:
             load_tokenizer=False,
             enable_gradient_checkpointing=False,
             use_remove_padding=False,
-            override_config={"attn_implementation": "sdpa"},
+            override_config={"attn_implementation": attention},
         ),
         engine_config=FSDPEngineConfig(
             strategy="fsdp2", use_torch_compile=False, mixed_precision=precision, **settings
@@ -89,7 +90,9 @@ def loss(model_output: dict, data: TensorDict, dp_group: Any = None) -> tuple[to
     return -log_probs.values().mean(), {}
 
 
-def of_engine(folder: Path, data: TensorDict, tokens: int, budget: int, repeats: int, **settings: Any) -> list[float]:
+def of_engine(
+    folder: Path, data: TensorDict, tokens: int, budget: int, repeats: int, attention: str, **settings: Any
+) -> list[float]:
     """Tokens a second, forward and both passes with the update."""
     tu.assign_non_tensor(
         data,
@@ -100,7 +103,7 @@ def of_engine(folder: Path, data: TensorDict, tokens: int, budget: int, repeats:
         pad_token_id=0,
         calculate_entropy=False,
     )
-    engine = make_engine(folder, **settings)
+    engine = make_engine(folder, attention, **settings)
 
     def forward() -> None:
         with engine.eval_mode():
@@ -113,10 +116,10 @@ def of_engine(folder: Path, data: TensorDict, tokens: int, budget: int, repeats:
     return [tokens / best_seconds(forward, repeats), tokens / best_seconds(update, repeats)]
 
 
-def of_model(folder: Path, repeats: int) -> list[float]:
+def of_model(folder: Path, repeats: int, attention: str) -> list[float]:
     """Tokens a second of the model alone, 8 rows of equal length at a time."""
     dtype = torch.bfloat16 if fastest_dtype() == "bf16" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
     length = (sum(PROMPT) + sum(REPLY)) // 2
     ids = torch.randint(model.config.vocab_size, (8, length))
     kept = sum(REPLY) // 2
@@ -144,6 +147,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=64, help="rows of a batch (default: %(default)s)")
     parser.add_argument("--budgets", type=int, nargs="+", default=[2048, 4096], help="tokens of a micro-batch")
     parser.add_argument("--repeats", type=int, default=2, help="the fastest counts (default: %(default)s)")
+    parser.add_argument("--attention", nargs="+", default=["sdpa"], help="implementations of transformers")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="treatment of weights")
     options = parser.parse_args()
     print(describe("torch", "verl", "transformers"), f"- {fastest_dtype()}, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as scratch:
@@ -155,14 +160,14 @@ def main() -> None:
         torch.distributed.init_process_group("gloo", init_method=address, rank=0, world_size=1)
         data = random_rows(options.rows, 40_000)
         tokens = int(data["input_ids"].offsets()[-1])
-        alone = of_model(folder, options.repeats)
-        print(f"{'the model alone':44s} forward {alone[0]:6.0f} tokens/s, with update {alone[1]:6.0f}")
-        for budget in options.budgets:
-            for name, settings in VARIANTS.items():
-                rates = of_engine(folder, data, tokens, budget, options.repeats, **settings)
+        for attention in options.attention:
+            alone = of_model(folder, options.repeats, attention)
+            print(f"{attention}, {'the model alone':44s} forward {alone[0]:6.0f} tokens/s, with update {alone[1]:6.0f}")
+            for budget, name in product(options.budgets, options.variants):
+                rates = of_engine(folder, data, tokens, budget, options.repeats, attention, **VARIANTS[name])
                 ratios = " and ".join(f"{rate / base:.2f}" for rate, base in zip(rates, alone, strict=True))
                 print(
-                    f"weights {name}, {budget:5d} tokens".ljust(44),
+                    f"{attention}, weights {name}, {budget:5d} tokens".ljust(50),
                     f"forward {rates[0]:6.0f} tokens/s, with update {rates[1]:6.0f}: {ratios} of the model's",
                     flush=True,
                 )

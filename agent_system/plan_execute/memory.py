@@ -13,18 +13,26 @@ class EpisodeMemory:
     """What the agent carries from turn to turn: the last turns, the sub-goal in force and the turn index.
 
     Args:
-        history_length: how many of the latest (observation, action) pairs a prompt may show (`env.history_length`).
+        history_length: how many of the latest turns a prompt may show (`env.history_length`).
+        history_observations: for how many of the latest of these the observation is shown before the action
+            (`env.history_observations`); None: for all.
 
     Raises:
-        ValueError: `history_length` is negative.
+        ValueError: a number is negative.
     """
 
-    def __init__(self, history_length: int) -> None:
+    def __init__(self, history_length: int, history_observations: int | None = None) -> None:
         if history_length < 0:
             raise ValueError(
                 f"env.history_length={history_length} is negative. Try: env.history_length=0 for no history"
             )
+        if history_observations is not None and history_observations < 0:
+            raise ValueError(
+                f"env.history_observations={history_observations} is negative. Try: env.history_observations=0 for "
+                "actions only"
+            )
         self._history_length = history_length
+        self._observations = history_length if history_observations is None else history_observations
         self._history: tuple[tuple[str, str], ...] = ()
         self._subgoal = ""
         self._turn = 0
@@ -41,9 +49,11 @@ class EpisodeMemory:
 
     def parts(self, observation: str, admissible: Sequence[str], task: str) -> PromptParts:
         """What the prompt of the turn to be played now may show."""
+        hidden = len(self._history) - self._observations
+        history = ((None if age < hidden else seen, done) for age, (seen, done) in enumerate(self._history))
         return PromptParts(
             task=task,
-            history=self._history,
+            history=tuple(history),
             turn=self._turn,
             observation=observation,
             subgoal=self._subgoal,

@@ -103,7 +103,8 @@ class PromptParts:
 
     Attributes:
         task: the task in words.
-        history: (observation, action) of the turns just before this one, oldest first.
+        history: (observation, action) of the turns just before this one, oldest first. An observation that is None is
+            not shown.
         turn: index of the current turn, from 0; at least `len(history)`.
         observation: what the environment shows now.
         subgoal: sub-goal in force; "" when there is none yet.
@@ -111,7 +112,7 @@ class PromptParts:
     """
 
     task: str
-    history: tuple[tuple[str, str], ...]
+    history: tuple[tuple[str | None, str], ...]
     turn: int
     observation: str
     subgoal: str

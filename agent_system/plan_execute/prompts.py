@@ -165,7 +165,10 @@ def _flatten(text: str) -> str:
 
 
 def _render_compact(style: PromptStyle, parts: PromptParts) -> str:
-    turns = [f"{_flatten(observation)} > {_flatten(action)}" for observation, action in parts.history]
+    turns = [
+        f"> {_flatten(action)}" if observation is None else f"{_flatten(observation)} > {_flatten(action)}"
+        for observation, action in parts.history
+    ]
     lines = [
         f"task: {_flatten(parts.task)}",
         "history: " + ("\n".join(turns) or "none"),
@@ -208,7 +211,9 @@ def _history_section(parts: PromptParts) -> str:
 def _history_lines(parts: PromptParts) -> list[str]:
     first = parts.turn - len(parts.history) + 1
     return [
-        f"Turn {number}. Observation: '{observation}' Action: '{action}'"
+        f"Turn {number}. "
+        + (f"Observation: '{observation}' " if observation is not None else "")
+        + f"Action: '{action}'"
         for number, (observation, action) in enumerate(parts.history, start=first)
     ]
 

@@ -53,7 +53,7 @@ class EpisodeAgent:
 
     Args:
         style: prompt style, and with it the reply format.
-        history_length: how many of the latest turns a prompt may show (`env.history_length`).
+        history_length, history_observations: see `EpisodeMemory`.
         environment: completes "You act in ..." in the full styles.
         reply_style: format in which replies are read; by default that of `style`. A demonstrator decides in all three
             blocks, whatever the style of the prompts that are written down.
@@ -65,13 +65,19 @@ class EpisodeAgent:
         history_length: int,
         environment: str = ALFRED,
         *,
+        history_observations: int | None = None,
         reply_style: PromptStyle | None = None,
     ) -> None:
         self._style = style
         self._reply_style = reply_style or style
         self._environment = environment
-        self._memory = EpisodeMemory(history_length)
+        self._memory = EpisodeMemory(history_length, history_observations)
         self._view: PromptParts | None = None
+
+    @property
+    def style(self) -> PromptStyle:
+        """Style of the prompts."""
+        return self._style
 
     @property
     def turn(self) -> int:

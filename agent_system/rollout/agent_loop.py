@@ -43,7 +43,7 @@ class EpisodeSettings:
         style: prompt style, and with it the reply format.
         environment: names the environment in the prompt.
         max_steps: turns after which an episode is truncated (`env.max_steps`).
-        history_length: earlier turns a prompt may show (`env.history_length`).
+        history_length, history_observations: earlier turns in a prompt, see `EpisodeMemory`.
         prompt_budget: tokens of a prompt at most (`data.max_prompt_length`).
         system_prompt: content of the system message (`env.system_prompt`), see `PromptEncoder`.
         fault_retries: how often an episode is played again on the same task after its environment broke.
@@ -60,6 +60,7 @@ class EpisodeSettings:
     environment: str
     max_steps: int
     history_length: int
+    history_observations: int | None
     prompt_budget: int
     system_prompt: str | None
     fault_retries: int
@@ -79,6 +80,7 @@ class EpisodeSettings:
             environment=spec.environment,
             max_steps=env.max_steps,
             history_length=env.history_length,
+            history_observations=env.history_observations,
             prompt_budget=config.data.max_prompt_length,
             system_prompt=env.system_prompt,
             fault_retries=env.fault_retries,
@@ -166,7 +168,12 @@ class EpisodeAgentLoop(AgentLoopBase):
         self, task: TaskSpec, split: str, sampling_params: dict[str, Any], wave: FreeRunning, seed: int | None
     ) -> list[AgentLoopOutput]:
         settings = self.settings
-        agent = EpisodeAgent(settings.style, settings.history_length, settings.environment)
+        agent = EpisodeAgent(
+            settings.style,
+            settings.history_length,
+            settings.environment,
+            history_observations=settings.history_observations,
+        )
         rows: list[AgentLoopOutput] = []
         records: list[TurnRecord] = []
         session = await self.pool.open(task, settings.max_steps)

@@ -151,6 +151,10 @@ def taught(folder, file="cold_start.json", **changes) -> list[str]:
         ("env.short_keep=true", "but this run has plan_execute_compact_short .*env.short_keep=false"),
         ("env.history_length=3", "with 1 earlier turns .* env.history_length=3. Try: env.history_length=1"),
         (
+            "env.history_observations=0",
+            "with observations in all earlier turns, .*history_observations=0. Try: env.history_observations=null",
+        ),
+        (
             "+data.apply_chat_template_kwargs.enable_thinking=true",
             r"with data.apply_chat_template_kwargs={}, but this run has {enable_thinking:true}",
         ),

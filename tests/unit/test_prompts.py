@@ -211,7 +211,7 @@ OBSERVATION = st.lists(st.sampled_from(["mug ", "1, ", "drawer\n", "12. ", "\n\n
 
 @st.composite
 def any_parts(draw: st.DrawFn) -> PromptParts:
-    history = tuple(draw(st.lists(st.tuples(OBSERVATION, LINE), max_size=6)))
+    history = tuple(draw(st.lists(st.tuples(st.none() | OBSERVATION, LINE), max_size=6)))
     return PromptParts(
         task="TASK " + draw(LINE),
         history=history,
@@ -318,6 +318,38 @@ def test_memory_keeps_the_last_turns_and_the_subgoal_in_force():
     )
 
 
+@pytest.mark.parametrize(
+    ("observations", "shown"),
+    [(None, ["o0", "o1", "o2"]), (9, ["o0", "o1", "o2"]), (1, [None, None, "o2"]), (0, [None, None, None])],
+)
+def test_memory_shows_the_observations_of_the_latest_turns_only(observations, shown):
+    memory = EpisodeMemory(history_length=3, history_observations=observations)
+    for turn in range(3):
+        memory.record(None, f"o{turn}", f"a{turn}")
+    history = memory.parts("now", [], "task").history
+    assert history == tuple((seen, f"a{turn}") for turn, seen in enumerate(shown))
+
+
+@pytest.mark.parametrize(
+    ("style", "lines"),
+    [
+        ("plan_execute_compact", ["history: > search[mug]", "A page. > click[blue]", "obs: now"]),
+        ("plan_execute", ["Turn 1. Action: 'search[mug]'", "Turn 2. Observation: 'A page.' Action: 'click[blue]'"]),
+        (
+            "plan_execute_rules_first",
+            ["Turn 1. Action: 'search[mug]'", "Turn 2. Observation: 'A page.' Action: 'click[blue]'"],
+        ),
+    ],
+)
+def test_a_turn_whose_observation_is_not_shown_has_its_action_alone(style, lines):
+    memory = EpisodeMemory(history_length=2, history_observations=1)
+    memory.record(None, "The start.", "search[mug]")
+    memory.record(None, "A page.", "click[blue]")
+    text = render_prompt(style, memory.parts("now", ["click[buy now]"], "buy a mug"))
+    assert "\n".join(lines) in text
+    assert "The start." not in text and "None" not in text
+
+
 def test_memory_carries_a_kept_subgoal_unchanged():
     memory = EpisodeMemory(history_length=1)
     for switch, subgoal in (("SWITCH", "find mug"), ("KEEP", "find cup"), ("SWITCH", "")):
@@ -333,3 +365,5 @@ def test_memory_without_history_and_of_a_flat_agent():
     assert (parts.history, parts.turn, parts.subgoal) == ((), 1, "")
     with pytest.raises(ValueError, match=r"env\.history_length=-1 is negative"):
         EpisodeMemory(history_length=-1)
+    with pytest.raises(ValueError, match=r"env\.history_observations=-1 is negative"):
+        EpisodeMemory(history_length=1, history_observations=-1)

@@ -66,6 +66,7 @@ def _play(config: DictConfig, settings: RunSettings, folder: Path) -> dict:
         temperature=settings.actor_rollout_ref.rollout.val_kwargs.temperature,
         max_turns=settings.env.max_steps,
         history_length=settings.env.history_length,
+        history_observations=settings.env.history_observations,
         max_prompt=settings.data.max_prompt_length,
         max_reply=settings.data.max_response_length,
         seed=settings.env.seed,

@@ -27,7 +27,7 @@ from agent_system.environments.tasks import epoch_order
 from agent_system.environments.webshop.shop import ShopManifest
 from agent_system.errors import ConfigError, TaskError
 from agent_system.locks import locked_file
-from recipe.hiper.cold_start.demonstrations import Demonstration, DemonstrationSpec, Example, collect
+from recipe.hiper.cold_start.demonstrations import Demonstration, DemonstrationSpec, Example, collect, settings_of
 from recipe.hiper.cold_start.model import ModelSpec, build_model
 from recipe.hiper.cold_start.shop_demonstrations import ShopDemonstrationSpec, collect_in_shop, shop_names
 from recipe.hiper.cold_start.tokenizer import train_tokenizer
@@ -65,7 +65,7 @@ class CloningSpec:
     @property
     def digest(self) -> str:
         """SHA-256 over this spec and the version of the code."""
-        content = json.dumps({"code": CODE_VERSION, **asdict(self)}, sort_keys=True)
+        content = json.dumps({"code": CODE_VERSION, **settings_of(self)}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
 

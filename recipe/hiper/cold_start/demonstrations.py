@@ -22,10 +22,10 @@ import multiprocessing
 import random
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium
 from tqdm import tqdm
@@ -50,7 +50,7 @@ class DemonstrationSpec:
     Args:
         episodes: number of episodes; games are played in turn, in a cycle.
         max_turns: turns after which an episode is cut.
-        history_length: (observation, action) pairs in a prompt (`env.history_length`).
+        history_length, history_observations: earlier turns in a prompt, see `EpisodeMemory`.
         idle: share of turns on which the player looks around (`look`) instead of continuing.
         hasty: share of episodes whose player forgets to clean, heat or cool at first (`Expert(hasty=True)`).
         slips: share of turns on which another action than the player's is executed.
@@ -63,6 +63,7 @@ class DemonstrationSpec:
     episodes: int = 2000
     max_turns: int = 20
     history_length: int = 1
+    history_observations: int | None = None
     idle: float = 0.4
     hasty: float = 0.5
     slips: float = 0.15
@@ -159,17 +160,52 @@ def _demonstrate(game: Path, number: int, spec: DemonstrationSpec) -> Demonstrat
     return play_episode(
         environment,
         start,
-        (spec.style, spec.history_length, ALFRED),
+        demonstrator(spec, ALFRED),
         advise,
         act=act,
         reply=lambda advice: _played_reply(advice, expert, spec, rng),
     )
 
 
+def settings_of(spec: Any) -> dict[str, Any]:
+    """A specification as it is compared and hashed.
+
+    Without `history_observations` where it is None: models that were made before it existed stay the models of their
+    specifications.
+    """
+    values = asdict(spec)
+    demonstrations = values["demonstrations"]
+    if demonstrations.get("history_observations") is None:
+        demonstrations.pop("history_observations", None)
+    return values
+
+
+class PromptSpec(Protocol):
+    """What specifications of demonstrations say of the prompts."""
+
+    @property
+    def style(self) -> PromptStyle: ...
+    @property
+    def history_length(self) -> int: ...
+    @property
+    def history_observations(self) -> int | None: ...
+
+
+def demonstrator(spec: PromptSpec, environment: str) -> EpisodeAgent:
+    """The agent's side of one demonstrated episode. `environment` completes "You act in ..." in the full styles."""
+    return EpisodeAgent(
+        spec.style,
+        spec.history_length,
+        environment,
+        history_observations=spec.history_observations,
+        reply_style=PromptStyle.PLAN_EXECUTE_COMPACT,
+    )
+
+
 def play_episode(
     environment: gymnasium.Env[str, str],
     start: tuple[str, dict[str, Any]],
-    prompts: tuple[PromptStyle, int, str],
+    agent: EpisodeAgent,
     advise: Callable[[str, Sequence[str], str], Advice],
     *,
     act: Callable[[Sequence[str], Advice], str],
@@ -180,14 +216,12 @@ def play_episode(
 
     Args:
         start: what `reset` returned.
-        prompts: style, turns of history, and what completes "You act in ...", as in training.
+        agent: writes the prompts, as in training (`demonstrator`).
         advise: the player, called with observation, admissible actions and the sub-goal in force.
         act: the action that is executed, called with the admissible actions and the advice: its own, or a slip.
         reply: the reply that takes effect; the advice, or one that puts a wrong sub-goal in force.
         written: applied to every prompt and reply that is written down.
     """
-    style, history_length, name = prompts
-    agent = EpisodeAgent(style, history_length, name, reply_style=PromptStyle.PLAN_EXECUTE_COMPACT)
     observation, info = start
     examples = []
     ended = False
@@ -196,7 +230,7 @@ def play_episode(
         agent.observe(observation, admissible, info["task"])
         prompt = agent.whole_prompt()
         advice = advise(observation, admissible, agent.subgoal)
-        examples.append(Example(written(prompt), written(advice.reply_in(style))))
+        examples.append(Example(written(prompt), written(advice.reply_in(agent.style))))
         action = act(admissible, advice)
         turn = agent.take(reply(advice), action=action)
         observation, _, terminated, truncated, info = environment.step(turn.action)

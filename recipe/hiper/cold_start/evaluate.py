@@ -48,6 +48,7 @@ class PlaySpec:
     temperature: float = 0.4
     max_turns: int = 20
     history_length: int = 1
+    history_observations: int | None = None
     max_prompt: int = 256
     max_reply: int = 48
     seed: int = 0
@@ -177,7 +178,7 @@ class _RunningEpisode:
         self.episode = Episode(task.kind)
         self.finished = False
         self._spec, self._encoder = spec, encoder
-        self._agent = EpisodeAgent(spec.style, spec.history_length)
+        self._agent = EpisodeAgent(spec.style, spec.history_length, history_observations=spec.history_observations)
         self._environment = gymnasium.make(
             task.env_id, max_steps=spec.max_turns, disable_env_checker=True, **spec.env_kwargs
         )

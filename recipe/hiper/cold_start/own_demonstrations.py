@@ -18,7 +18,7 @@ from agent_system.environments.base import TaskSpec
 from agent_system.environments.tasks import TaskPanel, epoch_order
 from agent_system.plan_execute.prompts import PromptStyle
 from agent_system.rollout.environment_registry import environment_spec
-from recipe.hiper.cold_start.demonstrations import Demonstration, gather, play_episode, random_slips
+from recipe.hiper.cold_start.demonstrations import Demonstration, demonstrator, gather, play_episode, random_slips
 
 _AT_ONCE = 8
 
@@ -30,7 +30,7 @@ class OwnDemonstrationSpec:
     Args:
         episodes: number of episodes; tasks are played in turn, in a cycle.
         max_turns: turns after which an episode is cut.
-        history_length: (observation, action) pairs in a prompt (`env.history_length`).
+        history_length, history_observations: earlier turns in a prompt, see `EpisodeMemory`.
         slips: share of turns on which a random admissible action is executed instead of the player's.
         style: of prompts and replies.
         seed: any integer.
@@ -39,6 +39,7 @@ class OwnDemonstrationSpec:
     episodes: int = 400
     max_turns: int = 20
     history_length: int = 1
+    history_observations: int | None = None
     slips: float = 0.1
     style: PromptStyle = PromptStyle.PLAN_EXECUTE_COMPACT
     seed: int = 0
@@ -86,7 +87,7 @@ def _demonstrate(
     env = gymnasium.make(task.env_id, max_steps=spec.max_turns, disable_env_checker=True, **kwargs)
     start = env.reset(seed=task.seed, options=dict(task.options))
     player = of_user.player(start[1]["task"], rng)
-    prompts = spec.style, spec.history_length, of_user.environment
-    demonstration = play_episode(env, start, prompts, player.advise, act=random_slips(rng, spec.slips))
+    agent = demonstrator(spec, of_user.environment)
+    demonstration = play_episode(env, start, agent, player.advise, act=random_slips(rng, spec.slips))
     env.close()
     return demonstration

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from agent_system.errors import ConfigError, TaskError
 from agent_system.locks import locked_file
-from recipe.hiper.cold_start.demonstrations import Demonstration, DemonstrationSpec
+from recipe.hiper.cold_start.demonstrations import Demonstration, DemonstrationSpec, settings_of
 from recipe.hiper.cold_start.fine_tune import FineTuneSpec, fine_tune
 from recipe.hiper.cold_start.held_out import measure_held_out
 from recipe.hiper.cold_start.messages import write_messages
@@ -65,7 +65,7 @@ class PretrainedSpec(Generic[D]):
     def digest(self) -> str:
         """SHA-256 over this spec and the version of the code."""
         # Without what is not set: a model that was made before a setting existed is still the model of its spec.
-        values = {name: value for name, value in asdict(self).items() if value is not None}
+        values = {name: value for name, value in settings_of(self).items() if value is not None}
         kind = type(self.demonstrations).__name__  # what the model reads depends on it
         content = json.dumps({"code": CODE_VERSION, "demonstrations_kind": kind, **values}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()

@@ -24,7 +24,7 @@ from agent_system.environments.webshop.shopper import BUY, FIND, Shopper
 from agent_system.plan_execute.advice import Advice
 from agent_system.plan_execute.prompts import WEBSHOP, PromptStyle
 from agent_system.plan_execute.protocol import SWITCH
-from recipe.hiper.cold_start.demonstrations import Demonstration, gather, play_episode, random_slips
+from recipe.hiper.cold_start.demonstrations import Demonstration, demonstrator, gather, play_episode, random_slips
 
 _AT_ONCE = 32
 
@@ -36,7 +36,7 @@ class ShopDemonstrationSpec:
     Args:
         episodes: number of episodes, each on a goal that is drawn.
         max_turns: turns after which an episode is cut.
-        history_length: (observation, action) pairs in a prompt (`env.history_length`).
+        history_length, history_observations: earlier turns in a prompt, see `EpisodeMemory`.
         hasty, blind, curious: see `Shopper`.
         renamed: share of episodes in which option values are exchanged among all values of the shop, in tasks, pages
             and replies alike. Otherwise a small model guesses the commonest value instead of reading the task.
@@ -49,6 +49,7 @@ class ShopDemonstrationSpec:
     episodes: int = 6000
     max_turns: int = 10
     history_length: int = 0
+    history_observations: int | None = None
     hasty: float = 0.4
     blind: float = 0.2
     curious: float = 0.1
@@ -124,7 +125,7 @@ def _demonstrate(shop: Path, part: str, number: int, spec: ShopDemonstrationSpec
     return play_episode(
         env,
         start,
-        (spec.style, spec.history_length, WEBSHOP),
+        demonstrator(spec, WEBSHOP),
         advise,
         act=random_slips(rng, spec.slips),
         reply=reply,

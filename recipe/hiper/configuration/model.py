@@ -224,6 +224,10 @@ def _prompt_budget(config: DictConfig, tokenizer: Any) -> Iterator[str]:
         )
 
 
+def _turns_with_observation(shown: int | None) -> str:
+    return "all earlier turns" if shown is None else f"{shown} of the earlier turns"
+
+
 def cold_start_problems(config: DictConfig) -> Iterator[str]:
     """A message for each way in which the prompts of the run differ from those that the model was taught with.
 
@@ -246,6 +250,13 @@ def cold_start_problems(config: DictConfig) -> Iterator[str]:
         yield (
             f"{taught} with {length} earlier turns in a prompt, but this run has "
             f"env.history_length={config.env.history_length}. Try: env.history_length={length}, or {other}"
+        )
+    shown = demonstrations.get("history_observations")
+    if demonstrations and shown != config.env.history_observations:
+        yield (
+            f"{taught} with observations in {_turns_with_observation(shown)}, but this run has "
+            f"env.history_observations={typed(config.env.history_observations)}. "
+            f"Try: env.history_observations={typed(shown)}, or {other}"
         )
     arguments = template_arguments(config)
     recorded = record.get("spec", {}).get("template_kwargs") or {}

@@ -55,6 +55,9 @@ class EnvironmentSettings(SharedSection):
     """turns after which an episode is truncated"""
     history_length: int = Field(ge=0)
     """earlier turns that a prompt may show"""
+    history_observations: int | None = Field(ge=0)
+    """for how many of the latest of these turns a prompt shows the observation before the action; `null`: for all. A
+    page of a shop is many times as long as an action, and the actions say which options are chosen"""
     prompt_style: Literal["full", "compact"]
     """format of the prompts; `full`: instructions, for an instruction-tuned model; `compact`: labelled lines, for the
     small model"""

@@ -214,7 +214,12 @@ def _small_model_differences(config: DictConfig, earlier: DictConfig) -> list[st
     null is a value in `warm_start` (the default); elsewhere it is filled in later and not compared.
     """
     now, before = (dict(flat_items(OmegaConf.to_container(c, resolve=True))) for c in (config, earlier))
-    sections = ("warm_start", "env.history_length", *(f"env.{name}" for name in ENVIRONMENTS))
+    sections = (
+        "warm_start",
+        "env.history_length",
+        "env.history_observations",
+        *(f"env.{name}" for name in ENVIRONMENTS),
+    )
     keys = [key for key in now if any(is_in(key, section) for section in sections) and key in before]
     return [
         f"{key}={typed(now[key])}, but that run has {typed(before[key])}"

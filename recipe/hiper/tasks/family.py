@@ -153,6 +153,7 @@ def adapted(default: C, settings: WarmStartSettings, env: EnvironmentSettings, s
             episodes=settings.episodes,
             seed=settings.seed,
             history_length=env.history_length,
+            history_observations=env.history_observations,
             style=spec.style("compact", env.prompt_layout, env.short_keep),
         ),
         train=_with(default.train, steps=settings.steps, lr=settings.lr, batch=settings.batch, seed=settings.seed),
@@ -179,6 +180,7 @@ def fine_tuned(
             seed=settings.seed,
             max_turns=env.max_steps,
             history_length=env.history_length,
+            history_observations=env.history_observations,
             style=spec.style(env.prompt_style, env.prompt_layout, env.short_keep),
         ),
         fine_tune=_with(
