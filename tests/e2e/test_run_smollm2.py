@@ -42,11 +42,11 @@ def made_smollm2(hiper_cache) -> Path:
     return folder
 
 
-def assert_sound(run: Run, step: int) -> None:
+def assert_sound(run: Run, step: int, bf16_limit: float = 1e-2) -> None:
     """The two engines compute the same policy, and the step changed it."""
     metrics = run.metrics[step]
     in_bf16 = run.config.actor_rollout_ref.rollout.dtype == "bfloat16"
-    assert metrics["training/rollout_probs_diff_mean"] < (1e-2 if in_bf16 else 1e-5)
+    assert metrics["training/rollout_probs_diff_mean"] < (bf16_limit if in_bf16 else 1e-5)
     if not in_bf16:
         assert metrics["training/rollout_probs_diff_max"] < 1e-4
     assert metrics["actor/grad_norm"] > 0
@@ -69,7 +69,9 @@ def test_one_step_with_adapters_on_the_model_as_it_is(tmp_path, smollm2, hiper_c
         settings | adapters,
         environment={"HIPER_CACHE": str(hiper_cache)},
     )
-    assert_sound(run, 1)
+    # Rounding moves probabilities near 1/2 the most. Before the cold start, sampled tokens have 0.51 in the mean, and
+    # two bf16 computations of transformers alone (rounded weights, autocast) differ by 0.0099 at temperature 0.6.
+    assert_sound(run, 1, bf16_limit=2e-2)
     episodes = run.episodes("train", 1)
     assert len(episodes) == 4 and all(episode["turns"] <= 4 for episode in episodes)
 

@@ -239,12 +239,19 @@ def test_workers_import_no_torch(pool, panel):
         assert not {"torch", "verl", "vllm", "transformers"} & set(modules)
 
 
+async def step_until_it_fails(session):
+    """Ray ends a worker without waiting for its death: a call or two may still be answered."""
+    for _ in range(40):
+        await session.step("look")
+        await asyncio.sleep(0.1)
+
+
 def test_a_closed_pool_says_so(panel):
     pool = start_pool(PoolConfig(episodes_in_flight=1), "closed")
     session = asyncio.run(pool.open(panel[0], 50))
     pool.close()
     with pytest.raises(EnvironmentFault, match="died during step"):
-        asyncio.run(session.step("look"))
+        asyncio.run(step_until_it_fails(session))
     asyncio.run(session.close())
     with pytest.raises(EnvironmentFault, match="died during layout"):
         asyncio.run(pool.open(panel[0], 50))
