@@ -2,12 +2,12 @@
 """Does it learn? The default CPU run from several seeds, and two controls that must not.
 
     python benchmarks/learning.py                           # three seeds, then the controls
-    python benchmarks/learning.py --seeds 0 --no-controls   # one seed
-    python benchmarks/learning.py -- trainer.total_training_steps=60    # with overrides for every run
+    python benchmarks/learning.py --seeds 0 --controls      # one seed, no control
+    python benchmarks/learning.py --seeds 0 1 --controls lr0 --control-steps 8 -- model=smollm2    # another model
 
 A seed is that of the demonstrations, of the small model's training and of the order of the training tasks; the held-out
 games are the same in every run. The controls play seed 0 for a third of the steps: `lr0` with learning rate 0, `signs`
-with `algorithm.hae.random_signs=true`. Every run is `python -m recipe.hiper.main profile=cpu` and nothing else.
+with `algorithm.hae.random_signs=true`. Every run is `python -m recipe.hiper.main profile=cpu` and the overrides after --.
 
 Runs are in --out and are resumed where they stopped. The table goes to the terminal and to learning.json, the curves
 to learning.png.
@@ -134,7 +134,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "learning", help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    parser.add_argument("--no-controls", action="store_true", help="seeds only")
+    parser.add_argument(
+        "--controls", nargs="*", choices=list(CONTROLS), default=list(CONTROLS), help="default: both; no name: none"
+    )
+    parser.add_argument("--control-steps", type=int, help="training steps of a control; default: a third of a run's")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run, after --")
     options = parser.parse_args()
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
@@ -152,10 +155,9 @@ def main() -> None:
 
     for seed in options.seeds:
         add(f"seed-{seed}", f"warm_start.seed={seed}", f"env.seed={seed}")
-    if not options.no_controls:
-        third = max(1, max((curve.steps[-1] for curve in curves), default=30) // 3)
-        for name, overrides in CONTROLS.items():
-            add(name, *overrides, f"trainer.total_training_steps={third}")
+    steps = options.control_steps or max(1, max(curve.steps[-1] for curve in curves) // 3)
+    for name in options.controls:
+        add(name, *CONTROLS[name], f"trainer.total_training_steps={steps}")
     print(f"\n{table(curves)}\n\n{out / 'learning.png'}")
 
 
