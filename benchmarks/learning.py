@@ -7,7 +7,7 @@
 
 A seed is that of the demonstrations, of the small model's training and of the order of the training tasks; the held-out
 games are the same in every run. The controls play seed 0 for a third of the steps: `lr0` with learning rate 0, `signs`
-with `algorithm.hae.random_signs=true`. Every run is `python -m recipe.hiper.main profile=cpu` and the overrides after --.
+with `algorithm.hae.random_signs=true`. Every run is `python -m recipe.hiper.main profile=cpu` and its overrides.
 
 Runs are in --out and are resumed where they stopped. The table goes to the terminal and to learning.json, the curves
 to learning.png.
