@@ -246,6 +246,6 @@ def test_the_readme_is_short():
     words = len(text.split())
     assert words < WORDS_OF_THE_README, f"README.md has {words} words, at most {WORDS_OF_THE_README - 1} are allowed"
     figures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text)
-    assert figures == ["docs/figures/learning.png"], f"README.md has the figures {figures}"
+    assert figures == ["docs/figures/smollm2_alfworld.png"], f"README.md has the figures {figures}"
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) <= 12, f"README.md has {len(rows)} rows of tables: results belong to docs/results.md"
