@@ -65,10 +65,18 @@ class ShopDemonstrationSpec:
 
 @dataclass(frozen=True)
 class PageDemonstrationSpec(ShopDemonstrationSpec):
-    """The same with the published text of the pages, for a pretrained model. It knows the words of options already."""
+    """The same with the published text of the pages, for a pretrained model. It knows the words of options already.
+
+    It learns from a tenth of the episodes, so there are fewer habits among them: at random actions it learns nothing
+    about the pages.
+    """
 
     episodes: int = 600
+    hasty: float = 0.2
+    blind: float = 0.05
+    curious: float = 0.05
     renamed: float = 0.0
+    slips: float = 0.05
 
     observation_mode: ClassVar[str] = "page"
 

@@ -90,6 +90,11 @@ class WebShopSettings(Section):
         return ShopSpec(source=self.source, catalogue=catalogue, small=self.use_small, tagger=self.tagger)
 
 
+FINE_TUNE_STEPS = 240
+"""Of a pretrained model: every turn of the demonstrations is seen once. After 110 steps SmolLM2 bought with an option
+open, or left a product that had all of them, in two of three cases."""
+
+
 class WebShop(Family[WebShopSettings]):
     """Goals of a shop. The data folder is the prepared shop."""
 
@@ -151,6 +156,7 @@ class WebShop(Family[WebShopSettings]):
         return ColdStartSpec(spec, digest, partial(make_shop_warm_start, shop=shop, spec=spec))
 
     def _fine_tuned(self, shop: Path, settings: WarmStartSettings) -> ColdStartSpec:
+        from recipe.hiper.cold_start.fine_tune import FineTuneSpec
         from recipe.hiper.cold_start.pretrained import PretrainedSpec
         from recipe.hiper.cold_start.shop_demonstrations import (
             PageDemonstrationSpec,
@@ -159,7 +165,8 @@ class WebShop(Family[WebShopSettings]):
         )
 
         kind = ShopDemonstrationSpec if self._observation_mode() == "compact" else PageDemonstrationSpec
-        spec = fine_tuned(PretrainedSpec("", kind()), settings, self.env, self.spec, self.template_kwargs)
+        default = PretrainedSpec("", kind(), FineTuneSpec(steps=FINE_TUNE_STEPS))
+        spec = fine_tuned(default, settings, self.env, self.spec, self.template_kwargs)
         return cold_start_of(spec, partial(collect_for_split, shop), _sources(shop))
 
     def environment_arguments(self, data_dir: Path | None) -> dict[str, Any]:
