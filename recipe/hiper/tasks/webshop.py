@@ -92,7 +92,7 @@ class WebShopSettings(Section):
 
 FINE_TUNE_STEPS = 240
 """Of a pretrained model: every turn of the demonstrations is seen once. After 110 steps SmolLM2 bought with an option
-open, or left a product that had all of them, in two of three cases."""
+open, or left a product that had all of them, in three of four cases."""
 
 
 class WebShop(Family[WebShopSettings]):
