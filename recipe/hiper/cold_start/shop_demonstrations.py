@@ -67,8 +67,7 @@ class ShopDemonstrationSpec:
 class PageDemonstrationSpec(ShopDemonstrationSpec):
     """The same with the published text of the pages, for a pretrained model. It knows the words of options already.
 
-    It learns from a tenth of the episodes, so there are fewer habits among them: at random actions it learns nothing
-    about the pages.
+    It learns from a tenth of the episodes, so fewer of their turns are spent on habits: docs/dev/learning.md, the shop.
     """
 
     episodes: int = 600

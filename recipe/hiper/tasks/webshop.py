@@ -91,8 +91,7 @@ class WebShopSettings(Section):
 
 
 FINE_TUNE_STEPS = 240
-"""Of a pretrained model: every turn of the demonstrations is seen once. After 110 steps SmolLM2 bought with an option
-open, or left a product that had all of them, in three of four cases."""
+"""Of a pretrained model: about one pass over the default 600 demonstrations. Why not fewer: docs/dev/learning.md."""
 
 
 class WebShop(Family[WebShopSettings]):
