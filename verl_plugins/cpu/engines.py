@@ -6,6 +6,7 @@ from __future__ import annotations
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
+import verl_plugins.cpu.attention  # noqa: F401  (a faster backward pass)
 from verl_plugins.batching import MicroBatchMixin
 from verl_plugins.fsdp import ExactBuffersMixin, ReferenceOnDeviceMixin, WholeWeightsMixin
 from verl_plugins.learning_rate import WarmUpMixin
