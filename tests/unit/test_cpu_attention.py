@@ -71,9 +71,8 @@ def test_the_forward_pass_is_the_kernel_of_pytorch(mask):
     """To the bit, with the gradient and without: log-probabilities do not depend on which of the two is computed."""
     *operands, _ = _inputs(150)
     visible = _masks(150)[mask]
-    kernel = F.scaled_dot_product_attention(
-        operands[0], *(x.repeat_interleave(HEADS // KEY_HEADS, 1) for x in operands[1:]), visible, is_causal=visible is None
-    ).transpose(1, 2)
+    repeated = [operands[0], *(x.repeat_interleave(HEADS // KEY_HEADS, 1) for x in operands[1:])]
+    kernel = F.scaled_dot_product_attention(*repeated, visible, is_causal=visible is None).transpose(1, 2)
     with_gradient = attention(nn.Identity(), *(x.clone().requires_grad_() for x in operands), visible)[0]
     assert torch.equal(with_gradient, kernel)
     assert torch.equal(attention(_Grouped(), *operands, visible)[0], kernel)
