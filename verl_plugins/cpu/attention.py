@@ -63,7 +63,7 @@ class _Attention(torch.autograd.Function):
             end = min(tokens, start + block)
 
             def of_group(x: Tensor, start: int = start, end: int = end) -> Tensor:
-                """`[rows, key heads, queries of a group, ...]`: the block's queries of the heads that share a key head."""
+                """The block's queries of the heads that share a key head: `[rows, key heads, queries, ...]`."""
                 return x[:, :, start:end].reshape(rows, -1, group * (end - start), *x.shape[3:])
 
             if visible is None:
