@@ -3,6 +3,9 @@
 
 python benchmarks/engine_speed.py                       # SmolLM2's architecture with random weights
 python benchmarks/engine_speed.py --model <folder> --rows 64
+python benchmarks/engine_speed.py --attention sdpa pytorch --budgets 1024 --variants "kept over a batch"
+
+`--attention pytorch` is `sdpa` with PyTorch's own backward pass (see `verl_plugins.cpu.attention`).
 
 The rows have the lengths of ALFWorld's turns in the compact style. The engine is the trainer's own: verl's FSDP2 engine
 with the plug-ins of this project.
@@ -24,13 +27,18 @@ import torch
 from machine import describe
 from precision import SMOLLM2, best_seconds
 from tensordict import TensorDict
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 from verl.trainer.config import CheckpointConfig
 from verl.utils import tensordict_utils as tu
 from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
 
 from verl_plugins.cpu.engines import CPUFSDPEngineWithLMHead
 from verl_plugins.cpu.processor import fastest_dtype
+
+AttentionInterface.register("pytorch", sdpa_attention_forward)
+AttentionMaskInterface.register("pytorch", sdpa_mask)
 
 PROMPT, REPLY = (100, 220), (24, 44)
 """Shortest and longest prompts and replies, in tokens."""
