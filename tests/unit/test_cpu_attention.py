@@ -93,7 +93,7 @@ def _is_ours(out: Tensor) -> bool:
 
 
 def test_what_it_does_not_do_is_left_to_pytorch():
-    """Float32, dropout, queries behind a cache and layers that see what follows."""
+    """Float32, dropout, queries behind a cache, and layers or masks that show what follows."""
     *operands, _ = _inputs(9)
     trained = [x.clone().requires_grad_() for x in operands]
 
@@ -106,6 +106,8 @@ def test_what_it_does_not_do_is_left_to_pytorch():
     assert not _is_ours(attention(Encoder(), *trained, None)[0])
     assert not _is_ours(attention(_Grouped(), *trained, None, is_causal=False)[0])
     assert not _is_ours(attention(_Grouped(), trained[0][:, :, -2:], *trained[1:], None)[0])
+    prefix = torch.ones(9, 9, dtype=torch.bool).tril() | (torch.arange(9) < 4)
+    assert not _is_ours(attention(_Grouped(), *trained, prefix[None, None])[0])
 
 
 def test_models_of_transformers_train_with_it():

@@ -3,7 +3,7 @@
 
 The forward pass is PyTorch's own kernel (`scaled_dot_product_attention`), so log-probabilities are the same to the bit.
 Its backward kernel multiplies small blocks with a matrix product that has no bfloat16 instructions on AMD, inside a
-parallel region: measured on SmolLM2 it was a third of an update. The backward pass here is the same computation
+parallel region: in a profile of SmolLM2 it was a third of an update. The backward pass here is the same computation
 (FlashAttention, https://arxiv.org/abs/2205.14135, algorithm 4) in matrix products of whole blocks of queries.
 
 Importing this module makes it what transformers uses for `attn_implementation=sdpa`; the CPU engines import it.
@@ -52,8 +52,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx, *gradients: Tensor):
         (grad_BHTD,) = gradients
         query, key, value, visible, out, normalizer = ctx.saved_tensors
-        rows, heads, tokens, size = query.shape
-        group = heads // key.shape[1]
+        tokens, group = query.shape[2], query.shape[1] // key.shape[1]
         key_float = key.float()
         delta_BHT = (grad_BHTD.float() * out.float()).sum(-1)
         grad_query = torch.empty_like(query)
@@ -61,28 +60,27 @@ class _Attention(torch.autograd.Function):
         block = math.ceil(tokens / math.ceil(tokens / QUERIES))
         for start in range(0, tokens, block):
             end = min(tokens, start + block)
-
-            def of_group(x: Tensor, start: int = start, end: int = end) -> Tensor:
-                """The block's queries of the heads that share a key head: `[rows, key heads, queries, ...]`."""
-                return x[:, :, start:end].reshape(rows, -1, group * (end - start), *x.shape[3:])
-
             if visible is None:
                 seen = torch.ones(end - start, end, dtype=torch.bool).tril(start)[None, None]
             else:
                 seen = visible[:, :, start:end, :end]
             hidden = ~seen.repeat(1, 1, group, 1)
-            query_block, grad_block = of_group(query), of_group(grad_BHTD)
+            query_block, grad_block, normalizer_block, delta_block = (
+                # The queries of the heads that share a key head, one behind the other: [rows, key heads, queries, ...]
+                x[:, :, start:end].unflatten(1, (-1, group)).flatten(2, 3)
+                for x in (query, grad_BHTD, normalizer, delta_BHT)
+            )
             keys, values = key[:, :, :end], value[:, :, :end]
             # Scores in float32: an exponent rounded to bfloat16 would make probabilities wrong by percents
             scores = query_block.float() @ key_float[:, :, :end].transpose(-1, -2)
-            scores.mul_(ctx.scale).sub_(of_group(normalizer).unsqueeze(-1))
+            scores.mul_(ctx.scale).sub_(normalizer_block.unsqueeze(-1))
             probabilities = scores.exp_().masked_fill_(hidden, 0.0)
             grad_scores = (grad_block @ values.transpose(-1, -2)).float()
-            grad_scores.sub_(of_group(delta_BHT).unsqueeze(-1)).mul_(probabilities).mul_(ctx.scale)
+            grad_scores.sub_(delta_block.unsqueeze(-1)).mul_(probabilities).mul_(ctx.scale)
             grad_scores = grad_scores.to(query.dtype)
             grad_value[:, :, :end] += probabilities.to(query.dtype).transpose(-1, -2) @ grad_block
             grad_key[:, :, :end] += grad_scores.transpose(-1, -2) @ query_block
-            grad_query[:, :, start:end] = (grad_scores @ keys).reshape(rows, heads, end - start, size)
+            grad_query[:, :, start:end] = (grad_scores @ keys).unflatten(2, (group, -1)).flatten(1, 2)
         return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None
 
 
@@ -117,8 +115,10 @@ def attention(
         query, key, value = (x.to(torch.get_autocast_dtype("cpu")) for x in (query, key, value))
     trains = torch.is_grad_enabled() and query.requires_grad and query.dtype == torch.bfloat16
     causal = others.get("is_causal") is not False and getattr(module, "is_causal", True)
-    whole = query.shape[2] == key.shape[2] and (attention_mask is None or attention_mask.dtype == torch.bool)
-    if not (trains and causal and whole) or dropout:
+    whole = query.shape[2] == key.shape[2] and query.shape[3] == value.shape[3]
+    # Keys behind a block of queries are left out, so a mask that shows any (of a prefix, say) is not for us
+    masked = attention_mask is None or (attention_mask.dtype == torch.bool and not attention_mask.triu(1).any())
+    if not (trains and causal and whole and masked) or dropout:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **others)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     out = _Attention.apply(query, key, value, attention_mask, scale)
