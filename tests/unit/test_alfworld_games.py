@@ -62,6 +62,14 @@ def test_an_empty_folder_is_refused_with_the_path_and_the_override(tmp_path, mon
         assert str(looked_at) in str(refusal.value) and "0 playable" in str(refusal.value)
 
 
+def test_a_missing_held_out_split_is_refused_with_one_that_is_there(tmp_path):
+    """The CPU profile evaluates on valid_unseen, and a download may hold the other one alone."""
+    add_game(tmp_path)
+    add_game(tmp_path, f"valid_seen/{PICK}/trial_9")
+    with pytest.raises(ConfigError, match=r"no split valid_unseen.*Try: env.alfworld.eval_dataset=valid_seen"):
+        find_games(tmp_path, "valid_unseen")
+
+
 def test_no_folder_at_all_is_refused(monkeypatch):
     monkeypatch.delenv("ALFWORLD_DATA", raising=False)
     with pytest.raises(ConfigError, match="no ALFWorld data folder"):

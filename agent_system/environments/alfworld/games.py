@@ -23,6 +23,8 @@ ENV_ID = "hiper/ALFWorld-v0"
 DATA_FOLDER = "json_2.1.1"
 GAME_NAME = "game.tw-pddl"
 TRAJECTORY_NAME = "traj_data.json"
+TRAIN = "train"
+"""The split that is not held out."""
 _TEXTS = ("pddl_domain", "grammar", "pddl_problem")
 _UNSUPPORTED = ("movable", "Sliced")
 """The original leaves out every game with one of these in its path: their goals cannot be reached in TextWorld."""
@@ -104,6 +106,10 @@ def find_games(data_dir: str | os.PathLike[str] | None, split: str) -> tuple[Gam
             continue
         _check_game(data, path)
         games.append(GameFile(path.resolve(), task_id, kind, sha256(content).hexdigest()))
+    if not games and split != TRAIN and not folder.is_dir() and (others := _held_out_splits(root)):
+        raise ConfigError(
+            f"{root} has no split {split}, but it has {', '.join(others)}. Try: env.alfworld.eval_dataset={others[0]}"
+        )
     if not games:
         reason = f"{left_out} unsupported or not solvable" if folder.is_dir() else "no such folder"
         raise ConfigError(
@@ -113,6 +119,10 @@ def find_games(data_dir: str | os.PathLike[str] | None, split: str) -> tuple[Gam
         )
     logger.info("%d games in %s (%d left out: unsupported or not solvable)", len(games), folder, left_out)
     return tuple(games)
+
+
+def _held_out_splits(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and path.name != TRAIN) if root.is_dir() else []
 
 
 def alfworld_panel(data_dir: str | os.PathLike[str] | None, split: str) -> TaskPanel:
