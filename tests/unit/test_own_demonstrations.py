@@ -11,6 +11,8 @@ from made_config import composed, settings_of
 from agent_system.errors import ConfigError
 from agent_system.plan_execute.prompts import PromptStyle
 from agent_system.rollout.environment_registry import environment_spec
+from agent_system.rollout.tokens import PromptEncoder
+from recipe.hiper.cold_start.evaluate import PlaySpec, _RunningEpisode
 from recipe.hiper.cold_start.own_demonstrations import OwnDemonstrationSpec, collect_with_player
 from recipe.hiper.tasks.families import family_of
 
@@ -91,6 +93,12 @@ def test_tasks_are_played_in_turn_and_the_first_reply_sets_the_subgoal():
 
 def test_full_prompts_name_the_environment():
     assert "You act in a corridor" in play(style=PromptStyle.PLAN_EXECUTE)[0].examples[0].prompt
+
+
+def test_the_report_names_the_environment_too(qwen3_tokenizer):
+    task = environment_spec("corridor:CORRIDOR").tasks("train")[0]
+    spec = PlaySpec(style=PromptStyle.PLAN_EXECUTE, environment="a corridor", max_prompt=2000)
+    assert "You act in a corridor" in _RunningEpisode(task, spec, PromptEncoder(qwen3_tokenizer)).prompt()
 
 
 def test_slips_are_played_and_not_taught():

@@ -71,6 +71,7 @@ def _play(config: DictConfig, settings: RunSettings, folder: Path) -> dict:
         max_reply=settings.data.max_response_length,
         seed=settings.env.seed,
         style=run_style(config),
+        environment=family.spec.environment,
         env_kwargs=OmegaConf.to_container(config.env.kwargs, resolve=True),  # type: ignore[arg-type]
     )
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

@@ -31,7 +31,7 @@ from agent_system.environments.webshop.goals import Goals, Split
 from agent_system.environments.webshop.shop import open_shop
 from agent_system.environments.webshop.tasks import shop_panel
 from agent_system.errors import HiPERError
-from agent_system.plan_execute.prompts import PromptStyle
+from agent_system.plan_execute.prompts import ALFRED, PromptStyle
 from agent_system.plan_execute.turn import EpisodeAgent
 from agent_system.rollout.tokens import PromptEncoder, reply_text
 from recipe.hiper.cold_start.pretrained import MANIFEST
@@ -41,8 +41,8 @@ from recipe.hiper.cold_start.pretrained import MANIFEST
 class PlaySpec:
     """How the model plays. Lengths in tokens; the defaults are those of the CPU profile on ALFWorld.
 
-    `style` is a compact one. `env_kwargs` are passed to `gymnasium.make` besides the step limit. `system_prompt` and
-    `template_kwargs` are those of `PromptEncoder`.
+    `environment` completes "You act in ..." in the full styles. `env_kwargs` are passed to `gymnasium.make` besides the
+    step limit. `system_prompt` and `template_kwargs` are those of `PromptEncoder`.
     """
 
     temperature: float = 0.4
@@ -53,6 +53,7 @@ class PlaySpec:
     max_reply: int = 48
     seed: int = 0
     style: PromptStyle = PromptStyle.PLAN_EXECUTE_COMPACT
+    environment: str = ALFRED
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     system_prompt: str | None = None
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -178,7 +179,9 @@ class _RunningEpisode:
         self.episode = Episode(task.kind)
         self.finished = False
         self._spec, self._encoder = spec, encoder
-        self._agent = EpisodeAgent(spec.style, spec.history_length, history_observations=spec.history_observations)
+        self._agent = EpisodeAgent(
+            spec.style, spec.history_length, spec.environment, history_observations=spec.history_observations
+        )
         self._environment = gymnasium.make(
             task.env_id, max_steps=spec.max_turns, disable_env_checker=True, **spec.env_kwargs
         )
