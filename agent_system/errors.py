@@ -5,7 +5,13 @@ from __future__ import annotations
 
 
 class HiPERError(Exception):
-    """Root of every error raised on purpose by this project."""
+    """Root of every error raised on purpose by this project.
+
+    Attributes:
+        exit_code: of a command that ends with it.
+    """
+
+    exit_code = 1
 
 
 class ConfigError(HiPERError):

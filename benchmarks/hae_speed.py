@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from agent_system.plan_execute.protocol import Problem
 from agent_system.rollout.records import TurnRecord
-from recipe.hiper.configuration.settings import HiPERSettings
+from recipe.hiper.configuration.settings import CheckpointSettings, HiPERSettings
 from recipe.hiper.estimators.hae import HAEConfig
 from recipe.hiper.estimators.registry import EstimatorConfig
 from recipe.hiper.estimators.shaping import ShapingConfig
@@ -49,6 +49,7 @@ SETTINGS = HiPERSettings(
     num_heads=3,
     value_coefficients=(1.0, 1.0, 1.0),
     updates_per_step=None,
+    checkpoints=CheckpointSettings(keep=None, save_best=False, stop_when_full=True),
     poll_interval=0.05,
 )
 AT_LEAST_ONE = ("episodes", "turns", "repeats", "loop_repeats", "threads")

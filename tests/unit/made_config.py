@@ -21,7 +21,7 @@ from recipe.hiper.configuration.overrides import groups
 from recipe.hiper.configuration.schema import RunSettings
 from recipe.hiper.configuration.section import require_section
 from recipe.hiper.configuration.validation import read_settings
-from recipe.hiper.run_dir.checkpoints import resume_problems
+from recipe.hiper.run_dir.resume import resume_problems
 from recipe.hiper.tasks.families import SECTIONS, task_problems
 
 CONFIG_FOLDER = Path(recipe.hiper.config.__file__).parent

@@ -46,7 +46,7 @@ def test_without_a_terminal_a_line_per_step(tmp_path):
         recorder.log(STEP, step=1)
         bar._show()
         recorder.log(STEP, step=2)
-        recorder.finish()
+        recorder.finish("finished")
     lines = output.getvalue().splitlines()
     steps = [f"[{step}/2] {step_summary(STEP)}" for step in (1, 2)]  # and no empty line for step 0
     assert [line for line in lines if line.startswith("[")] == steps
@@ -62,7 +62,7 @@ def test_an_evaluation_alone_shows_its_result(tmp_path):
         recorder.resumed_from(3)
         bar._show()
         recorder.log({"val/success_rate": 0.375}, step=3)
-        recorder.finish()
+        recorder.finish("finished")
     assert output.getvalue().splitlines()[-2:] == ["[3/3] held-out 37.5%", "  finished"]
 
 
@@ -112,7 +112,7 @@ def run_with_an_alarm(folder, output, monkeypatch) -> None:
             recorder.log(STEP | {"rollout/switch_rate": rate}, step=step)
             for _ in range(3):
                 bar._show()
-        recorder.finish()
+        recorder.finish("finished")
 
 
 def test_an_alarm_is_printed_once_when_it_begins(tmp_path, monkeypatch):

@@ -128,9 +128,9 @@ def test_the_status_says_what_is_going_on(tmp_path):
     # Values a step does not have keep their last one: validation is not run on every step.
     made.log({"val/success_rate": 0.75}, step=2)
     assert status(tmp_path)["metrics"]["rollout/success_rate"] == 0.5
-    for code, stage in ((0, "finished"), (1, "failed")):
-        made.finish(code)
-        assert status(tmp_path)["stage"] == stage
+    for outcome in ("finished", "stopped", "failed"):
+        made.finish(outcome)
+        assert status(tmp_path)["stage"] == outcome
 
 
 def alarms(folder) -> list:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import subprocess
 import sys
@@ -11,12 +12,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from made_checkpoints import make_checkpoint
 from made_config import check, composed, settings_of
 from omegaconf import OmegaConf
 
 from agent_system.errors import ConfigError
 from recipe.hiper.cli.train import RunStopped, _run, train
-from recipe.hiper.run_dir.checkpoints import POINTER_FILE, correct_pointer, is_finished
+from recipe.hiper.run_dir.checkpoints import POINTER_FILE
 from recipe.hiper.run_dir.earlier_runs import (
     changed_settings,
     earlier_run,
@@ -26,6 +28,7 @@ from recipe.hiper.run_dir.earlier_runs import (
     refuse_other_run,
     use_evaluation_folder,
 )
+from recipe.hiper.run_dir.resume import decide_start, is_finished
 
 
 def run(folder, *overrides, **presets):
@@ -38,7 +41,7 @@ def left(folder, *overrides, **presets):
     OmegaConf.resolve(config)
     record_start(config)
     checkpoints = Path(config.trainer.default_local_dir)
-    (checkpoints / "global_step_24" / "actor").mkdir(parents=True)
+    make_checkpoint(checkpoints, 24)
     (checkpoints / POINTER_FILE).write_text("24")
     for name in ("config.yaml", "metrics.jsonl"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +52,7 @@ def left(folder, *overrides, **presets):
 def saved(folder, *steps):
     """Create checkpoints of these steps in a run's folder; return the folder of the checkpoints."""
     for step in steps:
-        (folder / "checkpoints" / f"global_step_{step}" / "actor").mkdir(parents=True)
+        make_checkpoint(folder / "checkpoints", step)
     return folder / "checkpoints"
 
 
@@ -101,7 +104,7 @@ def test_nothing_to_resume_from(tmp_path):
     assert earlier_run(run(tmp_path / "new")) is None
     left(tmp_path / "run")
     assert earlier_run(run(tmp_path / "run", "trainer.resume_mode=disable")) is None
-    (tmp_path / "run" / "checkpoints" / POINTER_FILE).unlink()
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "global_step_24")  # the pointer stays
     assert earlier_run(run(tmp_path / "run")) is None
 
 
@@ -274,19 +277,22 @@ def test_results_without_a_checkpoint_are_moved_aside_whole(tmp_path, monkeypatc
 def test_a_run_resumes_from_the_latest_checkpoint_that_is_really_there(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     left(folder)
-    checkpoints = saved(folder, 6, 18, 30)  # 30: half written, or of a branch that was left
+    checkpoints = saved(folder, 6, 18, 30)  # 30: of a branch that was left
     shutil.rmtree(checkpoints / "global_step_24")
     evaluation = run(folder, "trainer.val_only=true")
     use_evaluation_folder(evaluation)
-    assert "resuming from" in correct_pointer(evaluation)
+    assert any("resuming from" in notice for notice in decide_start(evaluation).notices)
     assert evaluation.trainer.resume_from_path == f"{checkpoints}/global_step_18"
     assert (checkpoints / POINTER_FILE).read_text() == "24"
     start(run(folder), monkeypatch)
     printed = capsys.readouterr().err
-    assert f"the checkpoint of step 24 does not exist: resuming from {checkpoints}/global_step_18" in printed
+    assert f"names, does not exist: resuming from {checkpoints}/global_step_18" in printed
     assert (checkpoints / POINTER_FILE).read_text() == "18"
-    assert (folder / "metrics.jsonl").read_text() == "of the earlier run" and not (folder / "earlier").exists()
-    assert correct_pointer(run(folder)) is None
+    assert (folder / "metrics.jsonl").read_text() == "of the earlier run"
+    (moved,) = (folder / "earlier").iterdir()
+    assert [path.name for path in moved.rglob("global_step_*")] == ["global_step_30"]
+    assert f"later checkpoints (steps 30) are now in {moved}/checkpoints" in printed
+    assert decide_start(run(folder)).notices == ()
 
 
 def test_presets_have_folders_of_their_own():
@@ -411,13 +417,15 @@ def test_a_run_from_anothers_checkpoint_may_start_again_until_it_has_its_own(tmp
     (checkpoints / POINTER_FILE).write_text("12")
     assert "trainer.resume_mode=auto" in refusal(run(*command))
     message = interrupted(run(*command), monkeypatch)
-    assert "The command without trainer.resume_mode resumes from the latest checkpoint." in message
+    assert "The command without trainer.resume_mode resumes from the latest checkpoint (step 12)." in message
 
 
 def test_the_message_of_an_interrupted_run_names_the_command_that_resumes_it(tmp_path, monkeypatch):
     assert "the same command restarts from step 0" in interrupted(run(tmp_path / "new"), monkeypatch)
     left(tmp_path / "run")
-    assert "The same command resumes from the latest checkpoint." in interrupted(run(tmp_path / "run"), monkeypatch)
+    assert "The same command resumes from the latest checkpoint (step 24)." in interrupted(
+        run(tmp_path / "run"), monkeypatch
+    )
     evaluation = run(tmp_path / "run", "trainer.val_only=true")
     use_evaluation_folder(evaluation)
     assert "the same command restarts from step 0" in interrupted(evaluation, monkeypatch)
@@ -436,10 +444,12 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path):
         try:
             assert other.stdout.readline() == "running\n"
             with (
-                pytest.raises(ConfigError, match=f"another run is writing to it. Try: run_dir={folder}-2"),
+                pytest.raises(ConfigError) as refused,
                 exclusive_run_folder(folder),
             ):
                 pytest.fail("two runs write to one folder")
+            first = rf"another run is writing to it \(process {other.pid} on .+, since 20.+\). Try: run_dir={folder}-2"
+            assert re.search(first, str(refused.value))
         finally:
             other.kill()
     with exclusive_run_folder(folder):  # the kernel released the lock of the killed run

@@ -13,7 +13,14 @@ from omegaconf import OmegaConf
 
 from recipe.hiper.configuration.keys import PROFILES as OFFERED_PROFILES
 from recipe.hiper.configuration.overrides import PRESETS
-from recipe.hiper.configuration.settings import OWN_KEYS, HiPERSettings, number_of_heads, shaping_config, verl_config
+from recipe.hiper.configuration.settings import (
+    OWN_KEYS,
+    CheckpointSettings,
+    HiPERSettings,
+    number_of_heads,
+    shaping_config,
+    verl_config,
+)
 from recipe.hiper.estimators.hae import HAEConfig
 from recipe.hiper.estimators.registry import EstimatorConfig
 from recipe.hiper.estimators.shaping import ShapingConfig
@@ -96,6 +103,9 @@ def test_settings_follow_the_keys():
         "critic.term_value_coef=3",
         "algorithm.updates_per_step=7",
         "trainer.poll_interval=0.5",
+        "trainer.max_actor_ckpt_to_keep=5",
+        "trainer.save_best=true",
+        "trainer.on_full_disk=continue",
     )
     assert HiPERSettings.from_config(config) == HiPERSettings(
         estimator=EstimatorConfig(
@@ -112,6 +122,7 @@ def test_settings_follow_the_keys():
         value_coefficients=(2, 1.0, 3),
         updates_per_step=7,
         poll_interval=0.5,
+        checkpoints=CheckpointSettings(keep=5, save_best=True, stop_when_full=False),
     )
     config.actor_rollout_ref.actor.use_invalid_action_penalty = False
     assert HiPERSettings.from_config(config).estimator.shaping.invalid_action_penalty_coef == 0.0

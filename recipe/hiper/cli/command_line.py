@@ -42,7 +42,7 @@ def run_command(action: Callable[[DictConfig], object], purpose: str) -> None:
             action(config)
         except HiPERError as error:
             print(f"\n{error}", file=sys.stderr)
-            raise SystemExit(1) from None
+            raise SystemExit(error.exit_code) from None
         except KeyboardInterrupt:
             print(
                 "\ninterrupted. The same command continues; games, shops and models that are finished are kept.",

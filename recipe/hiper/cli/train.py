@@ -7,9 +7,12 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
 
 from agent_system.errors import HiPERError
 from recipe.hiper.cold_start.smollm2 import make_smollm2
@@ -44,13 +47,6 @@ from recipe.hiper.configuration.model_sizes import (
 from recipe.hiper.configuration.overrides import reference_config
 from recipe.hiper.configuration.schema import RunSettings
 from recipe.hiper.configuration.validation import read_settings
-from recipe.hiper.run_dir.checkpoints import (
-    correct_pointer,
-    how_to_resume,
-    is_finished,
-    other_run_dir,
-    resume_problems,
-)
 from recipe.hiper.run_dir.earlier_runs import (
     changed_settings,
     earlier_run,
@@ -61,7 +57,16 @@ from recipe.hiper.run_dir.earlier_runs import (
     use_evaluation_folder,
 )
 from recipe.hiper.run_dir.progress import ProgressBar, quiet_terminal
-from recipe.hiper.run_dir.recorder import require_disk_space
+from recipe.hiper.run_dir.recorder import mark_ended, require_disk_space
+from recipe.hiper.run_dir.resume import (
+    decide_start,
+    how_to_resume,
+    is_finished,
+    other_run_dir,
+    resume_problems,
+    saves_checkpoints,
+)
+from recipe.hiper.run_dir.stop_request import EndAtOnce, StopRequested
 from recipe.hiper.run_dir.trained_weights import use_weights_of_run
 from recipe.hiper.tasks.families import SECTIONS, task_problems
 from recipe.hiper.tasks.preparation import cache_folder, prepare
@@ -187,10 +192,13 @@ def train(config: DictConfig) -> None:
         if is_finished(config):
             print(_finished(config), file=sys.stderr)
             return
+        start = decide_start(config)
+        _say(*start.notices)
+        if settings.trainer.val_only:
+            _say(f"evaluating {start.checkpoint or 'the model as it is before training'}")
         make_ready(config, settings, accept=refuse)  # and when the small model is known
         if earlier is not None:
             _say(*(f"changed: {line}" for line in changed_settings(config, earlier)))
-        _say(correct_pointer(config))
         if moved_to := move_earlier_results(config):
             print(f"this folder held results of an earlier run: they are now in {moved_to}", file=sys.stderr)
         _run(config, settings)
@@ -205,6 +213,10 @@ def _finished(config: DictConfig) -> str:
     )
 
 
+def _show(terminal: TextIO, line: str) -> None:
+    tqdm.write(line, file=terminal)  # above the progress bar
+
+
 def _run(config: DictConfig, settings: RunSettings) -> None:
     folder = Path(config.run_dir)
     size = checkpoint_bytes(config)
@@ -214,10 +226,10 @@ def _run(config: DictConfig, settings: RunSettings) -> None:
         checkpoint_bytes=size,
         episodes_every=settings.trainer.episodes_every,
     )
-    if settings.trainer.save_freq > 0 and not settings.trainer.val_only:
+    if saves_checkpoints(settings):
         require_disk_space(config.trainer.default_local_dir, size)
     OmegaConf.save(config, folder / "config.yaml")
-    record_start(config)
+    _say(record_start(config))
     log_file = folder / "logs" / f"train-{time.strftime('%Y%m%d-%H%M%S')}.log"
     print(f"run: {folder}\nlog: {log_file}", file=sys.stderr)
     try:
@@ -226,12 +238,18 @@ def _run(config: DictConfig, settings: RunSettings) -> None:
             from recipe.hiper.trainer.task_runner import run
 
             try:
-                run(config, recorder_arguments)
-            except BaseException:
+                run(config, recorder_arguments, partial(_show, terminal))
+            except BaseException as error:
                 traceback.print_exc()  # into the log
+                if isinstance(error, KeyboardInterrupt | EndAtOnce):  # Ray has killed the process that records
+                    mark_ended(folder, "interrupted")
                 raise
+    except StopRequested:
+        raise StopRequested(f"stopped by SIGTERM. {how_to_resume(config)}") from None
     except HiPERError:
         raise
+    except EndAtOnce:
+        raise StopRequested(f"ended by SIGTERM. {how_to_resume(config)}") from None
     except KeyboardInterrupt:
         raise RunStopped(f"interrupted. {how_to_resume(config)}") from None
     except Exception as error:

@@ -9,6 +9,7 @@ from math import prod
 from agent_system.errors import ConfigError
 from agent_system.rollout.environment_registry import environment_spec, plan_execute_name
 from recipe.hiper.configuration.schema import RunSettings
+from recipe.hiper.configuration.section import typed
 from recipe.hiper.configuration.settings import chosen_estimator, episodes_at_once, number_of_heads
 
 
@@ -227,6 +228,17 @@ def _steps(settings: RunSettings) -> Iterator[str]:
         yield (
             f"data.val_batch_size={data.val_batch_size}: the env.val_tasks={tasks} held-out tasks are played at once. "
             "Try: data.val_batch_size=null"
+        )
+    if trainer.max_critic_ckpt_to_keep != trainer.max_actor_ckpt_to_keep:
+        yield (
+            f"trainer.max_critic_ckpt_to_keep={typed(trainer.max_critic_ckpt_to_keep)}: a checkpoint of policy and "
+            "critic is deleted as a whole, so the number must be that of trainer.max_actor_ckpt_to_keep. Try: "
+            f"trainer.max_critic_ckpt_to_keep={typed(trainer.max_actor_ckpt_to_keep)}"
+        )
+    if trainer.save_best and trainer.test_freq <= 0:
+        yield (
+            "trainer.save_best=true: nothing is evaluated during training (trainer.test_freq="
+            f"{trainer.test_freq}), so no checkpoint is the best. Try: trainer.test_freq=10"
         )
     if number_of_heads(settings) and trainer.critic_warmup > trainer.total_training_steps:
         yield (

@@ -207,12 +207,17 @@ class TrainerKeys(SharedSection):
     """the run ends after this step"""
     save_freq: int
     """steps between two checkpoints; zero or less: no checkpoints"""
+    save_best: bool
+    """also keep the checkpoint with the highest success on the held-out tasks, whatever its step"""
+    on_full_disk: Literal["stop", "continue"]
+    """what a run does when a checkpoint does not fit on the disk; `continue`: it trains without saving, and says so"""
     test_freq: int
     """steps between two validations; zero or less: no validation during training"""
     val_before_train: bool
     """validate before the first step; a run that resumes does so only where that is missing"""
     val_only: bool
-    """evaluate the latest checkpoint of `run_dir` and stop; the result is written to `<run_dir>/evaluations/<time>`"""
+    """evaluate the latest checkpoint of `run_dir` and stop; the result is written to `<run_dir>/evaluations/<time>`;
+    with `trainer.resume_mode=disable` the model as it is before training"""
     critic_warmup: int = Field(ge=0)
     """the policy is trained from this step on; before it only the critic is"""
     logger: Annotated[list[Logger], BeforeValidator(_as_list)]
@@ -226,6 +231,7 @@ class TrainerKeys(SharedSection):
     default_local_dir: str = Field(min_length=1)
     """folder of the checkpoints"""
     max_actor_ckpt_to_keep: int | None = Field(ge=1)
-    """checkpoints of the policy that are kept; null: all"""
+    """latest checkpoints that are kept, policy and critic together; an older one is deleted when the next is complete;
+    null: all"""
     max_critic_ckpt_to_keep: int | None = Field(ge=1)
-    """checkpoints of the critic that are kept; null: all"""
+    """the same number: a checkpoint is deleted as a whole"""

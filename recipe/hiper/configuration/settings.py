@@ -64,6 +64,21 @@ class FeatureCriticConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointSettings:
+    """Which checkpoints are written and kept.
+
+    Attributes:
+        keep: latest checkpoints that are kept (`trainer.max_actor_ckpt_to_keep`); None: all.
+        save_best: whether the one with the highest success on held-out tasks is kept as well (`trainer.save_best`).
+        stop_when_full: whether a full disk ends the run (`trainer.on_full_disk`).
+    """
+
+    keep: int | None
+    save_best: bool
+    stop_when_full: bool
+
+
+@dataclass(frozen=True)
 class HiPERSettings:
     """What the trainer needs of HiPER's own keys.
 
@@ -76,6 +91,7 @@ class HiPERSettings:
         updates_per_step: number of equal mini-batches a step's rows are cut into; None for mini-batches of
             `ppo_mini_batch_size` rows, whose number grows with the length of the episodes.
         poll_interval: seconds between two looks at the finished episodes.
+        checkpoints: which checkpoints are written and kept.
         feature_critic: the critic on the policy's backbone; None: it has a backbone of its own, or there is none.
     """
 
@@ -86,6 +102,7 @@ class HiPERSettings:
     value_coefficients: tuple[float, float, float]
     updates_per_step: int | None
     poll_interval: float
+    checkpoints: CheckpointSettings
     feature_critic: FeatureCriticConfig | None = None
 
     @classmethod
@@ -121,6 +138,11 @@ class HiPERSettings:
             value_coefficients=weights,
             updates_per_step=algorithm.updates_per_step,
             poll_interval=settings.trainer.poll_interval,
+            checkpoints=CheckpointSettings(
+                keep=settings.trainer.max_actor_ckpt_to_keep,
+                save_best=settings.trainer.save_best,
+                stop_when_full=settings.trainer.on_full_disk == "stop",
+            ),
             feature_critic=FeatureCriticConfig(
                 num_heads=heads,
                 coefficients=weights,
@@ -227,4 +249,6 @@ def verl_config(config: DictConfig) -> DictConfig:
         if heads == 0:
             config.trainer.critic_warmup = 0  # else nothing would be trained in these first steps
         config.critic.model.override_config.num_value_heads = heads
+        # verl would delete the last complete checkpoint before it writes the next one
+        config.trainer.max_actor_ckpt_to_keep = config.trainer.max_critic_ckpt_to_keep = None
     return config

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,17 +20,16 @@ from agent_system.locks import locked
 from recipe.hiper.configuration.keys import ENVIRONMENTS, flat_items, is_in
 from recipe.hiper.configuration.section import typed
 from recipe.hiper.configuration.settings import number_of_heads
-from recipe.hiper.run_dir.checkpoints import (
-    POINTER_FILE,
+from recipe.hiper.run_dir.checkpoints import POINTER_FILE, move_later_checkpoints, saved_steps, write_pointer
+from recipe.hiper.run_dir.recorder import unused_folder
+from recipe.hiper.run_dir.resume import (
     belongs_to_run,
     checkpoint_to_resume,
     load_config,
     other_run_dir,
-    saved_steps,
+    saves_checkpoints,
     selected_checkpoint,
-    write_pointer,
 )
-from recipe.hiper.run_dir.recorder import unused_folder
 from recipe.hiper.run_dir.trained_weights import weight_differences
 
 RUN_CONFIG_FILE = "run.yaml"
@@ -67,6 +69,10 @@ MAY_DIFFER = (
 """Keys and sections that differ between two starts of the same run and are not reported."""
 
 
+OWNER_FILE = "running.json"
+"""Which process writes to the folder, for the message that another one gets. Only the lock decides."""
+
+
 @contextlib.contextmanager
 def exclusive_run_folder(folder: Path) -> Iterator[None]:
     """Create `folder` if necessary and lock it against other runs until this one ends, however it ends.
@@ -78,14 +84,29 @@ def exclusive_run_folder(folder: Path) -> Iterator[None]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder, wait=False))
+            owner = {"process": os.getpid(), "machine": socket.gethostname(), "since": time.strftime("%F %T")}
+            (folder / OWNER_FILE).write_text(json.dumps(owner), encoding="utf-8")
         except filelock.Timeout:
-            raise ConfigError(f"run_dir={folder}: another run is writing to it. Try: {other_run_dir(folder)}") from None
+            raise ConfigError(
+                f"run_dir={folder}: another run is writing to it{_owner(folder)}. Try: {other_run_dir(folder)}"
+            ) from None
         except OSError as error:
             raise ConfigError(
                 f"run_dir={folder} cannot be used as a folder ({error.strerror}). Try: run_dir=<a folder that may be "
                 "written to>"
             ) from None
-        yield
+        try:
+            yield
+        finally:
+            (folder / OWNER_FILE).unlink(missing_ok=True)
+
+
+def _owner(folder: Path) -> str:
+    try:
+        owner = json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))
+        return f" (process {owner['process']} on {owner['machine']}, since {owner['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def use_evaluation_folder(config: DictConfig) -> None:
@@ -145,24 +166,32 @@ def move_earlier_results(config: DictConfig) -> Path | None:
     return target
 
 
-def record_start(config: DictConfig) -> None:
+def record_start(config: DictConfig) -> str | None:
     """Write the configuration beside the checkpoints, and the checkpoint that this run starts from into verl's pointer.
 
-    With the pointer, the next start does not resume from a later checkpoint of a branch that this run leaves
-    (`trainer.resume_mode=resume_path`). Makes `trainer.resume_from_path` absolute in `config`: verl reads the step
-    from it.
+    Complete checkpoints of later steps (of a branch that this run leaves) are moved to `earlier/<time>`. Makes
+    `trainer.resume_from_path` absolute in `config`: verl reads the step from it.
+
+    Returns:
+        A line for the user where checkpoints were moved.
     """
     trainer = config.trainer
     selected = selected_checkpoint(config)
     if selected:
         trainer.resume_from_path = str(selected)
+    if not saves_checkpoints(config):
+        return None
     checkpoints = Path(trainer.default_local_dir)
-    if trainer.val_only or trainer.save_freq <= 0:
-        return
     checkpoints.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, checkpoints / RUN_CONFIG_FILE)
-    if selected and belongs_to_run(selected, config):
-        write_pointer(selected)
+    checkpoint = checkpoint_to_resume(config)
+    if checkpoint is None or not belongs_to_run(checkpoint, config):
+        return None
+    write_pointer(checkpoint)
+    target = unused_folder(Path(config.run_dir)) / "checkpoints"
+    if steps := move_later_checkpoints(checkpoint, target):
+        return f"later checkpoints (steps {', '.join(map(str, steps))}) are now in {target}"
+    return None
 
 
 def refuse_other_run(config: DictConfig, earlier: DictConfig) -> None:

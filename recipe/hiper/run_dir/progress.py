@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from recipe.hiper.run_dir.recorder import ALARMS, STATUS_FILE
+from recipe.hiper.run_dir.recorder import ALARMS, DISK_ALARM, STATUS_FILE
 
 PHASES = (
     ("gen", "rollout"),
@@ -160,7 +160,7 @@ class ProgressBar:
             if stage != before[0]:
                 print(f"  {stage}", file=self._terminal)
             self._shown = shown
-        for kind in ALARMS:
+        for kind in (*ALARMS, DISK_ALARM):
             text = status.get(kind)
             if text not in (None, self._alarms.get(kind)):
                 tqdm.write(text, file=self._terminal)  # above the bar where there is one

@@ -46,6 +46,9 @@ ALARMS: Mapping[str, tuple[str, Callable[[Sequence[Mapping[str, Any]]], str | No
 }
 """Names in status.json, and functions of the rows of metrics.jsonl: one line as long as the alarm lasts, else None."""
 
+DISK_ALARM = "disk_alarm"
+"""Name in status.json of the line about checkpoints that are not saved (`trainer.on_full_disk=continue`)."""
+
 
 class NoSpaceLeft(HiPERError):
     """A checkpoint does not fit on the disk. Nothing was written."""
@@ -63,6 +66,22 @@ def json_value(value: Any) -> Any:
 def _log_line(text: str) -> None:
     """Print to standard output, which is the log file of the run."""
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def can_stop(folder: Path) -> bool:
+    """Whether the run in `folder` has something to save and to finish when it is asked to stop."""
+    try:
+        return bool(json.loads((folder / STATUS_FILE).read_text(encoding="utf-8"))["can_stop"])
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def mark_ended(folder: Path, outcome: str) -> None:
+    """Record the end of a run whose own process cannot do it any more."""
+    path = folder / STATUS_FILE
+    if path.exists():
+        status = json.loads(path.read_text(encoding="utf-8"))
+        _write_atomically(path, json.dumps(status | {"stage": outcome, "can_stop": False, "time": time.time()}))
 
 
 def unused_folder(run_dir: Path) -> Path:
@@ -93,7 +112,7 @@ class RunRecorder:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "episodes").mkdir(exist_ok=True)
         self._total_steps = total_steps
-        self._checkpoint_bytes = checkpoint_bytes
+        self.checkpoint_bytes = checkpoint_bytes
         self._episodes_every = episodes_every
         self._failures = FailureLog(self.folder / FAILURES_FILE)
         self._failures.clear()
@@ -101,7 +120,8 @@ class RunRecorder:
         self._stage = "starting"
         self._latest: dict[str, Any] = {}
         self._history: list[dict[str, Any]] = []
-        self._alarms: dict[str, str | None] = dict.fromkeys(ALARMS)
+        self._alarms: dict[str, str | None] = dict.fromkeys((*ALARMS, DISK_ALARM))
+        self._can_stop = False
         self._write_status()
 
     # ---------------------------------------------------------------- progress
@@ -111,6 +131,18 @@ class RunRecorder:
         self._stage = name
         _log_line(name)
         self._write_status()
+
+    def can_stop(self) -> None:
+        """Record that the run has something to save and to finish when it is asked to stop."""
+        self._can_stop = True
+        self._write_status()
+
+    def disk_alarm(self, text: str | None) -> None:
+        """Show a line about a checkpoint that was not saved until the next one is (None)."""
+        if text != self._alarms[DISK_ALARM]:
+            self._alarms[DISK_ALARM] = text
+            _log_line(text or "checkpoints are saved again")
+            self._write_status()
 
     def resumed_from(self, step: int) -> None:
         """Continue the metrics from `step`; results of later steps are moved to `earlier/<time>`.
@@ -170,6 +202,7 @@ class RunRecorder:
             "step": self._step,
             "total_steps": self._total_steps,
             "metrics": self._latest,
+            "can_stop": self._can_stop,
             **self._alarms,
             "time": time.time(),
         }
@@ -208,9 +241,10 @@ class RunRecorder:
         self._write_status()
         draw_curve(self._history, self.folder / CURVE_FILE)
 
-    def finish(self, exit_code: int = 0) -> None:
-        """Record the end of the run."""
-        self.stage("finished" if exit_code == 0 else "failed")
+    def finish(self, outcome: str) -> None:
+        """Record the end of the run: "finished", "stopped" or "failed"."""
+        self._can_stop = False
+        self.stage(outcome)
 
     # ---------------------------------------------------------------- episodes and failures
 
@@ -228,9 +262,14 @@ class RunRecorder:
         """Description of the first error that ended an episode in this run."""
         return self._failures.first()
 
-    def require_disk_space(self, checkpoint_folder: str) -> None:
-        """Raise NoSpaceLeft if a checkpoint does not fit on the disk. See the function of this name."""
-        require_disk_space(checkpoint_folder, self._checkpoint_bytes)
+    def require_disk_space(self, checkpoint_folder: str, latest: int = 0) -> None:
+        """Raise NoSpaceLeft if a checkpoint does not fit on the disk. See the function of this name.
+
+        Args:
+            checkpoint_folder: where it is written.
+            latest: bytes of the latest one, which is more exact than the estimate; 0 where there is none.
+        """
+        require_disk_space(checkpoint_folder, latest or self.checkpoint_bytes)
 
 
 def require_disk_space(checkpoint_folder: str, needed: int) -> None:

@@ -7,6 +7,7 @@ file only moves data between them and the pure functions of `estimators`, `turn_
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,11 @@ from agent_system.rollout.seeds import derived_seed
 from recipe.hiper.configuration.settings import HiPERSettings
 from recipe.hiper.estimators.registry import find_estimator
 from recipe.hiper.estimators.values import read_slots
-from recipe.hiper.run_dir.checkpoints import checkpoint_to_resume
+from recipe.hiper.run_dir.checkpoints import checkpoint_path
 from recipe.hiper.run_dir.recorder import RunRecorder
+from recipe.hiper.run_dir.resume import checkpoint_to_resume, saves_checkpoints
+from recipe.hiper.run_dir.stop_request import StopRequested, is_stop_requested
+from recipe.hiper.trainer.checkpoint_writer import RANDOM_STATES, CheckpointWriter, random_states, set_random_states
 from recipe.hiper.trainer.critic import head_fields, hierarchical_value_loss
 from recipe.hiper.trainer.episode_records import episode_records
 from recipe.hiper.trainer.feature_critic import FeatureCritic
@@ -45,6 +49,17 @@ VALUE_HEADS = "value_heads.pt"
 """The critic on the policy's backbone, in a checkpoint."""
 
 
+class AfterStep:
+    """A backend of verl's Tracking that calls a function with what is logged."""
+
+    def __init__(self, call: Callable[[Mapping[str, Any], int], None]):
+        self._call = call
+
+    def log(self, data: Mapping[str, Any], step: int) -> None:
+        """See the class."""
+        self._call(data, step)
+
+
 class NoSignalLeft(HiPERError):
     """The group filter left too few tasks to learn from."""
 
@@ -60,6 +75,8 @@ class HiPERTrainer(PPOTrainerSync):
         recorder: writes what the run leaves on disk.
     """
 
+    global_steps: int
+
     def __init__(self, config: DictConfig, settings: HiPERSettings, recorder: RunRecorder):
         self.settings = settings
         self.recorder = recorder
@@ -69,6 +86,9 @@ class HiPERTrainer(PPOTrainerSync):
         self._order: SubmissionOrder | None = None
         self._refilled = 0
         self._validation: dict[str, float] = {}
+        self._save_is_due = False
+        self._cursor: dict[str, Any] | None = None
+        self._checkpoints: CheckpointWriter | None = None
         self._feature_critic = FeatureCritic(settings.feature_critic) if settings.feature_critic else None
         super().__init__(config)
 
@@ -94,14 +114,15 @@ class HiPERTrainer(PPOTrainerSync):
             group_size={"train": rollout.n, "val": rollout.val_kwargs.n},
             observer=self._on_episodes,
             first_failure=self.recorder.first_failure,
-            while_waiting=self._check_heartbeat,
+            while_waiting=self._while_waiting,
         )
 
     def _sort_rows(self, batch: Batch) -> None:
         assert self._order is not None  # set by `fit` before there are rows
         self._order.sort(batch)
 
-    def _check_heartbeat(self) -> None:
+    def _while_waiting(self) -> None:
+        self._require_no_stop_request()
         if self._heartbeat is not None:
             self._heartbeat.check()
 
@@ -121,10 +142,21 @@ class HiPERTrainer(PPOTrainerSync):
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
-        if self._feature_critic is not None and (checkpoint := checkpoint_to_resume(self.config)):
-            self._feature_critic.load_state_dict(torch.load(checkpoint / VALUE_HEADS, weights_only=True))
+        if checkpoint := checkpoint_to_resume(self.config):
+            if self._feature_critic is not None:
+                self._feature_critic.load_state_dict(torch.load(checkpoint / VALUE_HEADS, weights_only=True))
+            if (checkpoint / RANDOM_STATES).exists():  # not in checkpoints of HiPER 0.1.0
+                set_random_states(torch.load(checkpoint / RANDOM_STATES, weights_only=True))
         self.recorder.resumed_from(self.global_steps)
         trainer = self.config.trainer
+        self._checkpoints = CheckpointWriter(
+            Path(trainer.default_local_dir),
+            self.settings.checkpoints,
+            self.recorder,
+            self._write_checkpoint,
+            processes=trainer.n_gpus_per_node * trainer.nnodes,
+            first_step=self.global_steps,
+        )
         if not trainer.val_only and not self.recorder.lacks_evaluation(trainer.test_freq):
             with open_dict(trainer):
                 trainer.val_before_train = False  # verl would evaluate at every start, for minutes
@@ -137,21 +169,51 @@ class HiPERTrainer(PPOTrainerSync):
     @logger.setter
     def logger(self, tracking) -> None:
         tracking.logger["recorder"] = self.recorder
+        tracking.logger["after_step"] = AfterStep(self._after_step)  # after the recorder: in this order they are called
         self._tracking = tracking
 
     def fit(self, agent_loop_manager) -> None:
-        """verl's training loop."""
+        """verl's training loop.
+
+        Raises:
+            StopRequested: the run was asked to stop; the latest finished step is saved.
+        """
         self._heartbeat = Heartbeat(agent_loop_manager.agent_loop_workers)
         self._order = SubmissionOrder(agent_loop_manager)
-        super().fit(self._order)
+        self.recorder.can_stop()
+        try:
+            super().fit(self._order)
+        except StopRequested:
+            if self._checkpoints is not None and saves_checkpoints(self.config):
+                self._checkpoints.save()
+            raise
+
+    def _require_no_stop_request(self) -> None:
+        if is_stop_requested(self.recorder.folder):
+            raise StopRequested("the run was asked to stop (SIGTERM)")
 
     # ------------------------------------------------------------------ rollout
+
+    def _validate(self) -> dict[str, float]:
+        """verl's evaluation. One at the end of a step that is asked to stop has no result: the next start repeats it.
+
+        Raises:
+            StopRequested: it is the evaluation before the first step, after which there is nothing new to save.
+        """
+        try:
+            metrics: dict[str, float] = super()._validate()
+            return metrics
+        except StopRequested:
+            if self._cursor is None:
+                raise
+            return {}
 
     def on_validate_begin(self) -> None:
         self.recorder.stage(f"evaluating on {len(self.val_dataset)} held-out tasks")
 
     def on_step_begin(self) -> None:
         self._refilled = 0
+        self._cursor = self.train_dataloader.state_dict()  # before the tasks of this step are taken
         self.recorder.stage(f"step {self.global_steps}/{self.total_training_steps}")
 
     def _add_prompts_to_generate(self, num_prompts: int) -> int:
@@ -322,11 +384,43 @@ class HiPERTrainer(PPOTrainerSync):
             for name in [name for name in metrics if name.startswith(TOKEN_CRITIC_METRICS)]:
                 metrics.pop(name)
 
+    # ------------------------------------------------------------------ checkpoints
+
     def _save_checkpoint(self) -> None:
-        self.recorder.stage(f"saving step {self.global_steps}")
-        self.recorder.require_disk_space(self.config.trainer.default_local_dir)
-        if self._feature_critic is not None:  # before verl's files: its pointer to the checkpoint is written last
-            path = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}" / VALUE_HEADS
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(self._feature_critic.state_dict(), path)
-        super()._save_checkpoint()
+        """Called by verl when a step is due; it is saved when its evaluation and its metrics are on the disk.
+
+        A run that is killed in between would resume after the step and never have its metrics.
+        """
+        self._save_is_due = True
+
+    def _after_step(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Called when the metrics of a step, or of the evaluation before the first one, are on the disk."""
+        if self.config.trainer.val_only or self._checkpoints is None:
+            return
+        self._cursor = None
+        self._checkpoints.after_step(step, metrics.get("val/success_rate"), is_due=self._save_is_due)
+        self._save_is_due = False
+        if step < self.total_training_steps:
+            self._require_no_stop_request()
+
+    def _write_checkpoint(self, step: int) -> None:
+        """Write the files of a step that is finished; the next one may have begun to play its episodes."""
+        folder = checkpoint_path(Path(self.config.trainer.default_local_dir), step)
+        folder.mkdir(parents=True)
+        # verl's files come last: the last of them is its pointer to the checkpoint
+        torch.save(random_states(), folder / RANDOM_STATES)
+        if self._feature_critic is not None:
+            torch.save(self._feature_critic.state_dict(), folder / VALUE_HEADS)
+        asleep = bool(self.config.actor_rollout_ref.actor.fsdp_config.param_offload)
+        if asleep:  # the weights return to the GPU to be saved, where vLLM's are
+            self.checkpoint_manager.sleep_replicas()
+        current = self.global_steps
+        self.global_steps = step
+        try:
+            super()._save_checkpoint()
+        finally:
+            self.global_steps = current
+        if self._cursor is not None:  # the tasks of the next step have been taken, and are played again
+            torch.save(self._cursor, folder / "data.pt")
+        if asleep:
+            self.checkpoint_manager.update_weights(step)

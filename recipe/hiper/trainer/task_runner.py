@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -16,6 +20,8 @@ from verl.utils.config import validate_config
 
 from agent_system.errors import HiPERError
 from recipe.hiper.configuration.settings import HiPERSettings, episodes_at_once, verl_config
+from recipe.hiper.run_dir.recorder import can_stop
+from recipe.hiper.run_dir.stop_request import StopRequested, stopping_on_sigterm
 from recipe.hiper.trainer.policy_distance import require_valid_correction
 from verl_plugins.cpu.plugin import require_plugin
 
@@ -57,7 +63,7 @@ class HiPERTaskRunner:
         episodes = episodes_at_once(config)
         connect(config.transfer_queue)
         trainer = pool = None
-        succeeded = False
+        outcome = "failed"
         try:
             pool = start_pool(
                 PoolConfig(
@@ -80,10 +86,13 @@ class HiPERTaskRunner:
                 reward_loop_worker_handles=trainer.get_reward_handles(),
             )
             trainer.fit(manager)
-            succeeded = True
+            outcome = "finished"
+        except StopRequested:
+            outcome = "stopped"
+            raise
         finally:
-            exit_code = 0 if succeeded else 1
-            recorder.finish(exit_code)  # verl's Tracking finishes only the backends it knows by name
+            exit_code = 1 if outcome == "failed" else 0
+            recorder.finish(outcome)  # verl's Tracking finishes only the backends it knows by name
             tracking = getattr(trainer, "_tracking", None)
             if tracking is not None:
                 tracking.finish(exit_code=exit_code)
@@ -100,16 +109,39 @@ def _with_job(config: DictConfig, recorder: dict) -> DictConfig:
     return checked
 
 
-def run(config: DictConfig, recorder: dict) -> None:
+class _Start:
+    """`HiPERTaskRunner` as verl's `run_ppo` starts it; a context is entered just before.
+
+    At that moment Ray has started, and has set a handler for SIGTERM that the context replaces.
+    """
+
+    def __init__(self, context: AbstractContextManager[None], stack: ExitStack):
+        self._context = context
+        self._stack = stack
+
+    def options(self, **options: Any) -> Any:
+        """`HiPERTaskRunner.options`."""
+        self._stack.enter_context(self._context)
+        return cast("Any", HiPERTaskRunner).options(**options)
+
+    def remote(self) -> Any:
+        """`HiPERTaskRunner.remote`."""
+        self._stack.enter_context(self._context)
+        return cast("Any", HiPERTaskRunner).remote()
+
+
+def run(config: DictConfig, recorder: dict, tell: Callable[[str], None]) -> None:
     """Start Ray and train.
 
     Args:
         config: checked and prepared.
         recorder: arguments of `RunRecorder`.
+        tell: shows the user a line.
 
     Raises:
         ConfigError: verl refuses the settings of the rollout correction.
-        HiPERError: raised inside the run; unwrapped from Ray's exception.
+        HiPERError: raised inside the run; unwrapped from Ray's exception. After SIGTERM it is `StopRequested`.
+        EndAtOnce: SIGTERM where there is nothing to save, or a second one.
     """
     if config.trainer.device == "cpu":
         require_plugin()
@@ -117,8 +149,10 @@ def run(config: DictConfig, recorder: dict) -> None:
     checked = _with_job(config, recorder)
     has_reference = need_reference_policy(checked)
     validate_config(config=checked, use_reference_policy=has_reference, use_critic=checked.critic.enable)
+    folder = Path(recorder["folder"])
     try:
-        run_ppo(checked, task_runner_class=HiPERTaskRunner)
+        with ExitStack() as stack:
+            run_ppo(checked, _Start(stopping_on_sigterm(folder, partial(can_stop, folder), tell), stack))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, HiPERError):
             raise error.cause from None
