@@ -93,6 +93,7 @@ def run_command(
     cwd: Path = REPOSITORY,
     timeout_s: int = 600,
     interrupt_when: Callable[[], bool] | None = None,
+    interrupt_with: signal.Signals = signal.SIGINT,
 ) -> str:
     """Run a command and return everything that it printed.
 
@@ -106,6 +107,7 @@ def run_command(
         timeout_s: it is killed, with all that it started, after so many seconds.
         interrupt_when: interrupt the command (Ctrl-C) as soon as this is true. It must then end with an error within
             60 seconds.
+        interrupt_with: another signal than that of Ctrl-C.
 
     Raises:
         AssertionError: it failed (with `interrupt_when`: it succeeded), or took too long. Ends with its last output.
@@ -133,7 +135,7 @@ def run_command(
             if interrupt_when is None:
                 code = process.wait(timeout=timeout_s)
             else:
-                code = _interrupt(process, interrupt_when, timeout_s)
+                code = _interrupt(process, interrupt_when, interrupt_with, timeout_s)
         except subprocess.TimeoutExpired as late:
             code = f"no exit code after {late.timeout:.0f} s"
         finally:
@@ -143,14 +145,16 @@ def run_command(
     printed = log.read_text(encoding="utf-8", errors="replace")
     has_failed = code != 0
     is_expected = has_failed == (interrupt_when is not None) and not isinstance(code, str)
+    if interrupt_when is not None and interrupt_with == signal.SIGTERM:
+        is_expected = code == 128 + signal.SIGTERM
     assert is_expected, f"{' '.join(command)} ended with {code}:\n{printed[-6000:]}"
     return printed
 
 
-def _interrupt(process: subprocess.Popen, when: Callable[[], bool], timeout_s: int) -> int:
+def _interrupt(process: subprocess.Popen, when: Callable[[], bool], number: signal.Signals, timeout_s: int) -> int:
     for _ in range(4 * timeout_s):
         if when():
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             return process.wait(timeout=60)
         try:
             process.wait(timeout=0.25)
