@@ -8,8 +8,8 @@
 First a run is trained without accidents. Then runs with the same settings lose a process by `kill -9`: the driver, the
 trainer, a training process, a vLLM replica, an agent loop, an environment worker, or the trainer while it saves. The
 moments and the victims are drawn from --seed. After each kill the command must end (or survive) within --patience
-seconds, and the same command must resume it. The full disks are small tmpfs whose last inode is used up in the middle of
-the first save, and of a later one (needs the right to mount).
+seconds, and the same command must resume it. The full disks are small tmpfs whose last inode is used up in the middle
+of the first save, and of a later one (needs the right to mount).
 
 A run passes when the metrics of all its steps, except times, and the bytes of its last weights equal those of the
 undisturbed run. Exit code 1 if one does not.
@@ -204,7 +204,8 @@ def compare(training: Training, reference: Training, out: Outcome, checkpoints: 
 def kill_at_random(args: argparse.Namespace, folder: Path, reference: Training, out: Outcome) -> None:
     """Disturb runs until there were enough kills."""
     draw = random.Random(args.seed)
-    seconds = [json.loads(line).get("timing_s/step", 0.0) for line in open(reference.folder / "metrics.jsonl")]
+    lines = (reference.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    seconds = [json.loads(line).get("timing_s/step", 0.0) for line in lines]
     step_seconds = sorted(seconds)[len(seconds) // 2]
     victims: list[str] = []
     number = 0
@@ -297,12 +298,9 @@ def main() -> None:
         kill_at_random(args, folder, reference, out)
         for name, saves in (("full-at-the-first-save", 0.5), ("full-later", 1.5))[: args.disks]:
             fill_a_disk(name, saves, folder, reference, args, out)
-    print(
-        f"\n{out.kills.total()} kills ({', '.join(f'{name} {count}' for name, count in sorted(out.kills.items()))}), "
-    )
-    print(
-        f"{out.survived} of them survived by the run; {args.disks} full disks; {(time.monotonic() - began) / 60:.0f} min"
-    )
+    kinds = ", ".join(f"{name} {count}" for name, count in sorted(out.kills.items()))
+    print(f"\n{out.kills.total()} kills ({kinds}), {out.survived} of them survived by the run; {args.disks} full disks")
+    print(f"{(time.monotonic() - began) / 60:.0f} min")
     if out.problems:
         raise SystemExit("\n".join(["PROBLEMS", *out.problems, f"runs: {folder}"]))
     print("every run resumed, and its metrics and weights equal those of the undisturbed run")
