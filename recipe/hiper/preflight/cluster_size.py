@@ -24,6 +24,9 @@ each."""
 FOR_PLACING = 1
 """Ray starts an actor without a reservation, such as an agent loop, on a CPU that is free at that moment."""
 
+ROUNDING = 1e-4
+"""Ray counts in steps of a ten-thousandth."""
+
 
 class NoRayThere(Exception):
     """Something else than the head of a Ray cluster answers at an address."""
@@ -130,7 +133,7 @@ def size_problems(
     needs = {"CPUs": requested_cpus(config), "GPUs": requested_gpus(config)}
     # verl places the training processes of one machine on one node
     suitable = sum(node.gpus >= per_node and node.cpus >= CPUS_PER_GPU * per_node for node in nodes)
-    if any(has[name] < needs[name] for name in needs):
+    if any(has[name] + ROUNDING < needs[name] for name in needs):
         yield (
             f"the Ray cluster at {address} has {has['CPUs']:g} CPUs and {has['GPUs']:g} GPUs, but the run requests "
             f"{needs['CPUs']:g} CPUs and {needs['GPUs']:g} GPUs (Ray's numbers, which may exceed those of the machine) "

@@ -17,8 +17,10 @@ class FolderState:
     Attributes:
         path: absolute.
         nearest: `path`, or the nearest parent that exists.
+        is_folder: whether `nearest` is a folder, and not a file in its way or a link to nothing.
         owner: user name of the owner of `nearest`, or the number where it has no name.
-        writable: whether this process may create files in `nearest`. False where that is no folder.
+        user: name of the user of this process.
+        writable: whether this process may create files in `nearest`.
         free: bytes that this user may still write on the disk.
         capacity: bytes of the disk.
         free_files: files that this user may still create; None where the file system has no limit of its own.
@@ -26,11 +28,22 @@ class FolderState:
 
     path: Path
     nearest: Path
+    is_folder: bool
     owner: str
+    user: str
     writable: bool
     free: int
     capacity: int
     free_files: int | None
+
+    @property
+    def obstacle(self) -> str:
+        """Why a folder that is not writable is not."""
+        if not self.is_folder:
+            return f"{self.nearest} is not a folder"
+        if self.owner != self.user:
+            return f"{self.nearest} belongs to user {self.owner}, and this is {self.user}"
+        return f"{self.nearest} is read-only"
 
     @property
     def used_share(self) -> float:
@@ -47,7 +60,9 @@ def read_folder(path: Path) -> FolderState:
     return FolderState(
         path=path,
         nearest=nearest,
+        is_folder=nearest.is_dir(),
         owner=_user_name(os.lstat(nearest).st_uid),
+        user=_user_name(os.geteuid()),
         writable=nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK),
         free=disk.f_bavail * disk.f_frsize,
         capacity=disk.f_blocks * disk.f_frsize,
@@ -69,7 +84,6 @@ def write_problems(folder: FolderState, name: str, remedy: str) -> Iterator[str]
         name: what the folder is for, and what chose it.
         remedy: what to type.
     """
-    if folder.writable:
-        return
-    where = str(folder.path) if folder.nearest == folder.path else f"{folder.path} in {folder.nearest}"
-    yield f"{name}: {where} cannot be written. {folder.nearest} belongs to user {folder.owner}. Try: {remedy}"
+    if not folder.writable:
+        what = "written" if folder.nearest == folder.path else "created"
+        yield f"{name}: {folder.path} cannot be {what}, because {folder.obstacle}. Try: {remedy}"

@@ -19,11 +19,8 @@ def temporary_problems(chosen: FolderState | None, sockets: FolderState) -> Iter
         chosen: TMPDIR; None: not set.
         sockets: /tmp, where verl puts the sockets of its weight sync whatever TMPDIR says.
     """
-    if chosen is not None:
-        if chosen.nearest != chosen.path:
-            yield f"TMPDIR={chosen.path} does not exist. Try: mkdir -p {chosen.path}, or unset TMPDIR"
-        else:
-            yield from write_problems(chosen, "TMPDIR", "unset TMPDIR")
+    if chosen is not None and chosen.path != sockets.path:
+        yield from write_problems(chosen, "TMPDIR", "unset TMPDIR")
     yield from write_problems(
         sockets, "the sockets of verl's weight sync", f"as root: chmod 1777 {sockets.nearest}, or a tmpfs there"
     )
