@@ -253,6 +253,14 @@ def test_a_cluster_that_is_large_enough_is_no_problem_and_a_small_one_is(monkeyp
     assert "Try: unset RAY_ADDRESS" in line and "ray stop; ray start --head --num-cpus=16 --num-gpus=1" in line
 
 
+def test_a_proxy_of_the_environment_is_not_used(monkeypatch):
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", f"http://{HOST}:{closed_port()}")
+    with head(node(b"a", 16, 1)) as address:
+        assert read_nodes(address) == [ClusterNode(b"a".hex(), 16, 1)]
+
+
 # Its size
 
 

@@ -64,14 +64,14 @@ def read_nodes(address: str, timeout_s: float = QUERY_TIMEOUT_S) -> list[Cluster
     """
     import_ray()
     import grpc
-    from ray._private.grpc_utils import init_grpc_channel
+    from ray._private.gcs_utils import create_gcs_channel
     from ray.core.generated.gcs_pb2 import GcsNodeInfo
     from ray.core.generated.gcs_service_pb2 import GetAllNodeInfoRequest
     from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
     foreign = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED)
     request = GetAllNodeInfoRequest(state_filter=GcsNodeInfo.ALIVE)
-    with init_grpc_channel(address) as channel:
+    with create_gcs_channel(address) as channel:
         try:
             reply = NodeInfoGcsServiceStub(channel).GetAllNodeInfo(request, timeout=timeout_s)
         except grpc.RpcError as error:

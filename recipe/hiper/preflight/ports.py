@@ -24,7 +24,7 @@ def fixed_ports(config: DictConfig, environment: Mapping[str, str]) -> dict[str,
     arguments = config.ray_kwargs.ray_init
     ports = {}
     dashboard = arguments.get("dashboard_port")
-    if dashboard and arguments.get("include_dashboard") is not False:
+    if dashboard and arguments.get("include_dashboard"):  # Ray only logs the error where it is null
         ports[f"ray_kwargs.ray_init.dashboard_port={dashboard}"] = int(dashboard)
     head = environment.get("RAY_GCS_SERVER_PORT", "")
     if head.isdigit() and int(head):
