@@ -18,6 +18,9 @@ from verl_plugins.cpu.environment import CPU_ENVIRONMENT
 PROFILE_ENVIRONMENT = {**CPU_ENVIRONMENT, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 """What every process of `profile=cpu` needs; vLLM is one process less. A value that is already set wins."""
 
+CPUS_PER_GPU = 3
+"""What verl's placement group requests of Ray per GPU beside those of the pool. Else it waits forever."""
+
 
 def has_gpu() -> bool:
     """Whether an NVIDIA GPU answers on this machine (requirements/gpu.txt is for CUDA). Does not import torch."""

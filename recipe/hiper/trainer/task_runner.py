@@ -19,14 +19,12 @@ from verl.trainer.ppo.utils import need_reference_policy
 from verl.utils.config import validate_config
 
 from agent_system.errors import HiPERError
+from recipe.hiper.configuration.hardware import CPUS_PER_GPU
 from recipe.hiper.configuration.settings import HiPERSettings, episodes_at_once, verl_config
 from recipe.hiper.run_dir.recorder import can_stop
 from recipe.hiper.run_dir.stop_request import StopRequested, stopping_on_sigterm
 from recipe.hiper.trainer.policy_distance import require_valid_correction
 from verl_plugins.cpu.plugin import require_plugin
-
-CPUS_PER_GPU = 3
-"""What verl's placement group requests of Ray per GPU beside those of the pool. Else it waits forever."""
 
 
 def seed_process(seed: int) -> None:
