@@ -45,8 +45,13 @@ from recipe.hiper.configuration.model_sizes import (
     trained_sizes,
 )
 from recipe.hiper.configuration.overrides import reference_config
+from recipe.hiper.configuration.problems import raise_all
 from recipe.hiper.configuration.schema import RunSettings
 from recipe.hiper.configuration.validation import read_settings
+from recipe.hiper.preflight.machine import machine_problems
+from recipe.hiper.preflight.plan import lines, plan
+from recipe.hiper.preflight.ray_cluster import fit_to_cluster
+from recipe.hiper.preflight.sizes import known_sizes
 from recipe.hiper.run_dir.earlier_runs import (
     changed_settings,
     earlier_run,
@@ -84,10 +89,19 @@ def check(config: DictConfig) -> RunSettings:
         ConfigError: one message with every problem.
     """
     count_gpus(config)
-    return read_settings(config, SECTIONS, reference=_reference(config), checks=(task_problems, resume_problems))
+    return read_checked(config)
 
 
-def _reference(config: DictConfig) -> DictConfig:
+def read_checked(config: DictConfig) -> RunSettings:
+    """The settings of a configuration in which the training processes are counted.
+
+    Raises:
+        ConfigError: one message with every problem of the configuration, the tasks and what the run starts from.
+    """
+    return read_settings(config, SECTIONS, reference=without_overrides(config), checks=(task_problems, resume_problems))
+
+
+def without_overrides(config: DictConfig) -> DictConfig:
     """The configuration without the user's overrides."""
     profile = "cpu" if config.trainer.device == "cpu" else "gpu"
     return reference_config(profile, environment_of(config), model_of(config))
@@ -117,7 +131,7 @@ def make_ready(
     """
     set_process_environment(config)
     expand_model_paths(config)
-    _say(choose_precision(config, fastest_dtype()), *lora_notices(config, _reference(config)))
+    _say(choose_precision(config, fastest_dtype()), *lora_notices(config, without_overrides(config)))
     if settings.actor_rollout_ref.model.path:
         _fit_model(config)  # before minutes of preparation
     elif settings.warm_start.base:
@@ -193,9 +207,9 @@ def train(config: DictConfig) -> None:
             print(_finished(config), file=sys.stderr)
             return
         start = decide_start(config)
-        _say(*start.notices)
-        if settings.trainer.val_only:
-            _say(f"evaluating {start.checkpoint or 'the model as it is before training'}")
+        raise_all(machine_problems(config))
+        _say(*start.notices, fit_to_cluster(config))
+        _say(*lines(plan(config, settings, known_sizes(config), start.checkpoint, cache_folder())))
         make_ready(config, settings, accept=refuse)  # and when the small model is known
         if earlier is not None:
             _say(*(f"changed: {line}" for line in changed_settings(config, earlier)))

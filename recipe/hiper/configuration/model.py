@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import socket
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -181,15 +186,49 @@ def read_model(key: str, path: str) -> tuple[Any, Any]:
     Raises:
         ConfigError: there is none, or the hub cannot be reached.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
+    return _read(key, path, AutoConfig.from_pretrained), read_tokenizer(path, key)
+
+
+def read_tokenizer(path: str, key: str = "actor_rollout_ref.model.path") -> Any:
+    """The tokenizer of a folder or a model on the hub.
+
+    Raises:
+        ConfigError: as `read_model`.
+    """
+    from transformers import AutoTokenizer
+
+    return _read(key, path, AutoTokenizer.from_pretrained)
+
+
+def _read(key: str, path: str, read: Callable[..., Any]) -> Any:
+    is_local = Path(path).is_dir() or not _hub_answers()
     try:
-        return AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+        return read(path, local_files_only=is_local)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
+        if is_local and not Path(path).is_dir():
+            reason = "it is not in the cache of the hub, and the hub does not answer"
         raise ConfigError(
             f"{key}={path} cannot be read ({reason}). Try: {key}=<folder or hub name of a model>"
         ) from error
+
+
+@cache
+def _hub_answers(timeout_s: float = 3.0) -> bool:
+    """Whether the hub can be reached, or may be through a proxy. transformers tries for more than a minute."""
+    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "") or getproxies().get("https"):
+        return True  # the library decides
+    from huggingface_hub.constants import ENDPOINT
+
+    address = urlsplit(ENDPOINT)
+    try:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        socket.create_connection((address.hostname or "", port), timeout_s).close()
+    except OSError:
+        return False
+    return True
 
 
 def run_style(config: DictConfig) -> PromptStyle:
@@ -203,15 +242,20 @@ def template_arguments(config: DictConfig) -> dict[str, Any]:
     return cast("dict[str, Any]", OmegaConf.to_container(config.data.apply_chat_template_kwargs, resolve=True))
 
 
+def constant_tokens(config: DictConfig, tokenizer: Any) -> int:
+    """Tokens of a prompt that are the same in every turn: rules and chat template."""
+    encoder = PromptEncoder(tokenizer, template_arguments(config), config.env.system_prompt)
+    spec = environment_spec(config.env.env_name)
+    empty = PromptParts(task="", history=(), turn=1, observation="", subgoal="x", admissible_actions=())
+    return encoder.count(render_prompt(run_style(config), empty, environment=spec.environment))
+
+
 def _prompt_budget(config: DictConfig, tokenizer: Any) -> Iterator[str]:
     """A message where the rules and the chat template alone leave no room for what happens in a turn.
 
     Without it the run would end at its first turn, after minutes (`PromptOverBudget`).
     """
-    encoder = PromptEncoder(tokenizer, template_arguments(config), config.env.system_prompt)
-    spec = environment_spec(config.env.env_name)
-    empty = PromptParts(task="", history=(), turn=1, observation="", subgoal="x", admissible_actions=())
-    constant = encoder.count(render_prompt(run_style(config), empty, environment=spec.environment))
+    constant = constant_tokens(config, tokenizer)
     budget = config.data.max_prompt_length
     if constant + SHORTEST_TURN > budget:
         enough = -(-(constant + 6 * SHORTEST_TURN) // 64) * 64

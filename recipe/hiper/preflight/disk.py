@@ -13,7 +13,7 @@ from recipe.hiper.configuration.model import SMOLLM2, has_cold_start
 from recipe.hiper.configuration.model_sizes import SMOLLM2_PARAMETERS, ModelSize, require_disk_for_cold_start
 from recipe.hiper.preflight.folders import FolderState, write_problems
 from recipe.hiper.preflight.sizes import checkpoint_size
-from recipe.hiper.run_dir.checkpoints import saved_steps
+from recipe.hiper.run_dir.checkpoints import complete_steps
 
 RUN_FILES = 1_000
 """Files of a run of the default length: episodes, logs, checkpoints."""
@@ -30,19 +30,20 @@ CACHE_REMEDY = "export HIPER_CACHE=<folder on another disk>"
 def checkpoints_to_write(config: DictConfig) -> int:
     """Checkpoints of this run that will be on the disk at a time, beside those that are there already.
 
-    verl deletes the oldest one before it writes the next, so that `max_actor_ckpt_to_keep` are never exceeded; a single
-    one is kept until the next is complete. After a restart it does not delete those of the earlier process.
+    One more than `max_actor_ckpt_to_keep` for a moment: the oldest is deleted when the next is complete.
     """
     trainer = config.trainer
     if trainer.save_freq <= 0 or trainer.val_only:
         return 0
-    steps = saved_steps(Path(trainer.default_local_dir)) if trainer.resume_mode == "auto" else []
+    steps = complete_steps(Path(trainer.default_local_dir)) if trainer.resume_mode == "auto" else []
     done, last = (steps[-1] if steps else 0), trainer.total_training_steps
     planned = max(0, last // trainer.save_freq - done // trainer.save_freq)
     if last % trainer.save_freq and done < last:
-        planned += 1  # verl saves the last step in any case
+        planned += 1  # the last step is saved in any case
     kept = trainer.max_actor_ckpt_to_keep
-    return min(planned, max(2, kept)) if kept else planned
+    if not kept:
+        return planned
+    return min(planned, max(0, kept + trainer.save_best + 1 - len(steps)))
 
 
 def checkpoint_problems(config: DictConfig, sizes: Mapping[str, ModelSize] | None, disk: FolderState) -> Iterator[str]:
@@ -57,7 +58,7 @@ def checkpoint_problems(config: DictConfig, sizes: Mapping[str, ModelSize] | Non
         return
     size = checkpoint_size(sizes)
     if disk.free < number * size:
-        fewer = "trainer.max_actor_ckpt_to_keep=1 trainer.max_critic_ckpt_to_keep=1"
+        fewer = "trainer.max_actor_ckpt_to_keep=1"
         yield (
             f"{number} checkpoints of about {size / 1e6:,.0f} MB will be on the disk at a time "
             f"(trainer.max_actor_ckpt_to_keep={config.trainer.max_actor_ckpt_to_keep}), but {disk.nearest} has "

