@@ -71,6 +71,9 @@ def test_smollm2_is_downloaded_before_the_games_are_generated(started):
 
 def test_a_model_of_other_lengths(started, tmp_path):
     overrides = make_model_folder(tmp_path, 100, 100, positions=64)
+    with pytest.raises(ConfigError, match="holds no weights"):
+        ready(*overrides)
+    (tmp_path / "model.safetensors").touch()
     with pytest.raises(ConfigError, match="exceeds the 64 positions"):
         ready(*overrides, "trainer.allow_padded_vocabulary=true")
     assert started == []

@@ -11,7 +11,7 @@ from agent_system.errors import ConfigError
 from recipe.hiper.cli.train import read_checked, without_overrides
 from recipe.hiper.configuration.hardware import choose_precision, count_gpus
 from recipe.hiper.configuration.lora import lora_notices
-from recipe.hiper.configuration.model import SMOLLM2, check_model, expand_model_paths, read_model
+from recipe.hiper.configuration.model import SMOLLM2, check_model, expand_model_paths, read_model, require_model_files
 from recipe.hiper.configuration.problems import problems_of, raise_all
 from recipe.hiper.configuration.schema import RunSettings
 from recipe.hiper.preflight.machine import machine_problems
@@ -67,9 +67,11 @@ def _model_problems(config: DictConfig, settings: RunSettings) -> list[str]:
     """What is wrong with a model that is there, or with the one that is fine-tuned first."""
     base = settings.warm_start.base
     try:
-        if config.actor_rollout_ref.model.path:
+        if path := config.actor_rollout_ref.model.path:
+            require_model_files("actor_rollout_ref.model.path", path)
             check_model(config)
         elif base not in (None, SMOLLM2):
+            require_model_files("warm_start.base", base)
             read_model("warm_start.base", base)
     except ConfigError as error:
         return problems_of(error)

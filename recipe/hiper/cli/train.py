@@ -33,6 +33,7 @@ from recipe.hiper.configuration.model import (
     expand_model_paths,
     has_cold_start,
     read_model,
+    require_model_files,
 )
 from recipe.hiper.configuration.model_sizes import (
     SMOLLM2_PARAMETERS,
@@ -158,6 +159,7 @@ def _require_base(base: str, models: Path) -> None:
         require_disk_for_cold_start(base, SMOLLM2_PARAMETERS, models)
         make_smollm2(models / base, progress=True)
         return
+    require_model_files("warm_start.base", base)
     read_model("warm_start.base", base)
     parameters = count_parameters(base)
     require_disk_for_download(base, parameters)
@@ -166,6 +168,7 @@ def _require_base(base: str, models: Path) -> None:
 
 def _fit_model(config: DictConfig) -> None:
     """Check a model that exists, and fill in what depends on its size."""
+    require_model_files("actor_rollout_ref.model.path", config.actor_rollout_ref.model.path)
     check_model(config)
     sizes = trained_sizes(config)
     require_disk_for_download(config.actor_rollout_ref.model.path, sizes["actor"].parameters)

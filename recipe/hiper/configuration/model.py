@@ -21,7 +21,7 @@ from agent_system.errors import ConfigError
 from agent_system.plan_execute.prompts import PromptLayout, PromptParts, PromptStyle, render_prompt
 from agent_system.rollout.environment_registry import environment_spec
 from agent_system.rollout.tokens import PromptEncoder
-from recipe.hiper.configuration.model_sizes import has_own_critic
+from recipe.hiper.configuration.model_sizes import WEIGHT_FILES, has_own_critic
 from recipe.hiper.configuration.problems import raise_all
 from recipe.hiper.configuration.schema import RunSettings
 from recipe.hiper.configuration.section import typed
@@ -189,6 +189,39 @@ def read_model(key: str, path: str) -> tuple[Any, Any]:
     from transformers import AutoConfig
 
     return _read(key, path, AutoConfig.from_pretrained), read_tokenizer(path, key)
+
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "spiece.model")
+
+
+def require_model_files(key: str, path: str) -> None:
+    """Check that a folder holds all of a model, and not its config.json alone. A name on the hub is not checked.
+
+    Raises:
+        ConfigError: weights, a part of them or the tokenizer is missing.
+    """
+    if missing := _missing_files(Path(path).expanduser()):
+        raise ConfigError(f"{key}={path} {missing}. Try: {key}=<folder or hub name of a model>")
+
+
+def _missing_files(folder: Path) -> str | None:
+    """What is missing in a folder with a config.json, to follow its name; None for everything else.
+
+    Without them transformers makes an empty tokenizer, and verl ends after minutes.
+    """
+    if not (folder / "config.json").is_file():
+        return None
+    if not any((folder / name).is_file() for name in WEIGHT_FILES):
+        return f"holds no weights ({WEIGHT_FILES[0]} or {', '.join(WEIGHT_FILES[1:])})"
+    for name in WEIGHT_FILES:
+        if name.endswith(".index.json") and (folder / name).is_file():
+            parts = set(json.loads((folder / name).read_text("utf-8"))["weight_map"].values())
+            missing = sorted(part for part in parts if not (folder / part).is_file())
+            if missing:
+                return f"lacks {', '.join(missing)}, which {name} lists"
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return f"holds no tokenizer ({' or '.join(TOKENIZER_FILES)})"
+    return None
 
 
 def read_tokenizer(path: str, key: str = "actor_rollout_ref.model.path") -> Any:
