@@ -26,5 +26,9 @@ class EnvironmentFault(HiPERError):
     """An environment engine broke in the middle of an episode. Playing the same task again is safe."""
 
 
+class ProcessDied(HiPERError):
+    """A process of a run, or its whole machine, is gone. The message says which one. A run can be resumed."""
+
+
 class RolloutFault(HiPERError):
     """The rollout engine did not answer a request. Playing the same task again is safe."""

@@ -58,7 +58,7 @@ VICTIMS = {
     "driver": None,
     "trainer": r"ray::HiPERTaskRunner",
     "training process": r"ray::WorkerDict",
-    "vLLM replica": r"ray::.*(vLLMHttpServer|CPUHttpServer)",
+    "vLLM replica": r"ray::\w*vLLMHttpServer",
     "agent loop": r"ray::AgentLoopWorker",
     "environment worker": r"ray::EnvWorker",
     "saver": r"ray::HiPERTaskRunner",

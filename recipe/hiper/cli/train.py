@@ -14,7 +14,7 @@ from typing import TextIO
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from agent_system.errors import HiPERError
+from agent_system.errors import HiPERError, ProcessDied
 from recipe.hiper.cold_start.smollm2 import make_smollm2
 from recipe.hiper.configuration.gpu_memory import fill_in_share
 from recipe.hiper.configuration.hardware import (
@@ -263,6 +263,10 @@ def _run(config: DictConfig, settings: RunSettings) -> None:
                 raise
     except StopRequested:
         raise StopRequested(f"stopped by SIGTERM. {how_to_resume(config)}") from None
+    except ProcessDied as died:
+        raise RunStopped(
+            f"the run failed: {died}\n{how_to_resume(config)} The whole traceback is in {log_file}"
+        ) from died
     except HiPERError:
         raise
     except EndAtOnce:

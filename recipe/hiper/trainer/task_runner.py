@@ -24,6 +24,7 @@ from recipe.hiper.configuration.settings import HiPERSettings, episodes_at_once,
 from recipe.hiper.run_dir.recorder import can_stop
 from recipe.hiper.run_dir.stop_request import StopRequested, stopping_on_sigterm
 from recipe.hiper.trainer.policy_distance import require_valid_correction
+from recipe.hiper.trainer.process_death import explain_death
 from verl_plugins.cpu.plugin import require_plugin
 
 
@@ -138,6 +139,7 @@ def run(config: DictConfig, recorder: dict, tell: Callable[[str], None]) -> None
 
     Raises:
         ConfigError: verl refuses the settings of the rollout correction.
+        ProcessDied: a process or a machine of the run is gone.
         HiPERError: raised inside the run; unwrapped from Ray's exception. After SIGTERM it is `StopRequested`.
         EndAtOnce: SIGTERM where there is nothing to save, or a second one.
     """
@@ -151,9 +153,11 @@ def run(config: DictConfig, recorder: dict, tell: Callable[[str], None]) -> None
     try:
         with ExitStack() as stack:
             run_ppo(checked, _Start(stopping_on_sigterm(folder, partial(can_stop, folder), tell), stack))
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, HiPERError):
+    except ray.exceptions.RayError as error:
+        if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, HiPERError):
             raise error.cause from None
+        if died := explain_death(error):
+            raise died from error
         raise
     finally:
         ray.shutdown()

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ray's report of a dead process in a sentence: which one, where, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+
+from agent_system.errors import ProcessDied
+
+ROLES = {
+    "WorkerDict": "a training process",
+    "HiPERTaskRunner": "the trainer",
+    "vLLMHttpServer": "a vLLM replica",
+    "AgentLoopWorker": "a process that plays episodes",
+    "EnvWorker": "a process with environments",
+    "SimpleStorageUnit": "the store of the rows (TransferQueue)",
+    "TransferQueueController": "the store of the rows (TransferQueue)",
+}
+"""What a process does, by a part of the name of its class."""
+
+
+def explain_death(error: BaseException) -> ProcessDied | None:
+    """The error for the user where a process died, or a whole machine; None for every other error."""
+    for cause in _causes(error):
+        if isinstance(cause, OutOfMemoryError):
+            return ProcessDied(f"Ray ended a process because the memory of its machine ran out: {_last_line(cause)}")
+        if isinstance(cause, RayActorError) and "class_name:" in str(cause):
+            return ProcessDied(_sentence(str(cause)))
+    return None
+
+
+def _sentence(text: str) -> str:
+    name, process, machine = (_field(text, field) for field in ("class_name", "pid", "ip"))
+    role = next((role for part, role in ROLES.items() if part in (name or "")), "a process")
+    where = f" on {machine}" if machine else ""
+    reasons = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("\t")]
+    # The first line says no more than that it died.
+    reason = " ".join(reasons[1:]) or "Ray knows no reason"
+    return f"{role} ({name}, process {process}{where}) died: {reason}"
+
+
+def _field(text: str, name: str) -> str | None:
+    found = re.search(rf"^\t{name}: (.+)$", text, re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def _last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = (error.cause if isinstance(error, RayTaskError) else None) or error.__cause__
