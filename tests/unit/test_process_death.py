@@ -21,8 +21,8 @@ def died(class_name: str, message: str, **fields) -> ActorDiedError:
 
 
 def in_a_task(cause: Exception) -> RayTaskError:
-    """As it reaches the driver from the trainer's process."""
-    return RayTaskError("run", "Traceback ...", cause)
+    """As it reaches the driver from the trainer's process. Ray keeps only the text of what it cannot send."""
+    return RayTaskError("run", f"ray::HiPERTaskRunner.run()\n  File ...\n{type(cause).__name__}: {cause}", cause)
 
 
 @pytest.mark.parametrize("wrap", [lambda error: error, in_a_task])

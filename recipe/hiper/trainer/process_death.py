@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 
 from agent_system.errors import ProcessDied
 
@@ -21,14 +21,21 @@ ROLES = {
 }
 """What a process does, by a part of the name of its class."""
 
+BEGINNING = ActorDiedError.BASE_ERROR_MSG
+"""Ray's first line; lines with a tab follow, "name: value", then the reason."""
+
+REASON_LINES = 2
+
 
 def explain_death(error: BaseException) -> ProcessDied | None:
     """The error for the user where a process died, or a whole machine; None for every other error."""
     for cause in _causes(error):
         if isinstance(cause, OutOfMemoryError):
             return ProcessDied(f"Ray ended a process because the memory of its machine ran out: {_last_line(cause)}")
-        if isinstance(cause, RayActorError) and "class_name:" in str(cause):
-            return ProcessDied(_sentence(str(cause)))
+        # Also inside of a traceback: Ray cannot send this error from one process to another, only its text.
+        _, begins, text = str(cause).rpartition(BEGINNING)
+        if begins and "class_name:" in text:
+            return ProcessDied(_sentence(text))
     return None
 
 
@@ -36,9 +43,8 @@ def _sentence(text: str) -> str:
     name, process, machine = (_field(text, field) for field in ("class_name", "pid", "ip"))
     role = next((role for part, role in ROLES.items() if part in (name or "")), "a process")
     where = f" on {machine}" if machine else ""
-    reasons = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("\t")]
-    # The first line says no more than that it died.
-    reason = " ".join(reasons[1:]) or "Ray knows no reason"
+    untabbed = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("\t")]
+    reason = " ".join(untabbed[:REASON_LINES]) or "Ray knows no reason"
     return f"{role} ({name}, process {process}{where}) died: {reason}"
 
 
