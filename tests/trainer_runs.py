@@ -93,7 +93,8 @@ def run_command(
     cwd: Path = REPOSITORY,
     timeout_s: int = 600,
     interrupt_when: Callable[[], bool] | None = None,
-    interrupt_with: signal.Signals = signal.SIGINT,
+    accident: Callable[[subprocess.Popen], object] = lambda process: process.send_signal(signal.SIGINT),
+    exit_code: int | None = None,
 ) -> str:
     """Run a command and return everything that it printed.
 
@@ -107,7 +108,8 @@ def run_command(
         timeout_s: it is killed, with all that it started, after so many seconds.
         interrupt_when: interrupt the command (Ctrl-C) as soon as this is true. It must then end with an error within
             60 seconds.
-        interrupt_with: another signal than that of Ctrl-C.
+        accident: what happens then, instead of Ctrl-C.
+        exit_code: of the error; None: any.
 
     Raises:
         AssertionError: it failed (with `interrupt_when`: it succeeded), or took too long. Ends with its last output.
@@ -135,7 +137,7 @@ def run_command(
             if interrupt_when is None:
                 code = process.wait(timeout=timeout_s)
             else:
-                code = _interrupt(process, interrupt_when, interrupt_with, timeout_s)
+                code = _interrupt(process, interrupt_when, accident, timeout_s)
         except subprocess.TimeoutExpired as late:
             code = f"no exit code after {late.timeout:.0f} s"
         finally:
@@ -145,16 +147,21 @@ def run_command(
     printed = log.read_text(encoding="utf-8", errors="replace")
     has_failed = code != 0
     is_expected = has_failed == (interrupt_when is not None) and not isinstance(code, str)
-    if interrupt_when is not None and interrupt_with == signal.SIGTERM:
-        is_expected = code == 128 + signal.SIGTERM
+    if exit_code is not None:
+        is_expected = code == exit_code
     assert is_expected, f"{' '.join(command)} ended with {code}:\n{printed[-6000:]}"
     return printed
 
 
-def _interrupt(process: subprocess.Popen, when: Callable[[], bool], number: signal.Signals, timeout_s: int) -> int:
+def _interrupt(
+    process: subprocess.Popen,
+    when: Callable[[], bool],
+    accident: Callable[[subprocess.Popen], object],
+    timeout_s: int,
+) -> int:
     for _ in range(4 * timeout_s):
         if when():
-            process.send_signal(number)
+            accident(process)
             return process.wait(timeout=60)
         try:
             process.wait(timeout=0.25)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,12 +42,17 @@ def stage_is(folder: Path, start: str) -> Callable[[], bool]:
 RARELY_SAVED = {"trainer.total_training_steps": 3, "trainer.save_freq": 100}
 
 
+def terminate(process: subprocess.Popen) -> None:
+    """What a scheduler does."""
+    process.send_signal(signal.SIGTERM)
+
+
 @pytest.fixture(scope="module")
 def stopped_run(script_run, start_script) -> Run:
     """The run of the script, stopped by SIGTERM while it plays the episodes of step 2."""
     folder = script_run.folder.parent / "stopped"
     when = stage_is(folder, "step 2/")
-    return start_script("stopped", RARELY_SAVED, interrupt_when=when, interrupt_with=signal.SIGTERM)
+    return start_script("stopped", RARELY_SAVED, interrupt_when=when, accident=terminate, exit_code=143)
 
 
 def test_sigterm_saves_the_latest_finished_step(stopped_run):
