@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from agent_system.rollout.records import TurnRecord
-from recipe.hiper.configuration.settings import HiPERSettings
+from recipe.hiper.configuration.settings import CheckpointSettings, HiPERSettings
 from recipe.hiper.estimators.hae import HAEConfig
 from recipe.hiper.estimators.registry import EstimatorConfig
 from recipe.hiper.estimators.shaping import ShapingConfig
@@ -103,4 +103,5 @@ def made_settings(
         value_coefficients=(1.0, 1.0, 1.0),
         updates_per_step=None,
         poll_interval=0.05,
+        checkpoints=CheckpointSettings(keep=None, save_best=False, stop_when_full=True),
     )
