@@ -71,18 +71,20 @@ def test_a_run_on_two_nodes_is_the_run_on_one(cluster, start):
         assert_policies_agree(two.metrics[step])
 
     def turns(run) -> list:
-        return [turn for episode in run.episodes("train", 1) for turn in episode["trajectory"]]
+        # verl distributes the rows of two processes by length, so episodes come in another order
+        episodes = sorted(run.episodes("train", 1), key=lambda episode: episode["task_id"])
+        return [turn for episode in episodes for turn in episode["trajectory"]]
 
     for ours, theirs in zip(turns(two), turns(one), strict=True):
-        assert ours["reply"] == theirs["reply"]
+        assert (ours["prompt"], ours["reply"]) == (theirs["prompt"], theirs["reply"])
         assert ours["advantages"] == pytest.approx(theirs["advantages"], abs=1e-5)
     for name in ("actor/grad_norm", "critic/grad_norm", "actor/pg_loss"):
-        assert two.metrics[1][name] == pytest.approx(one.metrics[1][name], rel=1e-4, abs=1e-7)
+        assert two.metrics[1][name] == pytest.approx(one.metrics[1][name], rel=1e-5, abs=1e-6)
 
 
 def test_a_node_that_disappears_is_named_and_the_run_resumes(cluster, start, tmp_path):
     address = {"RAY_ADDRESS": cluster.address}
-    node = cluster.list_all_nodes[-1]
+    (node,) = cluster.worker_nodes
 
     def is_in_step_2() -> bool:
         try:
