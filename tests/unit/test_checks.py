@@ -302,7 +302,7 @@ SHARPENED = [typed for typed, part in CASES.values() if "gradient would be biase
 
 @pytest.mark.parametrize("typed", [*SHARPENED, ["actor_rollout_ref.rollout.max_model_len=257"]])
 def test_an_evaluation_may_sample_as_it_likes(typed):
-    check(composed(*typed, "trainer.val_only=true"))
+    check(composed(*typed, "trainer.val_only=true", "trainer.resume_mode=disable"))
 
 
 def test_an_evaluation_needs_room_for_a_prompt():
@@ -333,7 +333,7 @@ def test_the_reference_is_the_policy_that_the_run_starts_from(tmp_path):
     assert "or algorithm.use_kl_in_reward=false" in message_of(
         *start, *in_reward, "actor_rollout_ref.actor.use_kl_loss=false"
     )
-    check(composed(*start, "trainer.val_only=true"))
+    check(composed(*start, "trainer.val_only=true", "trainer.resume_mode=disable"))
 
 
 def test_a_checkpoint_that_is_named_and_not_loaded():

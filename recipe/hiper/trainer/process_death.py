@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import ray
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 
 from agent_system.errors import ProcessDied
@@ -25,6 +26,25 @@ BEGINNING = ActorDiedError.BASE_ERROR_MSG
 """Ray's first line; lines with a tab follow, "name: value", then the reason."""
 
 REASON_LINES = 2
+
+
+class Cluster:
+    """The machines of a Ray cluster, to name those that leave it. Made when Ray has started."""
+
+    def __init__(self) -> None:
+        self._alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+    def explain_loss(self) -> ProcessDied | None:
+        """The error for the user where machines are gone that were there at the start; None where none is."""
+        try:
+            nodes = ray.nodes()
+        except Exception:  # without the head there is nobody to ask
+            return ProcessDied("the head of the Ray cluster does not answer any more")
+        gone = [node for node in nodes if node["NodeID"] in self._alive and not node["Alive"]]
+        if not gone:
+            return None
+        names = ", ".join(f"{node['NodeManagerAddress']} (node {node['NodeID'][:12]})" for node in gone)
+        return ProcessDied(f"the machine {names} left the Ray cluster")
 
 
 def explain_death(error: BaseException) -> ProcessDied | None:

@@ -18,13 +18,13 @@ from verl.trainer.main_ppo import run_ppo
 from verl.trainer.ppo.utils import need_reference_policy
 from verl.utils.config import validate_config
 
-from agent_system.errors import HiPERError
+from agent_system.errors import HiPERError, ProcessDied
 from recipe.hiper.configuration.hardware import CPUS_PER_GPU
 from recipe.hiper.configuration.settings import HiPERSettings, episodes_at_once, verl_config
 from recipe.hiper.run_dir.recorder import can_stop
 from recipe.hiper.run_dir.stop_request import StopRequested, stopping_on_sigterm
 from recipe.hiper.trainer.policy_distance import require_valid_correction
-from recipe.hiper.trainer.process_death import explain_death
+from recipe.hiper.trainer.process_death import Cluster, explain_death
 from verl_plugins.cpu.plugin import require_plugin
 
 
@@ -117,15 +117,24 @@ class _Start:
     def __init__(self, context: AbstractContextManager[None], stack: ExitStack):
         self._context = context
         self._stack = stack
+        self._cluster: Cluster | None = None
+
+    def explain_loss(self) -> ProcessDied | None:
+        """See `Cluster`."""
+        return self._cluster.explain_loss() if self._cluster else None
+
+    def _begin(self) -> None:
+        self._cluster = Cluster()
+        self._stack.enter_context(self._context)
 
     def options(self, **options: Any) -> Any:
         """`HiPERTaskRunner.options`."""
-        self._stack.enter_context(self._context)
+        self._begin()
         return cast("Any", HiPERTaskRunner).options(**options)
 
     def remote(self) -> Any:
         """`HiPERTaskRunner.remote`."""
-        self._stack.enter_context(self._context)
+        self._begin()
         return cast("Any", HiPERTaskRunner).remote()
 
 
@@ -152,12 +161,15 @@ def run(config: DictConfig, recorder: dict, tell: Callable[[str], None]) -> None
     folder = Path(recorder["folder"])
     try:
         with ExitStack() as stack:
-            run_ppo(checked, _Start(stopping_on_sigterm(folder, partial(can_stop, folder), tell), stack))
-    except ray.exceptions.RayError as error:
-        if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, HiPERError):
-            raise error.cause from None
-        if died := explain_death(error):
-            raise died from error
-        raise
+            start = _Start(stopping_on_sigterm(folder, partial(can_stop, folder), tell), stack)
+            try:
+                run_ppo(checked, start)
+            except ray.exceptions.RayError as error:
+                # Whatever a lost machine causes first, in whichever process
+                if lost := start.explain_loss() or explain_death(error):
+                    raise lost from error
+                if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, HiPERError):
+                    raise error.cause from None
+                raise
     finally:
         ray.shutdown()
