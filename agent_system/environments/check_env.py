@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check an environment of your own before training in it: `python -m agent_system.environments.check_env module:NAME`.
 
-`NAME` is the EnvironmentSpec (docs/extending.md). Episodes are played with random admissible actions. Every finding is
+`NAME` is the EnvironmentSpec (docs/extending.md), or a function of the split that returns its tasks. Episodes are played with random admissible actions. Every finding is
 one line that ends with what to try; the exit code is 1 if there are findings. Neither torch nor a model is loaded.
 """
 
@@ -13,6 +13,7 @@ import random
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from inspect import isfunction
 from typing import Any
 
 import gymnasium
@@ -164,10 +165,10 @@ def _outcome(result: StepResult) -> tuple[Any, ...]:
 
 
 def load_tasks(name: str) -> Callable[[str], TaskPanel]:
-    """The function `tasks` of the EnvironmentSpec `module:NAME`.
+    """The function `tasks` of the EnvironmentSpec `module:NAME`, or that function itself.
 
     Raises:
-        SystemExit: there is no such module or no such EnvironmentSpec.
+        SystemExit: there is no such module, or nothing of the kind in it.
     """
     module_name, _, attribute = name.partition(":")
     try:
@@ -175,7 +176,8 @@ def load_tasks(name: str) -> Callable[[str], TaskPanel]:
     except ImportError as error:
         sys.exit(f"{name}: {module_name} cannot be imported ({error}). Try: PYTHONPATH=<folder of the module>")
     # Not checked by class: EnvironmentSpec belongs to the rollout, which is built on the environments.
-    tasks = getattr(getattr(module, attribute, None), "tasks", None)
+    named = getattr(module, attribute, None)
+    tasks = named if isfunction(named) else getattr(named, "tasks", None)
     if not callable(tasks):
         sys.exit(f"{name}: there is no EnvironmentSpec with tasks of that name. Try: <module>:<NAME>")
     return tasks
@@ -184,7 +186,7 @@ def load_tasks(name: str) -> Callable[[str], TaskPanel]:
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", metavar="module:NAME", help="an EnvironmentSpec, as in env.env_name")
+    parser.add_argument("name", metavar="module:NAME", help="an EnvironmentSpec, as in env.env_name, or a function")
     parser.add_argument("--max-steps", type=int, default=20, help="step limit of the episodes (default: 20)")
     parser.add_argument("--episodes", type=int, default=8, help="tasks of each split that are played (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the actions (default: 0)")
