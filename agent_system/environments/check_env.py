@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check an environment of your own before training in it: `python -m agent_system.environments.check_env module:NAME`.
 
-`NAME` is the EnvironmentSpec (docs/extending.md), or a function of the split that returns its tasks. Episodes are played with random admissible actions. Every finding is
-one line that ends with what to try; the exit code is 1 if there are findings. Neither torch nor a model is loaded.
+`NAME` is the EnvironmentSpec (docs/extending.md), or a function of the split that returns its tasks. Episodes are
+played with random admissible actions. Every finding is one line that ends with what to try; the exit code is 1 if there
+are findings. Neither torch nor a model is loaded.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from agent_system.environments.tasks import TaskPanel
+from agent_system.environments.textcraft import SETTING as TEXTCRAFT
 from agent_system.errors import ConfigError
 from agent_system.plan_execute.advice import ScriptedPlayer
 from agent_system.plan_execute.prompts import ALFRED, WEBSHOP, PromptLayout, PromptStyle
@@ -56,6 +57,8 @@ ENVIRONMENTS = {
     "alfworld/AlfredTWEnvNothink": _spec("alfworld", ALFRED, PromptStyle.FLAT_NOTHINK),
     "WebshopOptions": _spec("webshop", WEBSHOP, PromptStyle.PLAN_EXECUTE),
     "Webshop": _spec("webshop", WEBSHOP, PromptStyle.FLAT),
+    "TextCraftOptions": _spec("textcraft", TEXTCRAFT, PromptStyle.PLAN_EXECUTE),
+    "TextCraft": _spec("textcraft", TEXTCRAFT, PromptStyle.FLAT),
 }
 
 

@@ -12,7 +12,12 @@ from golden_files import batch_rows, encoded
 from golden_scripts import script_overrides
 from omegaconf import DictConfig, OmegaConf
 
+from agent_system.rollout.environment_registry import FAMILY_NAMES
+
 ENVIRONMENTS = ("alfworld", "webshop")
+"""Those of which episodes and prompts are recorded."""
+CONFIGURED = FAMILY_NAMES
+"""Those of which the configuration is recorded: all."""
 PROFILES = ("cpu", "gpu")
 REFERENCE = "HiPER_trainer/run_{}.sh"
 """The script whose configuration is stored in full, for each environment."""
@@ -103,7 +108,7 @@ def script_config(script: str, profile: str) -> DictConfig:
 
 def environment_of(script: str) -> str:
     """The environment that a script trains on."""
-    return next(environment for environment in ENVIRONMENTS if script.endswith(f"run_{environment}.sh"))
+    return next(environment for environment in CONFIGURED if script.endswith(f"run_{environment}.sh"))
 
 
 def leaves(config: DictConfig) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def record_configurations() -> None:
         path.unlink()
     files.CONFIGURATIONS.mkdir(parents=True, exist_ok=True)
     changes: dict[str, Any] = {}
-    for environment in values.ENVIRONMENTS:
+    for environment in values.CONFIGURED:
         for profile in values.PROFILES:
             reference = values.script_config(values.REFERENCE.format(environment), profile)
             text = OmegaConf.to_yaml(reference)

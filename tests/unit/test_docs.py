@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from agent_system.rollout.environment_registry import FAMILY_NAMES
 from recipe.hiper.configuration.overrides import check_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -222,11 +223,11 @@ def commands_with_overrides(page: Path) -> Iterator[tuple[int, str, list[str]]]:
             pending = pending[:-1] + " "
             continue
         command, pending = pending, ""
-        if re.search(r"run_(alfworld|webshop)\.sh|-m recipe\.hiper\.(main|prepare)\b", command):
+        if re.search(rf"run_({'|'.join(FAMILY_NAMES)})\.sh|-m recipe\.hiper\.(main|prepare)\b", command):
             words = shlex.split(re.sub(r"<[^>]*>", "placeholder", command))
             words = [word for word in words if re.match(r"[~+]*[a-z_].*=", word)]  # key=value, not VARIABLE=value
             if words:
-                yield start, "webshop" if "webshop" in command else "alfworld", words
+                yield start, next((name for name in FAMILY_NAMES if name in command), FAMILY_NAMES[0]), words
 
 
 @pages

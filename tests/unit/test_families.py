@@ -59,6 +59,7 @@ def test_every_environment_belongs_to_a_family_and_every_family_has_environments
     assert {name: plan_execute_name(name) for name in FAMILY_NAMES} == {
         "alfworld": "alfworld/AlfredTWEnvOptions",
         "webshop": "WebshopOptions",
+        "textcraft": "TextCraftOptions",
     }
 
 
@@ -67,7 +68,7 @@ def test_every_environment_belongs_to_a_family_and_every_family_has_environments
     [
         ({}, "it has tasks=None and family=None"),
         ({"tasks": lambda split: None, "family": "webshop"}, "and family=webshop"),
-        ({"family": "chess"}, "family=<one of alfworld, webshop>"),
+        ({"family": "chess"}, "family=<one of alfworld, webshop, textcraft>"),
     ],
 )
 def test_an_environment_has_either_tasks_or_a_family(arguments, reason, monkeypatch):
@@ -172,6 +173,14 @@ WRONG_VALUES = {
         "observation_mode": ["text", 1],
         "generated.products": [5, 99, 200.5],
         "generated.seed": [1.5, None],
+    },
+    "textcraft": {
+        "depths": [[], [0], [5], [1, 1], [1.5], ["1"], 2, "all", None],
+        "distractors": [-1, 1.5, None],
+        "train_tasks": [0, 1.5, True],
+        "held_out_tasks": [0, "64"],
+        "eval_dataset": ["train", None],
+        "show_inventory": [1, "yes", None],
     },
 }
 

@@ -86,11 +86,11 @@ def test_its_tasks_are_played_and_no_game_is_generated(module, tmp_path):
 
 
 def test_the_small_model_does_not_play_it(module, tmp_path):
-    with pytest.raises(ConfigError, match=r"\(1 problem\)(.|\n)*in the shop only. Try: actor_rollout_ref.model.path="):
+    with pytest.raises(ConfigError, match=r"\(1 problem\)(.|\n)*this project only. Try: actor_rollout_ref.model.path="):
         configured(tmp_path)
     config = configured(tmp_path, "actor_rollout_ref.model.path=somewhere")
     config.actor_rollout_ref.model.path = None
-    with pytest.raises(ConfigError, match=r"in the shop only. Try: actor_rollout_ref.model.path="):
+    with pytest.raises(ConfigError, match=r"of this project only. Try: actor_rollout_ref.model.path="):
         prepare(config, settings_of(config), progress=False)
 
 

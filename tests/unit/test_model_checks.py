@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config
 
 from agent_system.errors import ConfigError
+from agent_system.rollout.environment_registry import FAMILY_NAMES
 from recipe.hiper.configuration.model import (
     CPU_HEAD_SIZES,
     check_model,
@@ -270,7 +271,7 @@ def test_adapters_need_a_model_to_be_added_to():
         check(composed("warm_start.lora_rank=8"))
 
 
-@pytest.mark.parametrize("environment", ["alfworld", "webshop"])
+@pytest.mark.parametrize("environment", FAMILY_NAMES)
 def test_the_positions_of_the_small_model_do_not_bound_another(environment):
     """The published pages of the shop are longer than the small model's positions."""
     check(composed("env.val_tasks=6", environment=environment, model="smollm2"))

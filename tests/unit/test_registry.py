@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from agent_system.errors import ConfigError
+from agent_system.rollout.environment_registry import FAMILY_NAMES
 from recipe.hiper.configuration.keys import flat_keys
 from recipe.hiper.configuration.settings import HiPERSettings, number_of_heads, verl_config
 from recipe.hiper.estimators.config import EstimatorConfig, HAEConfig
@@ -62,7 +63,7 @@ def test_what_the_entries_say():
         assert entry.name == name
 
 
-@pytest.mark.parametrize("environment", ["alfworld", "webshop"])
+@pytest.mark.parametrize("environment", FAMILY_NAMES)
 def test_every_key_of_an_entry_exists(environment):
     known = set(flat_keys(OmegaConf.to_container(reference(environment=environment), resolve=False)))
     for name in ESTIMATORS:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from made_config import composed
 from omegaconf import OmegaConf
 
+from agent_system.rollout.environment_registry import FAMILY_NAMES
 from agent_system.rollout.seeds import derived_seed
 from recipe.hiper.configuration.keys import flat_items
 from recipe.hiper.trainer.task_runner import seed_process
@@ -35,7 +36,7 @@ OF_THE_TASKS = ("warm_start.seed", "env.alfworld.generated.seed", "env.webshop.g
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
-@pytest.mark.parametrize("environment", ["alfworld", "webshop"])
+@pytest.mark.parametrize("environment", FAMILY_NAMES)
 def test_one_seed_is_every_seed_of_a_run(profile, environment):
     config = composed("env.seed=7", profile=profile, environment=environment)
     values = dict(flat_items(OmegaConf.to_container(config, resolve=True)))

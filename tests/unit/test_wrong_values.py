@@ -73,7 +73,7 @@ MAY_BE_ZERO = MAY_BE_NEGATIVE | {
         for name in ("lr", "weight_decay", "lr_warmup_steps_ratio")
     ),
     *("actor_rollout_ref.model.lora_rank", "critic.model.lora_rank", "warm_start.lora_rank"),
-    "warm_start.report_tasks",
+    *("warm_start.report_tasks", "env.textcraft.distractors"),
     *("env.alfworld.generated.valid_seen", "env.alfworld.generated.valid_unseen"),
     "actor_rollout_ref.rollout.val_kwargs.temperature",
 }
@@ -91,6 +91,7 @@ AT_MOST_ZERO = {
 AT_LEAST_100 = {"env.webshop.generated.products"}
 SECTION = {"env.kwargs", "data.apply_chat_template_kwargs"}
 LISTS = {"trainer.logger"}
+LISTS_OF_DEPTHS = {"env.textcraft.depths"}
 
 VALUES = st.one_of(
     st.sampled_from([math.nan, math.inf, -math.inf, None, True, False, "", "many", 0, 1, -1, 2, 0.5, 1.5, -0.5, -3]),
@@ -129,6 +130,8 @@ def may_be_legal(key: str, value: Any) -> bool:
         return isinstance(value, dict)
     if key in LISTS:
         return value == []
+    if key in LISTS_OF_DEPTHS:
+        return value == [1]  # the only one of VALUES
     if key in LIST_OR_NOTHING:
         return value is None
     if isinstance(value, list | dict):
@@ -230,6 +233,7 @@ def test_the_tables_name_keys_that_exist():
         AT_MOST_ONE,
         SECTION,
         LISTS,
+        LISTS_OF_DEPTHS,
     )
     named = set().union(*tables, AT_MOST_ZERO, WRITTEN_AS_WHOLE, LIST_OR_NOTHING, AT_LEAST_100, MAY_BE_EMPTY)
     assert named - {key for environment in SECTIONS for key in all_keys(environment)} == set()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A scripted player that crafts from the task, the observations and the admissible actions alone.
 
-Besides these it knows what a material is: which items "planks" may be. It walks the recipe tree in post-order: what an item is made of is obtained before the item. Its sub-goals name the item
-that is being made ("make stick"); they change when that item is finished, or when a mistake has used it up. The plan is
-computed from the inventory on every turn: the player can advise in the middle of any other player's episode.
+Besides these it knows which items a material may be. It walks the recipe tree in post-order: what an item is made of is
+obtained before the item. Its sub-goals name the item that is being made ("make stick"); they change when that item is
+finished, or when a mistake has used it up. The plan is computed from the inventory on every turn: the player can advise
+in the middle of any other player's episode.
 
 If the observations do not show the inventory, it is followed from the answers.
 """

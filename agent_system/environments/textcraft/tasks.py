@@ -33,7 +33,7 @@ TRAIN_TASKS, HELD_OUT_TASKS = 400, 64
 _HELD_OUT_SHARE = 5
 """One goal in so many belongs to eval, and one to test; of each depth at least one."""
 _MAX_CRAFTS = 24
-"""Goals that take more craft actions belong to no part: two, which take 35 and 46, where no other takes more than 23."""
+"""Goals that take more craft actions belong to no part: two, which take 35 and 46. No other takes more than 23."""
 _MAX_VARIANTS = 1000
 _ALL = f"env.textcraft.depths={list(DEPTHS)}".replace(" ", "")
 T = TypeVar("T")

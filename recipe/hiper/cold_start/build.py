@@ -120,12 +120,13 @@ def make_warm_start(
     def examples(split: str, demonstrations: DemonstrationSpec) -> list[Example]:
         tasks = epoch_order(alfworld_panel(games_dir, split), demonstrations.seed, epoch=0)
         files = [Path(task.options["game_file"]) for task in tasks]
-        return _flat(collect(files, demonstrations, workers=workers, progress=progress))
+        return turns_of(collect(files, demonstrations, workers=workers, progress=progress))
 
     def learn_tokenizer(texts: list[str]) -> PreTrainedTokenizerBase:
         return train_tokenizer(texts, spec.max_vocabulary, spec.model.positions, spec.max_phrases)
 
-    return _make(out_dir, spec, games.digest, examples, learn_tokenizer, ("train", "valid_seen"), progress)
+    splits = ("train", "valid_seen")
+    return make_clone(out_dir, spec, spec.demonstrations, games.digest, examples, learn_tokenizer, splits, progress)
 
 
 def make_shop_warm_start(
@@ -141,7 +142,7 @@ def make_shop_warm_start(
     made_from = hashlib.sha256(json.dumps([manifest.sources, manifest.tagger], sort_keys=True).encode()).hexdigest()
 
     def examples(part: str, demonstrations: ShopDemonstrationSpec) -> list[Example]:
-        return _flat(collect_in_shop(shop, part, demonstrations, workers=workers, progress=progress))
+        return turns_of(collect_in_shop(shop, part, demonstrations, workers=workers, progress=progress))
 
     def learn_tokenizer(texts: list[str]) -> PreTrainedTokenizerBase:
         names = shop_names(shop)
@@ -151,30 +152,44 @@ def make_shop_warm_start(
         # colons in tasks and sub-goals: none of them may look different for it.
         return train_tokenizer(texts, spec.max_vocabulary, spec.model.positions, spec.max_phrases, few, apart=",:")
 
-    return _make(out_dir, spec, made_from, examples, learn_tokenizer, ("train", "eval"), progress)
+    splits = ("train", "eval")
+    return make_clone(out_dir, spec, spec.demonstrations, made_from, examples, learn_tokenizer, splits, progress)
 
 
-def _make(
+def make_clone(
     out_dir: Path,
-    spec: WarmStartSpec | ShopWarmStartSpec,
+    spec: CloningSpec,
+    demonstrations: Any,
     data_digest: str,
     collect_examples: Callable[[str, Any], list[Example]],
     learn_tokenizer: Callable[[list[str]], PreTrainedTokenizerBase],
     splits: tuple[str, str],
     progress: bool,
 ) -> TrainReport:
-    """Demonstrations, tokenizer, behaviour cloning; or the finished model. Who comes second waits and takes that."""
+    """Demonstrations, tokenizer, behaviour cloning; or the finished model. Who comes second waits and takes that.
+
+    Args:
+        out_dir: appears under its name only when it is complete.
+        demonstrations: the family's specification of them, a dataclass with `episodes` and `seed`.
+        data_digest: of the data of the tasks.
+        collect_examples: called with a split and such a specification; returns the turns.
+        learn_tokenizer: called with prompts and replies.
+        splits: on which is trained and on which is measured.
+        progress: whether progress bars are drawn on standard error.
+
+    Raises:
+        ConfigError: `out_dir` holds something else, or a model made from another spec or other data.
+        TaskError: `out_dir` has an unreadable manifest.
+    """
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     with locked_file(out_dir.with_name(f".{out_dir.name}.lock")):
         if out_dir.exists():
             return _reused(out_dir, spec, data_digest)
         for left in out_dir.parent.glob(f"{out_dir.name}.partial-*"):  # of makers that were killed
             shutil.rmtree(left)
-        examples = collect_examples(splits[0], spec.demonstrations)
+        examples = collect_examples(splits[0], demonstrations)
         held_out_spec = replace(
-            spec.demonstrations,
-            episodes=spec.held_out_episodes,
-            seed=spec.demonstrations.seed + _HELD_OUT_SEED_SHIFT,
+            demonstrations, episodes=spec.held_out_episodes, seed=demonstrations.seed + _HELD_OUT_SEED_SHIFT
         )
         held_out = collect_examples(splits[1], held_out_spec)
         tokenizer = learn_tokenizer([text for e in examples[:_TOKENIZER_SAMPLE] for text in (e.prompt, e.reply)])
@@ -215,7 +230,8 @@ def weights_digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _flat(demonstrations: list[Demonstration]) -> list[Example]:
+def turns_of(demonstrations: list[Demonstration]) -> list[Example]:
+    """The turns of all episodes, in order."""
     return [example for demonstration in demonstrations for example in demonstration.examples]
 
 
@@ -235,7 +251,7 @@ def _save(
     out_dir: Path,
     model: Qwen2ForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
-    spec: WarmStartSpec | ShopWarmStartSpec,
+    spec: CloningSpec,
     data_digest: str,
     report: TrainReport,
 ) -> None:
@@ -259,7 +275,7 @@ def _save(
     partial.rename(out_dir)
 
 
-def _reused(out_dir: Path, spec: WarmStartSpec | ShopWarmStartSpec, data_digest: str) -> TrainReport:
+def _reused(out_dir: Path, spec: CloningSpec, data_digest: str) -> TrainReport:
     path = out_dir / MANIFEST
     if not path.exists():
         raise ConfigError(

@@ -203,4 +203,4 @@ class RunSettings(SharedSection):
     env: EnvironmentSettings
     """environment"""
     family: Section | None = None
-    """the section of the environment's family (`env.alfworld`, `env.webshop`), for which a class was passed"""
+    """the section of the environment's family (such as `env.webshop`), for which a class was passed"""

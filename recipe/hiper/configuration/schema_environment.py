@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The section `env`: what every environment has.
 
-The sections `env.alfworld` and `env.webshop` belong to the families of environments and are passed to
-`validation.read_settings`.
+The sections of families of environments, such as `env.webshop`, are passed to `validation.read_settings`.
 """
 
 from __future__ import annotations
@@ -41,8 +40,9 @@ class EnvironmentSettings(SharedSection):
     """short name of the environment in folders and plots"""
     env_name: str = Field(min_length=1)
     """environment and reply format: `alfworld/AlfredTWEnvOptions` (plan-execute), `alfworld/AlfredTWEnv` (flat with
-    `<think>`), `alfworld/AlfredTWEnvNothink` (flat); `WebshopOptions` (plan-execute), `Webshop` (flat); `module:NAME`
-    for an environment of your own ([extending.md](extending.md))"""
+    `<think>`), `alfworld/AlfredTWEnvNothink` (flat); `WebshopOptions` (plan-execute), `Webshop` (flat);
+    `TextCraftOptions` (plan-execute), `TextCraft` (flat); `module:NAME` for an environment of your own
+    ([extending.md](extending.md))"""
     seed: int = Field(ge=0, le=LARGEST_SEED)
     """seed of the run: order of the training tasks, sampling, mini-batches. The held-out tasks never depend on it.
     Another seed is another run and needs another `run_dir`"""

@@ -13,11 +13,13 @@ from recipe.hiper.configuration.section import Section
 from recipe.hiper.tasks.alfworld import ALFWorld
 from recipe.hiper.tasks.family import Family
 from recipe.hiper.tasks.own import OwnEnvironment
+from recipe.hiper.tasks.textcraft import TextCraft
 from recipe.hiper.tasks.webshop import WebShop
 
 FAMILIES: dict[str | None, type[Family[Any]]] = {
     "alfworld": ALFWorld,
     "webshop": WebShop,
+    "textcraft": TextCraft,
     None: OwnEnvironment,
 }
 """By `EnvironmentSpec.family`, which is also the name of the family's section in `env`."""

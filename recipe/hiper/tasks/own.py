@@ -65,7 +65,7 @@ class OwnEnvironment(Family[None]):
     def _no_demonstrations(self) -> str:
         return (
             f"env.env_name={self.env.env_name} with actor_rollout_ref.model.path=null: the small model is demonstrated "
-            "in ALFWorld and in the shop only. Try: actor_rollout_ref.model.path=<folder or name>"
+            "in the environments of this project only. Try: actor_rollout_ref.model.path=<folder or name>"
         )
 
 
