@@ -86,10 +86,11 @@ def collect_crafting(
 
 def _demonstrate_some(job: tuple[list[TaskSpec], range, CraftDemonstrationSpec, dict[str, Any]]) -> list[Demonstration]:
     tasks, numbers, spec, kwargs = job
-    return [_demonstrate(task, number, spec, kwargs) for task, number in zip(tasks, numbers, strict=False)]
+    return [demonstrate(task, number, spec, kwargs) for task, number in zip(tasks, numbers, strict=False)]
 
 
-def _demonstrate(task: TaskSpec, number: int, spec: CraftDemonstrationSpec, kwargs: Mapping[str, Any]) -> Demonstration:
+def demonstrate(task: TaskSpec, number: int, spec: CraftDemonstrationSpec, kwargs: Mapping[str, Any]) -> Demonstration:
+    """Play one task. The episode depends on the task, the spec and its number among the demonstrations."""
     rng = random.Random(f"{spec.seed}/{number}")
     env = gymnasium.make(task.env_id, max_steps=spec.max_turns, disable_env_checker=True, **kwargs)
     start = env.reset(seed=task.seed, options=dict(task.options))
