@@ -60,12 +60,13 @@ class TextCraft(Family[TextCraftSettings]):
     Settings = TextCraftSettings
 
     def validate(self, needs_model: bool) -> Iterator[str]:
-        each, depths = self.settings.held_out_tasks, len(self.settings.depths)
-        if self.env.val_tasks > each * depths:
+        each, depths = self.settings.held_out_tasks, self.settings.depths
+        available = each * len(depths)
+        if self.env.val_tasks > available:
             yield (
-                f"env.val_tasks={self.env.val_tasks} held-out tasks are more than env.textcraft.held_out_tasks={each} "
-                f"of each of {depths} depths. Try: env.textcraft.held_out_tasks={-(-self.env.val_tasks // depths)}, or "
-                f"env.val_tasks={each * depths}"
+                f"env.val_tasks={self.env.val_tasks} held-out tasks are more than the {available} of "
+                f"env.textcraft.held_out_tasks={each} for each of env.textcraft.depths={depths}. Try: "
+                f"env.textcraft.held_out_tasks={-(-self.env.val_tasks // len(depths))}, or env.val_tasks={available}"
             )
 
     def describe(self, cache: Path) -> str:
