@@ -14,6 +14,7 @@ import argparse
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,7 +27,6 @@ from agent_system.environments.webshop.generator.catalogue import CatalogueSpec 
 from agent_system.environments.webshop.goals import Goal, Goals, Split  # noqa: E402
 from agent_system.environments.webshop.options import option_text  # noqa: E402
 from agent_system.environments.webshop.prepare import ShopSpec, prepare_shop  # noqa: E402
-from agent_system.environments.webshop.products import Product  # noqa: E402
 from agent_system.environments.webshop.shop import Shop  # noqa: E402
 from agent_system.environments.webshop.site import Page, Site  # noqa: E402
 from agent_system.errors import HiPERError  # noqa: E402
@@ -77,10 +77,10 @@ def count_reach(shop: Shop, split: Split, seed: int) -> Reach:
 
 def choose_and_buy(shop: Shop, split: Split, number: int, goal: Goal) -> tuple[dict[str, str], bool]:
     """The options that are chosen after a click for each of the goal's, and whether the product was bought."""
-    product: Product = shop.product(number)
+    assert isinstance(goal.options, Mapping)  # the options of a synthetic goal have groups
     site = Site(shop, goal.instruction, lambda bought, chosen: 0.0, split=split)
     site.state.page, site.state.query, site.state.item = Page.ITEM, "", number
-    for name in product.options:
+    for name in shop.product(number).options:
         site.act(f"click[{site.link_of(goal.options[name])}]")
         if site.state.page is not Page.ITEM:  # an option has the name of a button that leaves the page
             return {}, False

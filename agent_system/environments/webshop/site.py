@@ -177,7 +177,7 @@ class Site:
         groups = self.item.options
         if not self._is_legacy:
             return group_to_set(groups, self.state.options, value)
-        return next(name for name in reversed(groups) if value in groups[name])
+        return next(name for name in reversed(tuple(groups)) if value in groups[name])
 
     def _choose(self, value: str) -> None:
         name = self.group_set_by(value)
