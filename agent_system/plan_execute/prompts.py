@@ -134,11 +134,15 @@ def fit_prompt(
 
     # Cutting inside a word could change "drawer 12" to "drawer 1", so only whole words are removed.
     word_ends = [0, *(match.end() for match in re.finditer(r"\S+", parts.observation))][:-1]
-    cut = [(parts.observation[:end] + CUT_MARK).lstrip() for end in reversed(word_ends)]
-    shorter = _first_fitting(lambda step: attempt(turns, cut[step]), len(cut), budget)
+
+    def cut(step: int) -> str:
+        # Made when it is tried: all of them together have the square of the observation's length.
+        return (parts.observation[: word_ends[-1 - step]] + CUT_MARK).lstrip()
+
+    shorter = _first_fitting(lambda step: attempt(turns, cut(step)), len(word_ends), budget)
     if shorter is not None:
         return shorter
-    shortest = attempt(turns, cut[-1] if cut else parts.observation)
+    shortest = attempt(turns, cut(len(word_ends) - 1) if word_ends else parts.observation)
     raise PromptOverBudget(needed=shortest.tokens, full=full.tokens, budget=budget)
 
 

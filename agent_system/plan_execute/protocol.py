@@ -18,10 +18,12 @@ positions (`token_spans`) all stand on one `Reply`, so that they agree about mal
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, NamedTuple
+
+from agent_system.plan_execute.cjk import has_own_cjk
 
 SwitchWord = Literal["KEEP", "SWITCH"]
 KEEP: SwitchWord = "KEEP"
@@ -32,7 +34,6 @@ TAGS = tuple(f"<{slash}{name}>" for name in ("switch", "subgoal", "think", "acti
 # re.ASCII: without it IGNORECASE lets the long s and the Kelvin sign stand for "s" and "k".
 _TAG = re.compile(r"<(/?)(switch|subgoal|think|action)>", re.IGNORECASE | re.ASCII)
 _SWITCH_WORD = re.compile(r"keep|switch", re.IGNORECASE | re.ASCII)
-_CJK = re.compile("[\u4e00-\u9fff]")
 
 
 class Problem(str, Enum):
@@ -63,7 +64,8 @@ class Problem(str, Enum):
     TEXT_OUTSIDE = "text_outside"
     """Text other than whitespace is outside the blocks of the format."""
     CJK_CHARACTER = "cjk_character"
-    """A character from U+4E00 to U+9FFF occurs anywhere in the reply (a rule of the published format)."""
+    """A character from U+4E00 to U+9FFF occurs in the reply (a rule of the published format) and is not copied: see
+    the argument `shown` of `parse_reply`."""
 
 
 class CharSpan(NamedTuple):
@@ -114,14 +116,16 @@ class Reply:
         return self.switch == KEEP and self.blocks.subgoal is None and Problem.MISSING_SUBGOAL not in self.problems
 
 
-def parse_reply(text: str, *, short_keep: bool = False) -> Reply:
+def parse_reply(text: str, *, short_keep: bool = False, shown: Collection[str] = ()) -> Reply:
     """Parse a plan-execute reply. Never raises; see `Problem` for how each defect is read.
 
     Args:
         text: the reply.
         short_keep: whether the sub-goal block may be left out after KEEP. It may not while there is none to keep.
+        shown: texts that the reply may copy from. A run of CJK characters in the sub-goal or the action is no problem
+            if one of these texts contains it.
     """
-    values, blocks, problems = _parse(text, ("switch", "subgoal", "action"))
+    values, blocks, problems = _parse(text, ("switch", "subgoal", "action"), shown)
     word = values.get("switch")
     switch = KEEP
     if word is not None:
@@ -141,15 +145,16 @@ def parse_reply(text: str, *, short_keep: bool = False) -> Reply:
     )
 
 
-def parse_flat(text: str, require_think: bool) -> Reply:
+def parse_flat(text: str, require_think: bool, *, shown: Collection[str] = ()) -> Reply:
     """Parse a reply of the flat baselines. Never raises.
 
     Args:
         text: the reply.
         require_think: True for `<think>..</think><action>..</action>`; False for the action block alone, where a think
             block is text outside the format.
+        shown: texts that the action may copy from, see `parse_reply`.
     """
-    values, blocks, problems = _parse(text, ("think", "action") if require_think else ("action",))
+    values, blocks, problems = _parse(text, ("think", "action") if require_think else ("action",), shown)
     return Reply(
         switch=SWITCH,
         subgoal="",
@@ -173,7 +178,7 @@ def _ordered(problems: set[Problem]) -> tuple[Problem, ...]:
     return tuple(problem for problem in Problem if problem in problems)
 
 
-def _parse(text: str, names: tuple[str, ...]) -> tuple[dict[str, str], Blocks, set[Problem]]:
+def _parse(text: str, names: tuple[str, ...], shown: Collection[str]) -> tuple[dict[str, str], Blocks, set[Problem]]:
     """The values and places of the first block of each name, and every problem but an unknown switch word."""
     closed_blocks, problems = _find_blocks(text, names)
     first: dict[str, tuple[CharSpan, str]] = {}
@@ -195,11 +200,10 @@ def _parse(text: str, names: tuple[str, ...]) -> tuple[dict[str, str], Blocks, s
         problems.add(Problem.WRONG_ORDER)
     if _has_text_outside(text, (span for _, span, _ in closed_blocks)):
         problems.add(Problem.TEXT_OUTSIDE)
-    if _CJK.search(text):
+    blocks = Blocks(**{name: span for name, (span, _) in first.items()})
+    if has_own_cjk(text, [span for span in (blocks.subgoal, blocks.action) if span], shown):
         problems.add(Problem.CJK_CHARACTER)
-
-    values = {name: value for name, (_, value) in first.items()}
-    return values, Blocks(**{name: span for name, (span, _) in first.items()}), problems
+    return {name: value for name, (_, value) in first.items()}, blocks, problems
 
 
 def _find_blocks(text: str, names: tuple[str, ...]) -> tuple[list[tuple[str, CharSpan, str]], set[Problem]]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent_system.plan_execute.admissible import as_listed, is_admissible
+from agent_system.plan_execute.cjk import shown_cjk
 from agent_system.plan_execute.memory import EpisodeMemory
 from agent_system.plan_execute.prompts import ALFRED, FittedPrompt, PromptParts, PromptStyle, fit_prompt, render_prompt
 from agent_system.plan_execute.protocol import Decision, Reply, decide, parse_flat, parse_reply
@@ -73,6 +74,8 @@ class EpisodeAgent:
         self._environment = environment
         self._memory = EpisodeMemory(history_length, history_observations)
         self._view: PromptParts | None = None
+        self._shown_cjk: frozenset[str] = frozenset()
+        """Of the whole episode, so that a sub-goal that was copied from an earlier page can be kept."""
 
     @property
     def style(self) -> PromptStyle:
@@ -92,6 +95,7 @@ class EpisodeAgent:
     def observe(self, observation: str, admissible: Sequence[str], task: str) -> None:
         """Take in what the environment shows before the turn to be played now."""
         self._view = self._memory.parts(observation, admissible, task)
+        self._shown_cjk |= shown_cjk((task, observation, *admissible))
 
     def prompt(self, count_tokens: Callable[[str], int], budget: int) -> FittedPrompt:
         """The prompt of this turn within a budget of tokens; see `prompts.fit_prompt`.
@@ -136,6 +140,7 @@ class EpisodeAgent:
     def _read(self, text: str) -> tuple[Reply, Decision | None]:
         style = self._reply_style
         if not style.has_subgoal:
-            return parse_flat(text, require_think=style.asks_for_thoughts), None
-        reply = parse_reply(text, short_keep=style.has_short_keep and bool(self.subgoal))
+            return parse_flat(text, require_think=style.asks_for_thoughts, shown=self._shown_cjk), None
+        short_keep = style.has_short_keep and bool(self.subgoal)
+        reply = parse_reply(text, short_keep=short_keep, shown=self._shown_cjk)
         return reply, decide(reply, self.turn, self.subgoal)

@@ -71,6 +71,27 @@ def test_the_expert_wins_also_where_random_actions_come_in_between(games, slips)
         assert expert_wins(game.path, slips, turns=100), game.task_id
 
 
+IN_0_3 = (
+    ("You arrive at {r.name}.", "You arrive at {lend.name}."),
+    ("You move the {o.name} to the {r.name}.", "You put the {o.name} in/on the {r.name}."),
+    ('"move {o} to {r}"', '"put {o} in/on {r}"'),
+)
+"""Differences of the grammar of alfworld 0.3.5 from the one of 0.4, apart from the action `help`."""
+
+
+@pytest.mark.parametrize("slips", [0.0, 0.3])
+def test_the_expert_wins_games_of_alfworld_before_0_4(games, tmp_path, slips):
+    for number, game in enumerate(find_games(games, "valid_unseen")):
+        data = json.loads(game.path.read_bytes())
+        for new, old in IN_0_3:
+            assert new in data["grammar"]
+            data["grammar"] = data["grammar"].replace(new, old)
+        file = tmp_path / str(number) / "game.tw-pddl"
+        file.parent.mkdir()
+        file.write_text(json.dumps(data))
+        assert expert_wins(file, slips, turns=100), game.task_id
+
+
 def expert_wins(game: Path, slips: float, turns: int) -> bool:
     rng = random.Random(game.parent.name)
     env = ALFWorldEnv(game, max_steps=turns)

@@ -38,6 +38,10 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
         ("learning.py --seeds --out out", "argument --seeds: expected at least one argument"),
         ("hae_oracle.py --episodes 0 --out out/picture.png", "--episodes at least 100"),
         ("webshop_search.py --docs --data nowhere", "--data nowhere is not a folder"),
+        (
+            "webshop_reachable.py --source nowhere",
+            "nowhere holds neither items_shuffle.json nor items_shuffle_1000.json",
+        ),
         ("alfworld_speed.py --data-dir nowhere --split test", "0 playable ALFWorld games in nowhere"),
         ("seeded_sampling.py --model nowhere", "--model nowhere is not the folder of a model"),
         ("gpu/training.py large --architecture gpt", "argument --architecture: invalid choice: 'gpt' (choose from"),

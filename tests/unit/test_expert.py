@@ -150,6 +150,29 @@ def test_it_goes_back_to_a_lamp_that_it_has_seen():
     assert player.advise("use desklamp").action == "use desklamp 1"
 
 
+def test_games_of_alfworld_before_0_4_name_places_and_actions_differently():
+    player = expert("put two pen in drawer")
+    player.observe("You arrive at loc 3. The drawer 1 is closed.", ["go to desk 1", "open drawer 1"])
+    assert player.advise("find pen").action == "open drawer 1"
+    player.observe("You pick up the pen 1 from the desk 1.", ["go to drawer 1", "put pen 1 in/on desk 1"])
+    assert player.advise("find pen").action == "go to drawer 1"
+    player.observe("You arrive at loc 3. On the drawer 1, you see nothing.", ["put pen 1 in/on drawer 1"])
+    assert player.advise("put pen in drawer").action == "put pen 1 in/on drawer 1"
+    player.observe("You put the pen 1 in/on the drawer 1.", ["go to desk 1", "take pen 1 from drawer 1"])
+    assert player.advise("put pen in drawer") == Advice("SWITCH", "find second pen", "go to desk 1")
+    player.observe("You pick up the book 1 from the desk 1.", ["put book 1 in/on desk 1"])
+    assert player.advise("find second pen").action == "put book 1 in/on desk 1"
+    player.observe("You pick up the pen 2 from the desk 1.", ["put pen 2 in/on drawer 1", "put pen 2 in/on drawer 2"])
+    assert player.advise("find second pen").action == "put pen 2 in/on drawer 1"
+
+
+@pytest.mark.parametrize("form", ["move {} to {}", "put {} in/on {}"])
+def test_it_puts_down_what_it_holds_and_nothing_with_a_longer_number(form):
+    player = expert("put a pen in desk")
+    player.observe("You pick up the pen 1 from the bed 1.", [form.format("pen 12", "desk 1"), "go to desk 1"])
+    assert player.advise("find pen").action == "go to desk 1"
+
+
 def test_nothing_happens_changes_nothing():
     player = expert("put a pen in desk")
     player.observe("You arrive at drawer 1. The drawer 1 is closed.", ["go to desk 1", "open drawer 1"])

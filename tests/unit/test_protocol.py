@@ -179,6 +179,49 @@ def test_every_problem_can_occur():
     assert seen == set(Problem)
 
 
+RED, CUP = "\u7ea2\u8272", "\u676f"
+PAGE = (f"click[{RED}{CUP}]", f"a cup in {RED}")
+
+
+@pytest.mark.parametrize(
+    ("text", "copied"),
+    [
+        (f"<switch>SWITCH</switch><subgoal>find cup</subgoal><action>click[{RED}{CUP}]</action>", True),
+        (f"<switch>SWITCH</switch><subgoal>find {RED} mug</subgoal><action>search[{RED} {CUP}]</action>", True),
+        (f"<switch>SWITCH</switch><subgoal>find cup</subgoal><action>click[{CUP}{RED}]</action>", False),
+        (f"<switch>SWITCH</switch><subgoal>find cup</subgoal><action>click[{RED}{RED}]</action>", False),
+        (f"<switch>SWITCH</switch><subgoal>\u627e{RED}</subgoal><action>look</action>", False),
+        (f"<switch>{RED}</switch><subgoal>find cup</subgoal><action>look</action>", False),
+        (f"{RED}<switch>KEEP</switch><subgoal>find cup</subgoal><action>look</action>", False),
+        (f"<switch>KEEP</switch><subgoal>a</subgoal><action>b</action><action>{RED}</action>", False),
+        (f"<switch>KEEP</switch><subgoal>a</subgoal><action>{RED}", False),
+    ],
+)
+def test_cjk_characters_may_be_copied_into_sub_goal_and_action_only(text, copied):
+    assert (Problem.CJK_CHARACTER in parse_reply(text, shown=PAGE).problems) != copied
+    assert Problem.CJK_CHARACTER in parse_reply(text).problems
+    assert Problem.CJK_CHARACTER in parse_reply(text, shown=("a red cup",)).problems
+
+
+def test_thoughts_are_no_copies():
+    for text, copied in (
+        (f"<think>hm</think><action>{RED}</action>", True),
+        (f"<think>{RED}</think><action>a</action>", False),
+    ):
+        reply = parse_flat(text, require_think=True, shown=PAGE)
+        assert reply.problems == (() if copied else (Problem.CJK_CHARACTER,))
+
+
+@given(st.one_of(st.text(), MESSY), st.lists(st.text("\u4e00\u676f ab"), max_size=3))
+def test_shown_texts_can_only_excuse_cjk_characters(text, shown):
+    released, reply = parse_reply(text), parse_reply(text, shown=shown)
+    assert set(released.problems) - {Problem.CJK_CHARACTER} == set(reply.problems) - {Problem.CJK_CHARACTER}
+    assert set(reply.problems) <= set(released.problems)
+    assert (reply.action, reply.subgoal, reply.blocks) == (released.action, released.subgoal, released.blocks)
+    if not any("\u4e00" <= character <= "\u9fff" for character in "".join(shown)):
+        assert reply == released
+
+
 @given(st.one_of(st.text(), MESSY))
 def test_any_text_is_read(text):
     for reply in (parse_reply(text), parse_flat(text, True), parse_flat(text, False)):

@@ -78,6 +78,43 @@ def test_a_demonstrator_may_do_something_else_than_it_says():
     assert "page > click[Buy Now]" in player.whole_prompt()
 
 
+RED, CUP = "\u7ea2\u8272", "\u676f"
+
+
+def test_copying_what_was_shown_is_no_defect_and_a_copied_sub_goal_can_be_kept():
+    player = agent()
+    player.observe(f"item: mug | choose color: {RED}", [f"click[{RED}]", "click[buy now]"], "buy a mug")
+    assert player.take(reply("SWITCH", f"choose {RED}", f"click[{RED}]")).reply.valid
+    player.observe("item: mug", ["click[buy now]"], "buy a mug")
+    assert player.take(reply("KEEP", f"choose {RED}", "click[buy now]")).reply.valid
+    player.observe("item: mug", ["click[buy now]"], f"buy a {CUP}")
+    assert player.take(reply("SWITCH", f"find {CUP}", f"search[{CUP}]")).reply.valid
+    player.observe("item: mug", ["click[buy now]"], "buy a mug")
+    assert player.take(reply("KEEP", f"{RED}{CUP}", "click[buy now]")).reply.problems == (Problem.CJK_CHARACTER,)
+
+
+def test_a_sub_goal_in_characters_that_nobody_showed_is_a_defect_on_every_turn():
+    player = agent()
+    for switch in ("SWITCH", "KEEP"):
+        player.observe("page", SHOP, "buy a mug")
+        turn = player.take(reply(switch, f"find {CUP}", "click[buy now]"))
+        assert turn.reply.problems == (Problem.CJK_CHARACTER,)
+    assert player.subgoal == f"find {CUP}"
+
+
+def test_the_action_of_a_flat_style_may_be_copied_too():
+    player = agent(PromptStyle.FLAT_COMPACT)
+    player.observe("page", [f"click[{RED}]"], "buy a mug")
+    assert player.take(f"<action>click[{RED}]</action>").reply.valid
+    assert not agent_reads(player, f"<action>click[{CUP}]</action>")
+
+
+def agent_reads(player: EpisodeAgent, text: str) -> bool:
+    """Whether the reply is well formed on a page without CJK characters."""
+    player.observe("page", SHOP, "buy a mug")
+    return player.take(text).reply.valid
+
+
 def test_observing_comes_first():
     player = agent()
     for act in (player.whole_prompt, lambda: player.prompt(words, 10), lambda: player.take("x")):

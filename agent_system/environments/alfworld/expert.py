@@ -35,11 +35,14 @@ _TASKS = tuple(
         r"put (?:an?|some) (?P<target>\w+) (?:in|on) (?P<destination>\w+)",
     )
 )
-_ARRIVE = re.compile(r"You arrive at (?:the )?([a-z]+ \d+)")
+# Before alfworld 0.4: "You arrive at loc 12. On the shelf 1, you see ...", or "The drawer 1 is closed."
+_ARRIVE = re.compile(r"You arrive at (?:the )?(?:loc \d+\. (?:On the|The) )?([a-z]+ \d+)")
 _CONTENTS = re.compile(r"(?:On the ([a-z]+ \d+)|The ([a-z]+ \d+) is open\. In it), you see ([^.]*)")
 _THING = re.compile(r"[a-z]+ \d+")
 _TAKE = re.compile(r"You pick up the ([a-z]+ \d+) from the ([a-z]+ \d+)")
 _PUT = re.compile(r"You (?:move|put) the ([a-z]+ \d+) (?:to|in/on) the ([a-z]+ \d+)")
+_PUT_ACTIONS = ("move {thing} to ", "put {thing} in/on ")
+"""Since alfworld 0.4, and before."""
 _TREAT = re.compile(r"You (clean|heat|cool) the ([a-z]+ \d+) using")
 
 
@@ -185,11 +188,10 @@ class Expert:
         delivered = self._delivered()
         if delivered:  # two objects have to end up in the same receptacle
             receptacle = self._seen_at[delivered[0]]
-            move = f"move {held} to {receptacle}"
-            return move if move in self._admissible else self._reach(receptacle)
-        moves = [a for a in self._admissible if a.startswith(f"move {held} to {self.intent.destination} ")]
-        if moves:
-            return moves[0]
+            return self._ways_to_put(held).get(receptacle) or self._reach(receptacle)
+        for receptacle, action in self._ways_to_put(held).items():
+            if _kind(receptacle) == self.intent.destination:
+                return action
         if self._location and _kind(self._location) == self.intent.destination:
             return self._reach(self._location)
         assert self.intent.destination is not None  # only a task with a lamp has none
@@ -197,12 +199,21 @@ class Expert:
 
     def _put_aside(self, held: str) -> str:
         """Put down an object that is not needed: here if it fits here, else where it came from."""
-        moves = [a for a in self._admissible if a.startswith(f"move {held} to ")]
-        if moves:
-            return moves[0]
+        if ways := self._ways_to_put(held):
+            return next(iter(ways.values()))
         opening = f"open {self._location}"
         assert self._came_from is not None  # set together with `_held`
         return opening if opening in self._admissible else self._reach(self._came_from)
+
+    def _ways_to_put(self, held: str) -> dict[str, str]:
+        """The admissible actions that put the object in hand down, in their order, by receptacle."""
+        beginnings = tuple(form.format(thing=held) for form in _PUT_ACTIONS)
+        return {
+            action.removeprefix(beginning): action
+            for action in self._admissible
+            for beginning in beginnings
+            if action.startswith(beginning)
+        }
 
     def _delivered(self) -> list[str]:
         """Of a task with two objects: those that are in a suitable receptacle, in the best one of them."""

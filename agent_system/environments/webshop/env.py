@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """WebShop as a Gymnasium environment: `gymnasium.make("hiper/WebShop-v0", data_dir=..., split="fixed", max_steps=15)`.
 
-Observations in the modes "text" and "text_rich" equal the original's character by character. The reward is 10 for a
-purchase of score 1.0, else 0; the score itself is in `info["score"]` at the end.
+Observations in the modes "text" and "text_rich" equal the original's character by character. (Under "fixed",
+"text_rich" marks a value of several option groups in the group in which it is chosen; the original marks it in all of
+them.) The reward is 10 for a purchase of score 1.0, else 0; the score itself is in `info["score"]` at the end.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class WebShopEnv(gymnasium.Env[str, str]):
     Args:
         data_dir: a folder that `agent_system.environments.webshop.prepare` wrote.
         goals: "synthetic" or "human" instructions.
-        split: "fixed" or "legacy" (`goals.Split`): order of the goals, and the reward's rule for options.
+        split: "fixed" or "legacy" (`goals.Split`): order of the goals, the reward's rule for options, and which
+            option a click chooses where texts are equal (`options`).
         seed: under "legacy" the seed of the imitated environment worker; not used under "fixed".
         max_steps: actions after which an unfinished episode is truncated.
         observation_mode: "text"; "text_rich" with a line for each text; "page", which is "text" without the task, for a
@@ -116,7 +118,7 @@ class WebShopEnv(gymnasium.Env[str, str]):
         self._seed = options.get("seed", self._seed)
         index = options["goal_index"] if "goal_index" in options else self._draw_index()
         self._goal = self._shop.goal(self._goals, self._split, self._seed, index)
-        self._site = Site(self._shop, self._goal.instruction, self._checkout, self._show_attributes)
+        self._site = Site(self._shop, self._goal.instruction, self._checkout, self._show_attributes, self._split)
         self._score = None
         self._steps, self._running = 0, True
         return self._observation(), self._info()

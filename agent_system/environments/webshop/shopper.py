@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent_system.environments.webshop.goals import NO_BOUND
+from agent_system.environments.webshop.options import option_text
 from agent_system.plan_execute.advice import Advice
 
 FIND, BUY = "find product", "buy it"
 _PRICE = re.compile(r", and price lower than ([\d.]+) dollars$")
 _NEXT_OPTION = re.compile(r", and (?=[a-z ]+: )")
 _LINE = re.compile(r"(?P<name>item [a-z]) (?P<title>.*) \$(?P<price>\d+)(?: to \$\d+)?(?P<seen> seen)?")
+_OPEN_GROUP = re.compile(r" \| choose (?P<group>[^:]+): (?P<values>.*?)(?= \| [^|]+: |$)")
 _WORD = re.compile(r"[\w']+")
 _STOP_WORDS = frozenset({"a", "an", "and", "for", "in", "of", "the", "to", "with"})
 _MAX_PAGES = 2
@@ -105,7 +107,7 @@ class Shopper:
         return f"search[{' '.join(self._rng.sample(words, max(1, len(words) // 2)))}]"
 
     def _on_item(self, page: str, admissible: Sequence[str], subgoal: str) -> Advice:
-        if any(f"click[{value}]" not in admissible for _, value in self._instruction.options):
+        if any(f"click[{option_text(value)}]" not in admissible for _, value in self._instruction.options):
             return Advice.towards(FIND, "click[< prev]", subgoal)
         if self._rng.random() < self._curious:
             detail = self._rng.choice([f"click[{name}]" for name in ("description", "features", "reviews")])
@@ -115,9 +117,26 @@ class Shopper:
             (name, value) for name, value in self._instruction.options if f" | {name}: {value} | " not in chosen
         ]
         if still_open and self._rng.random() >= self._hasty:
-            name, value = still_open[0]
-            return Advice.towards(f"choose {name}: {value}", f"click[{value}]", subgoal)
+            name, value = _next_choice(page, still_open)
+            return Advice.towards(f"choose {name}: {value}", f"click[{option_text(value)}]", subgoal)
         return Advice.towards(BUY, "click[buy now]", subgoal)
+
+
+def _next_choice(page: str, missing: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """The first of the missing (group, value) pairs that a click is sure to reach where groups share values.
+
+    A click sets the first open group with its value (`options`). If no open group has it, it may set any group before
+    the one that is meant, so of the groups with a wrong value only the last one of the page is considered. If no click
+    is sure, one that sets some open group is the next.
+    """
+    open_groups = [(match["group"], f", {match['values']}, ") for match in _OPEN_GROUP.finditer(page)]
+    is_open = {name for name, _ in open_groups}
+    wrong = [name for name, _ in missing if name not in is_open]
+    last_wrong = max(wrong, key=lambda name: page.find(f" | {name}: "), default=None)
+    targets = [next((group for group, values in open_groups if f", {value}, " in values), None) for _, value in missing]
+    sure = (pair for pair, target in zip(missing, targets, strict=True) if pair[0] == (target or last_wrong))
+    opening = (pair for pair, target in zip(missing, targets, strict=True) if target)
+    return next(sure, next(opening, missing[0]))
 
 
 def _words(text: str) -> frozenset[str]:

@@ -10,12 +10,27 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from enum import Enum
 from functools import partial
 from typing import Protocol
 
+from agent_system.environments.webshop.goals import Split
+from agent_system.environments.webshop.options import group_to_set, option_text
 from agent_system.environments.webshop.products import Product
+from agent_system.environments.webshop.state import Detail, Page, Role, Segment, State
+
+__all__ = [
+    "HITS_PER_PAGE",
+    "MAX_HITS",
+    "SEARCH_TEMPLATE",
+    "Catalogue",
+    "Detail",
+    "Page",
+    "Role",
+    "Segment",
+    "Site",
+    "State",
+    "parse_action",
+]
 
 MAX_HITS = 50
 """The largest number of products that a search returns."""
@@ -29,44 +44,6 @@ SEARCH_TEMPLATE = "search[<your query>]"
 _ACTION = re.compile(r"(.+)\[(.+)\]")
 
 
-class Page(str, Enum):
-    """The kind of page that is shown."""
-
-    SEARCH = "search"
-    RESULTS = "results"
-    ITEM = "item"
-    DETAIL = "detail"
-    """One of an item's sub-pages (`Detail`)."""
-    DONE = "done"
-    """After the purchase."""
-
-
-class Detail(str, Enum):
-    """An item's sub-pages; the value is the label of the button that opens it."""
-
-    DESCRIPTION = "Description"
-    FEATURES = "Features"
-    REVIEWS = "Reviews"
-    ATTRIBUTES = "Attributes"
-
-
-class Role(Enum):
-    """The role of a segment on its page."""
-
-    TEXT = "text"
-    BUTTON = "button"
-    OPTION = "option"
-    PRODUCT = "product"
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One piece of visible text."""
-
-    text: str
-    role: Role = Role.TEXT
-
-
 class Catalogue(Protocol):
     """The part of a shop that the site uses."""
 
@@ -77,30 +54,6 @@ class Catalogue(Protocol):
         """The product of that number."""
 
 
-@dataclass
-class State:
-    """The state that determines the page.
-
-    Attributes:
-        query: the last search; None before the first one.
-        results_page: page of the results, from 1.
-        item: number of the product that is shown.
-        detail: the sub-page of it that is shown.
-        options: the value chosen in each option group, in the order of the first choice in each.
-        visited: ids of the products opened since the last return to the search page.
-        score: the score that the last page shows.
-    """
-
-    page: Page = Page.SEARCH
-    query: str | None = None
-    results_page: int = 1
-    item: int | None = None
-    detail: Detail | None = None
-    options: dict[str, str] = field(default_factory=dict)
-    visited: set[str] = field(default_factory=set)
-    score: float | None = None
-
-
 class Site:
     """The pages of one episode.
 
@@ -109,6 +62,8 @@ class Site:
         instruction: the task, shown on every page.
         checkout: called at the purchase with the product and the chosen options; returns the score.
         show_attributes: whether items have the page "Attributes". The original's default is no.
+        split: "legacy" clicks options as the original does: of equal texts on an item's page the last one counts, even
+            if that hides a button. "fixed" has the rules of `options`.
     """
 
     def __init__(
@@ -117,10 +72,12 @@ class Site:
         instruction: str,
         checkout: Callable[[int, dict[str, str]], float],
         show_attributes: bool = False,
+        split: Split = Split.FIXED,
     ) -> None:
         self._catalogue = catalogue
         self._instruction = instruction
         self._checkout = checkout
+        self._is_legacy = split is Split.LEGACY
         self._details = [d for d in Detail if show_attributes or d is not Detail.ATTRIBUTES]
         self.state = State()
 
@@ -144,7 +101,9 @@ class Site:
         """
         if self.state.page is Page.DONE:
             return False
-        parsed = parse_action(action) or self._bracketed_click(action)
+        parsed = parse_action(action) or self._listed_click(action)
+        if not self._is_legacy:  # a text with a line break after a bracket is parsed as another one
+            parsed = self._listed_click(action) or parsed
         if parsed is None:
             return False
         verb, argument = parsed
@@ -157,14 +116,14 @@ class Site:
         follow()
         return True
 
-    def _bracketed_click(self, action: str) -> tuple[str, str] | None:
-        """A click on a text with a bracket, "click[black [2 pack]]", which the original lists but never matches."""
+    def _listed_click(self, action: str) -> tuple[str, str] | None:
+        """A click on a listed text; the original never matches one with a bracket, "click[black [2 pack]]"."""
         label = action.removeprefix("click[").removesuffix("]").lower()
         is_click = action.startswith("click[") and action.endswith("]")
         return ("click", label) if is_click and label in self._links() else None
 
     def _links(self) -> dict[str, Callable[[], None]]:
-        """The transition of each clickable text. Of equal texts the last one counts, at the position of the first."""
+        """The transition of each clickable text, at the position of its first element on the page."""
         state = self.state
         if state.page is Page.DONE:
             return {}
@@ -182,9 +141,9 @@ class Site:
             for detail in self._details:
                 links[detail.value.lower()] = partial(self._open_detail, detail)
             links["buy now"] = self._buy
-            for name, values in self.item.options.items():
+            for values in self.item.options.values():
                 for value in values:
-                    links[value] = partial(self._choose, name, value)
+                    links[self.link_of(value)] = partial(self._choose, value)
         else:
             links["< prev"] = self._back_to_item
         return links
@@ -209,8 +168,21 @@ class Site:
     def _back_to_item(self) -> None:
         self.state.page, self.state.detail = Page.ITEM, None
 
-    def _choose(self, name: str, value: str) -> None:
-        self.state.options[name] = value
+    def link_of(self, value: str) -> str:
+        """The clickable text that chooses this value of an option of the shown product."""
+        return value if self._is_legacy else option_text(value)
+
+    def group_set_by(self, value: str) -> str | None:
+        """The option group of the shown product in which a click on this value chooses it now; None if none changes."""
+        groups = self.item.options
+        if not self._is_legacy:
+            return group_to_set(groups, self.state.options, value)
+        return next(name for name in reversed(tuple(groups)) if value in groups[name])
+
+    def _choose(self, value: str) -> None:
+        name = self.group_set_by(value)
+        if name is not None:
+            self.state.options[name] = value
 
     def _buy(self) -> None:
         assert self.state.item is not None  # "buy now" is a link of an item's page
@@ -288,7 +260,7 @@ class Site:
         for name, values in product.options.items():
             yield Segment(name)
             for value in values:
-                yield Segment(value, Role.OPTION)
+                yield Segment(value, Role.OPTION, name)
         yield Segment(product.title)
         yield Segment(f"Price: {product.price_tag}")
         yield Segment(f"Rating: {NO_RATING}")
@@ -336,7 +308,8 @@ class Site:
             if segment.role is Role.BUTTON:
                 lines.append(f"[button] {text} [button_]")
             elif segment.role is Role.OPTION:
-                is_chosen = text in self.state.options.values()
+                chosen = self.state.options
+                is_chosen = text in chosen.values() if self._is_legacy else chosen.get(segment.group) == text
                 lines.append(f"  {_marked(text, is_chosen)}")
                 if is_chosen:
                     first = f"You have clicked {text}.\n{first}"

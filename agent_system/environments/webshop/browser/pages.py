@@ -28,12 +28,16 @@ class Choice:
     """The button of one value of an option group.
 
     Attributes:
-        link: index of its text in the page's clickables.
+        text: its clickable text.
+        link: index of that text in the page's clickables.
+        elsewhere: the other group in which a click chooses this value now; "" if it is this one, or none.
         anchor: whether it is the first element of the page with that index, which then becomes its id.
     """
 
     value: str
+    text: str
     link: int
+    elsewhere: str
     chosen: bool
     anchor: bool
 
@@ -174,8 +178,18 @@ def _choices(site: Site, links: list[str]) -> dict[str, list[Choice]]:
     for name, values in site.item.options.items():
         groups[name] = []
         for value in values:
-            link = links.index(value)
-            groups[name].append(Choice(value, link, site.state.options.get(name) == value, link not in anchored))
+            text, target = site.link_of(value), site.group_set_by(value)
+            link = links.index(text)
+            groups[name].append(
+                Choice(
+                    value=value,
+                    text=text,
+                    link=link,
+                    elsewhere=target if target is not None and target != name else "",
+                    chosen=site.state.options.get(name) == value,
+                    anchor=link not in anchored,
+                )
+            )
             anchored.add(link)
     return groups
 
