@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,11 @@ from omegaconf import OmegaConf
 from agent_system.rollout.environment_registry import FAMILY_NAMES
 from agent_system.rollout.seeds import derived_seed
 from recipe.hiper.configuration.keys import flat_items
-from recipe.hiper.trainer.task_runner import seed_process
+from recipe.hiper.trainer.cpu_workers import CPUMultiHeadCriticWorker
+from recipe.hiper.trainer.critic import MultiHeadCriticWorker
+from verl_plugins.cpu.workers import CPUActorRolloutRefWorker
+from verl_plugins.cuda.workers import CUDAActorRolloutRefWorker
+from verl_plugins.seeding import SeededMixin, SeededTrainingWorker, seed_process
 
 PARTS = st.lists(st.integers(0, 10**6), min_size=1, max_size=5)
 
@@ -56,3 +61,29 @@ def test_the_generators_of_the_trainer_follow_the_seed():
 
     assert drawn(7) == drawn(7)
     assert all(first != second for first, second in zip(drawn(7), drawn(8), strict=True))
+
+
+def test_adapters_of_a_worker_start_from_the_seed():
+    """Without it, two runs with the same seed trained different adapters."""
+
+    class Worker:
+        def __init__(self, config):
+            self.adapter = torch.nn.Linear(3, 2).weight
+
+    class Seeded(SeededMixin, Worker):
+        pass
+
+    def adapter(seed: int) -> torch.Tensor:
+        return Seeded(SimpleNamespace(engine_config=SimpleNamespace(seed=seed))).adapter
+
+    torch.manual_seed(0)
+    first = adapter(7)
+    assert torch.equal(adapter(7), first)
+    assert not torch.equal(adapter(8), first)
+
+
+@pytest.mark.parametrize("policy", [CPUActorRolloutRefWorker, CUDAActorRolloutRefWorker])
+@pytest.mark.parametrize("critic", [CPUMultiHeadCriticWorker, MultiHeadCriticWorker])
+def test_every_training_worker_is_seeded(policy, critic):
+    for worker in (policy.actor_worker_cls, policy.ref_worker_cls, critic):
+        assert issubclass(worker, SeededTrainingWorker)

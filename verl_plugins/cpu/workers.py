@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from verl.utils.distributed import initialize_global_process_group_ray
-from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
+from verl.workers.engine_workers import ActorRolloutRefWorker
 
 import verl_plugins.cpu.engines  # noqa: F401  (registers the CPU engines in the worker's process)
+from verl_plugins.seeding import SeededTrainingWorker
 from verl_plugins.weight_sync import WeightSyncMixin
 
 
@@ -21,7 +22,7 @@ class CPUProcessGroupMixin:
         super().__init__(*args, **kwargs)
 
 
-class CPUTrainingWorker(CPUProcessGroupMixin, TrainingWorker):
+class CPUTrainingWorker(CPUProcessGroupMixin, SeededTrainingWorker):
     """Critic worker, and the inner worker of policy and reference policy."""
 
 

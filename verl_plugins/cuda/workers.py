@@ -14,6 +14,7 @@ from verl.utils.torch_dtypes import PrecisionType
 from verl.workers.engine_workers import ActorRolloutRefWorker
 
 from verl_plugins.cuda.memory import reference_fits
+from verl_plugins.seeding import SeededTrainingWorker
 from verl_plugins.weight_sync import WeightSyncMixin
 
 
@@ -22,6 +23,9 @@ class CUDAActorRolloutRefWorker(WeightSyncMixin, ActorRolloutRefWorker):
 
     `ref.fsdp_config.param_offload=null` is decided here: the reference stays on the GPUs where it fits.
     """
+
+    actor_worker_cls = SeededTrainingWorker
+    ref_worker_cls = SeededTrainingWorker
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self):

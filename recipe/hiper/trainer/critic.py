@@ -30,13 +30,13 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import CriticConfig, TrainingWorkerConfig
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithValueHead
-from verl.workers.engine_workers import TrainingWorker
 from verl.workers.utils.padding import no_padding_2_padding
 
 from recipe.hiper.estimators.values import ValueSlot, read_slots
 from recipe.hiper.trainer.transfer import stacked
 from verl_plugins.batching import MicroBatchMixin
 from verl_plugins.learning_rate import WarmUpMixin
+from verl_plugins.seeding import SeededTrainingWorker
 from verl_plugins.value_model import build_value_module
 
 MODEL_TYPE = "multi_head_value_model"
@@ -184,7 +184,7 @@ class CUDAMultiHeadValueEngine(MicroBatchMixin, MultiHeadValueEngine):
     """On GPU."""
 
 
-class MultiHeadCriticWorker(TrainingWorker):
+class MultiHeadCriticWorker(SeededTrainingWorker):
     """verl's critic worker on the multi-head engine.
 
     verl's trainer writes the model type "value_model" into the worker's configuration; a type of our own is the one

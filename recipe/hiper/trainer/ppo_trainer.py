@@ -142,6 +142,9 @@ class HiPERTrainer(PPOTrainerSync):
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
+        for loader in (self.train_dataloader, self.val_dataloader):
+            # Every start of a loader draws a number. From the global generator, that would make a resumed run differ.
+            loader.generator = torch.Generator().manual_seed(self.config.env.seed)
         if checkpoint := checkpoint_to_resume(self.config):
             if self._feature_critic is not None:
                 self._feature_critic.load_state_dict(torch.load(checkpoint / VALUE_HEADS, weights_only=True))

@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import ray
-import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from verl.trainer.main_ppo import run_ppo
 from verl.trainer.ppo.utils import need_reference_policy
@@ -28,13 +25,6 @@ from recipe.hiper.trainer.process_death import Cluster, explain_death
 from verl_plugins.cpu.plugin import require_plugin
 
 
-def seed_process(seed: int) -> None:
-    """Seed the global generators of this process: data loaders and libraries draw from them."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
 @ray.remote(num_cpus=1)
 class HiPERTaskRunner:
     """Runs one training in a separate process, as verl's TaskRunner does."""
@@ -48,6 +38,7 @@ class HiPERTaskRunner:
         from recipe.hiper.run_dir.recorder import RunRecorder
         from recipe.hiper.trainer.ppo_trainer import HiPERTrainer
         from recipe.hiper.trainer.transfer import connect, disconnect
+        from verl_plugins.seeding import seed_process
 
         configure_verl_logging()
         seed_process(config.env.seed)
