@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import random
-from itertools import combinations
+import subprocess
+import sys
+from itertools import chain, combinations
+from pathlib import Path
 
 import gymnasium
 import pytest
@@ -29,7 +33,28 @@ from agent_system.environments.textcraft.tasks import (
 from agent_system.errors import ConfigError, TaskError
 from agent_system.plan_execute.protocol import KEEP, SWITCH
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 CAKE = {"goal": "cake", "distractors": 2}
+EPISODES = """
+import random, sys
+import gymnasium
+import agent_system.environments
+from agent_system.environments.textcraft.tasks import textcraft_panel
+
+print(textcraft_panel("eval").digest)
+for seed in range(3):
+    env, rng = gymnasium.make("hiper/TextCraft-v0", max_steps=12, disable_env_checker=True), random.Random(seed)
+    observation, info = env.reset(seed=seed)
+    print(info["task"])
+    ended = False
+    while not ended:
+        action = rng.choice(info["admissible_actions"])
+        observation, reward, terminated, truncated, info = env.step(action)
+        print(action, observation, reward, info)
+        ended = terminated or truncated
+print("loaded:", sorted({"torch", "textcraft"} & set(sys.modules)))
+"""
+"""The digest of a panel, and episodes whose task the seed draws."""
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +112,38 @@ def test_panels_are_the_same_on_every_machine(panels):
     }
 
 
+def test_a_process_with_another_hash_seed_plays_the_same_episodes():
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", EPISODES],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONHASHSEED": hash_seed},
+        ).stdout
+        for hash_seed in ("1", "2")
+    ]
+    assert printed[0] == printed[1] and printed[0].count("craft ") > 20
+    assert printed[0].splitlines()[-1] == "loaded: []", "neither torch nor the package's engine"
+
+
 def test_panels_are_disjoint(panels):
     goals = {part: {task.options["goal"] for task in panel.tasks} for part, panel in panels.items()}
     hashes = {part: set(panel.content_hashes) for part, panel in panels.items()}
     for first, second in combinations(PARTS, 2):
         assert not goals[first] & goals[second] and not hashes[first] & hashes[second]
     assert sum(map(len, goals.values())) == 542  # all but two
+    assert sum(len(goals_of(recipe_book(), part, depth)) for part in PARTS for depth in DEPTHS) == 542
+    for task in chain.from_iterable(panel.tasks for panel in panels.values()):
+        assert task.kind == f"depth_{recipe_book().depths[task.options['goal']]}"
+
+
+def test_panels_are_disjoint_within_each_depth():
+    """Also with other settings, under which other variants are drawn."""
+    for depth in DEPTHS:
+        drawn = [textcraft_panel(part, depths=[depth], tasks=100, distractors=0).tasks for part in PARTS]
+        goals = [{task.options["goal"] for task in tasks} for tasks in drawn]
+        assert all(goals) and len(set().union(*goals)) == sum(map(len, goals))
 
 
 def test_each_depth_has_tasks_in_every_part(panels):
@@ -123,8 +174,9 @@ def test_panels_that_there_are_not():
 # --- environment
 
 
-def test_gymnasiums_and_our_own_check(capsys):
+def test_gymnasiums_and_our_own_check(capsys, monkeypatch):
     check_env(gymnasium.make("hiper/TextCraft-v0").unwrapped, skip_render_check=True)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)  # of other tests in this process
     name = "agent_system.environments.textcraft.tasks:check_env_tasks"
     own_check.main([name, "--max-steps", "12", "--episodes", "3"])
     assert "no findings" in capsys.readouterr().out

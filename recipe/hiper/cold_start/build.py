@@ -46,9 +46,10 @@ _HELD_OUT_SEED_SHIFT = 1_000_003
 
 @dataclass(frozen=True)
 class CloningSpec:
-    """What a model depends on besides who demonstrates where.
+    """What a model depends on. Each family has a subclass with its own default demonstrations.
 
     Args:
+        demonstrations: how they are played: a dataclass with `episodes` and `seed`.
         model: sizes of the model.
         train: how it is trained.
         max_phrases: of the tokenizer.
@@ -56,6 +57,7 @@ class CloningSpec:
         threads: of torch. The order of additions depends on it, and so the last bits of the weights.
     """
 
+    demonstrations: Any
     model: ModelSpec = field(default_factory=ModelSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
     max_phrases: int = 128
@@ -126,7 +128,7 @@ def make_warm_start(
         return train_tokenizer(texts, spec.max_vocabulary, spec.model.positions, spec.max_phrases)
 
     splits = ("train", "valid_seen")
-    return make_clone(out_dir, spec, spec.demonstrations, games.digest, examples, learn_tokenizer, splits, progress)
+    return make_clone(out_dir, spec, games.digest, examples, learn_tokenizer, splits, progress)
 
 
 def make_shop_warm_start(
@@ -153,13 +155,12 @@ def make_shop_warm_start(
         return train_tokenizer(texts, spec.max_vocabulary, spec.model.positions, spec.max_phrases, few, apart=",:")
 
     splits = ("train", "eval")
-    return make_clone(out_dir, spec, spec.demonstrations, made_from, examples, learn_tokenizer, splits, progress)
+    return make_clone(out_dir, spec, made_from, examples, learn_tokenizer, splits, progress)
 
 
 def make_clone(
     out_dir: Path,
     spec: CloningSpec,
-    demonstrations: Any,
     data_digest: str,
     collect_examples: Callable[[str, Any], list[Example]],
     learn_tokenizer: Callable[[list[str]], PreTrainedTokenizerBase],
@@ -170,9 +171,9 @@ def make_clone(
 
     Args:
         out_dir: appears under its name only when it is complete.
-        demonstrations: the family's specification of them, a dataclass with `episodes` and `seed`.
         data_digest: of the data of the tasks.
-        collect_examples: called with a split and such a specification; returns the turns.
+        collect_examples: called with a split and `spec.demonstrations`, or the same with other episodes; returns the
+            turns.
         learn_tokenizer: called with prompts and replies.
         splits: on which is trained and on which is measured.
         progress: whether progress bars are drawn on standard error.
@@ -187,9 +188,11 @@ def make_clone(
             return _reused(out_dir, spec, data_digest)
         for left in out_dir.parent.glob(f"{out_dir.name}.partial-*"):  # of makers that were killed
             shutil.rmtree(left)
-        examples = collect_examples(splits[0], demonstrations)
+        examples = collect_examples(splits[0], spec.demonstrations)
         held_out_spec = replace(
-            demonstrations, episodes=spec.held_out_episodes, seed=demonstrations.seed + _HELD_OUT_SEED_SHIFT
+            spec.demonstrations,
+            episodes=spec.held_out_episodes,
+            seed=spec.demonstrations.seed + _HELD_OUT_SEED_SHIFT,
         )
         held_out = collect_examples(splits[1], held_out_spec)
         tokenizer = learn_tokenizer([text for e in examples[:_TOKENIZER_SAMPLE] for text in (e.prompt, e.reply)])

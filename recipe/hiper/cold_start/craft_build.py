@@ -55,4 +55,4 @@ def make_craft_warm_start(
         return train_tokenizer(texts, spec.max_vocabulary, spec.model.positions, spec.max_phrases, apart=",;.")
 
     splits = ("train", "held_out")
-    return make_clone(out_dir, spec, spec.demonstrations, data_digest, examples, learn_tokenizer, splits, progress)
+    return make_clone(out_dir, spec, data_digest, examples, learn_tokenizer, splits, progress)

@@ -23,13 +23,12 @@ from recipe.hiper.configuration.schema_environment import EnvironmentSettings
 from recipe.hiper.configuration.section import Section
 
 if TYPE_CHECKING:
-    from recipe.hiper.cold_start.build import CloningSpec, ShopWarmStartSpec, WarmStartSpec
-    from recipe.hiper.cold_start.craft_build import CraftWarmStartSpec
+    from recipe.hiper.cold_start.build import CloningSpec
     from recipe.hiper.cold_start.demonstrations import Demonstration
     from recipe.hiper.cold_start.pretrained import PretrainedSpec
 
 S = TypeVar("S", bound=Section | None)
-C = TypeVar("C", "WarmStartSpec", "ShopWarmStartSpec", "CraftWarmStartSpec")
+C = TypeVar("C", bound="CloningSpec")
 P = TypeVar("P", bound="PretrainedSpec")
 
 
