@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -25,20 +25,11 @@ QUIT = ("quit", "q", "exit")
 PROMPT = "action> "
 
 
-def play(
-    env: gymnasium.Env[str, str],
-    *,
-    seed: int | None,
-    options: Mapping[str, Any],
-    read: Callable[[str], str] = input,
-    write: Callable[[str], None] = print,
-) -> float | None:
-    """Play one episode.
+def play(env: gymnasium.Env[str, str], *, seed: int | None, options: Mapping[str, Any]) -> float | None:
+    """Play one episode with the lines of the standard input, whose end ends the game.
 
     Args:
         seed, options: of `reset`.
-        read: asks for a line; an EOFError ends the game.
-        write: shows a line.
 
     Returns:
         The score; None if the player left before the end.
@@ -47,28 +38,28 @@ def play(
         HiPERError: the task cannot be played.
     """
     observation, info = env.reset(seed=seed, options=dict(options))
-    write(f"Task: {info['task']}")
+    print(f"Task: {info['task']}")
     total, steps = 0.0, 0
     while True:
         actions = info["admissible_actions"]
-        write(f"\n{observation}\n")
+        print(f"\n{observation}\n")
         for number, action in enumerate(actions, 1):
-            write(f"{number:3d}  {action}")
+            print(f"{number:3d}  {action}")
         try:
-            text = read(PROMPT).strip()
+            text = input(PROMPT).strip()
         except EOFError:
             text = QUIT[0]
         if text.lower() in QUIT:
-            write(f"stopped after {steps} steps")
+            print(f"stopped after {steps} steps")
             return None
         if text.isdigit() and 1 <= int(text) <= len(actions):
             text = actions[int(text) - 1]
-            write(f"{PROMPT}{text}")
+            print(f"{PROMPT}{text}")
         observation, reward, terminated, truncated, info = env.step(text)
         total, steps = total + float(reward), steps + 1
         if terminated or truncated:
             result = "won" if info["won"] else "the step limit ended the episode" if truncated else "not won"
-            write(f"\n{observation}\n\n{result}: score {info['score']:g}, reward {total:g}, {steps} steps")
+            print(f"\n{observation}\n\n{result}: score {info['score']:g}, reward {total:g}, {steps} steps")
             return float(info["score"])
 
 
